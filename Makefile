@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: MIT
+# tranship. `make help` lists the targets. Sources are found by folder; each folder's *_main.c is a
+# program, everything else goes into the folder's library:
+#   lib/base -> base; lib -> tranship (libtranship); dataplane; control; each may use those before it,
+#   and control may use dataplane's ipc and region headers.
+
+CC      ?= gcc
+BUILD   ?= build
+PREFIX  ?= /usr/local
+WERROR  ?= 0
+SANITIZE ?=
+VERSION := 0.1.0
+
+PKGS_DATAPLANE := liburing libzstd gnutls libseccomp libxxhash
+PKGS_CONTROL   := jansson libmicrohttpd libcurl gnutls
+# Recursive on purpose: evaluated only when something is compiled, after install-deps has run.
+pkg = $(shell pkg-config $(1) $(2))
+
+CFLAGS ?= -O2 -g
+ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -DTRANSHIP_VERSION='"$(VERSION)"' -I. -pthread -MMD -MP \
+	-Wall -Wextra -Wshadow -Wvla -Wmissing-prototypes $(if $(filter 1,$(WERROR)),-Werror) \
+	$(CFLAGS) $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
+ALL_LDFLAGS = -pthread $(LDFLAGS) $(if $(SANITIZE),-fsanitize=$(SANITIZE))
+LIBS = -luring -lzstd -lgnutls -lseccomp -lxxhash -ljansson -lmicrohttpd -lcurl-gnutls -lm
+
+objs = $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out %_main.c,$(wildcard $(1)/*.c)))
+LIB_BASE      := $(BUILD)/libbase.a
+LIB_TRANSHIP  := $(BUILD)/libtranship.a
+LIB_DATAPLANE := $(BUILD)/libdataplane.a
+LIB_CONTROL   := $(BUILD)/libcontrol.a
+ARCHIVES := $(LIB_CONTROL) $(LIB_DATAPLANE) $(LIB_TRANSHIP) $(LIB_BASE)
+
+PROGRAMS := $(BUILD)/transhipd $(BUILD)/tranship $(BUILD)/tranship-dataplane \
+	$(BUILD)/tranship-guard $(BUILD)/tranship-synthetic
+UNIT_TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/*/test_*.c tests/unit/*/*/test_*.c))
+PLATFORM_TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/platform/*.c))
+BENCHES := $(patsubst %.c,$(BUILD)/%,$(wildcard bench/*.c))
+
+.DEFAULT_GOAL := all
+.PHONY: all help deps deps-test check test demo bench bench-vs-qemu lint format check-asan check-tsan \
+	fuzz install clean guests
+
+all: $(PROGRAMS)
+
+help:
+	@echo 'make all        build the programs into $(BUILD)/'
+	@echo 'make demo       install what is missing, build, move a running VM between two hosts'
+	@echo 'make test       install what is missing, build with WERROR=1, run every test'
+	@echo 'make check      unit and platform tests only'
+	@echo 'make bench-vs-qemu  the same VM moved by QEMU and by tranship, side by side'
+	@echo 'make check-asan, check-tsan   unit tests under sanitizers'
+	@echo 'make lint, format, install, clean'
+
+$(LIB_BASE): $(call objs,lib/base)
+$(LIB_TRANSHIP): $(call objs,lib)
+$(LIB_DATAPLANE): $(call objs,dataplane)
+$(LIB_CONTROL): $(call objs,control)
+$(ARCHIVES):
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$(BUILD)/obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -c $< -o $@
+
+$(BUILD)/transhipd: $(BUILD)/obj/control/transhipd_main.o $(ARCHIVES)
+$(BUILD)/tranship: $(BUILD)/obj/control/tranship_main.o $(ARCHIVES)
+$(BUILD)/tranship-dataplane: $(BUILD)/obj/dataplane/dataplane_main.o $(LIB_DATAPLANE) $(LIB_BASE)
+$(BUILD)/tranship-guard: $(BUILD)/obj/control/guard_main.o $(LIB_BASE)
+$(BUILD)/tranship-synthetic: $(BUILD)/obj/tools/synthetic_main.o $(LIB_TRANSHIP) $(LIB_BASE)
+$(PROGRAMS):
+	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o %.a,$^) -Wl,--as-needed $(LIBS)
+
+# A test or benchmark is one file with a main; it may use everything.
+$(UNIT_TESTS) $(PLATFORM_TESTS) $(BENCHES): $(BUILD)/%: $(BUILD)/obj/%.o $(ARCHIVES)
+	@mkdir -p $(@D)
+	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o %.a,$^) -Wl,--as-needed $(LIBS) -lcmocka
+
+deps:
+	@tools/install-deps build
+deps-test:
+	@tools/install-deps test
+
+check: $(PROGRAMS) $(UNIT_TESTS) $(PLATFORM_TESTS)
+	@BUILD=$(BUILD) tests/run unit platform
+
+test: deps-test
+	@$(MAKE) --no-print-directory WERROR=1 all check-build guests
+	@BUILD=$(BUILD) tests/run
+
+.PHONY: check-build
+check-build: $(PROGRAMS) $(UNIT_TESTS) $(PLATFORM_TESTS) $(BENCHES)
+
+guests:
+	@$(MAKE) --no-print-directory -C tests/guest BUILD=$(abspath $(BUILD))/guest
+
+demo: deps-test
+	@$(MAKE) --no-print-directory all guests
+	@BUILD=$(BUILD) tools/demo
+
+bench-vs-qemu: deps-test
+	@$(MAKE) --no-print-directory all guests check-build
+	@BUILD=$(BUILD) bench/vs-qemu
+
+bench: bench-vs-qemu
+
+check-asan:
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/asan SANITIZE=address,undefined check-sanitized
+check-tsan:
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/tsan SANITIZE=thread check-sanitized
+.PHONY: check-sanitized
+check-sanitized: $(PROGRAMS) $(UNIT_TESTS)
+	@BUILD=$(BUILD) tests/run unit
+
+lint:
+	@tests/lint
+
+format:
+	clang-format -i $$(git ls-files '*.c' '*.h')
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/lib/tranship \
+		$(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man8 \
+		$(DESTDIR)$(PREFIX)/include
+	install -m 755 $(BUILD)/tranship $(BUILD)/tranship-synthetic $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(BUILD)/transhipd $(DESTDIR)$(PREFIX)/sbin
+	install -m 755 $(BUILD)/tranship-dataplane $(BUILD)/tranship-guard $(DESTDIR)$(PREFIX)/lib/tranship
+	install -m 644 $(LIB_TRANSHIP) $(DESTDIR)$(PREFIX)/lib
+	install -m 644 lib/tranship.h $(DESTDIR)$(PREFIX)/include
+	install -m 644 docs/tranship.1 $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 644 docs/transhipd.8 $(DESTDIR)$(PREFIX)/share/man/man8
+
+clean:
+	rm -rf $(BUILD)
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

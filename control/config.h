@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+/* What transhipd was told by its command line and its configuration file. */
+#ifndef TRANSHIP_CONTROL_CONFIG_H
+#define TRANSHIP_CONTROL_CONFIG_H
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "lib/base/failure.h"
+
+#define CONFIG_DEFAULT_SOCKET	 "/run/tranship/transhipd.sock"
+#define CONFIG_DEFAULT_STATE_DIR "/var/lib/tranship"
+#define CONFIG_BINARIES_MAX	 16
+
+struct config {
+	char socket[108];
+	char state_dir[PATH_MAX];
+	char data_address[64];	/* numeric; where data streams reach this host: "127.0.0.1" */
+	uint16_t data_port_lo, data_port_hi; /* 0, 0: any free port */
+	bool allow_plaintext;
+	char qemu_binaries[CONFIG_BINARIES_MAX][PATH_MAX]; /* that may be launched */
+	unsigned int nqemu_binaries;
+	char ram_dir[PATH_MAX];	/* where RAM files of launched VMs go; "": as at the source */
+	char dataplane[PATH_MAX]; /* path of tranship-dataplane; found beside transhipd */
+	char guard[PATH_MAX];	/* path of tranship-guard */
+	unsigned int sessions_max; /* admitted at once */
+	uint64_t state_max;	/* bytes of device state held for one session */
+	bool verbose;
+};
+
+/*
+ * Defaults, then the file (if any), then the command line. Exits never: 0; -EINVAL with f (usage);
+ * 1 when --help or --version was printed.
+ */
+int config_load(struct config *c, int argc, char **argv, struct failure *f);
+
+#endif

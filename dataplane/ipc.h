@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What transhipd and its data-plane process say to each other.
+ *
+ * Theory of operation
+ *   One SOCK_SEQPACKET socketpair a data plane; one message a packet: struct ipc_head, then the
+ *   body that its type names, then nothing. Both ends come from one build on one host, so bodies
+ *   are plain structs; their sizes are checked on receipt (ipc_recv), and transhipd believes
+ *   nothing else of what a data plane says, for the data plane parses bytes from the network.
+ *
+ *   Descriptors ride with the message that names them and belong to the receiver.
+ *
+ *   The data plane starts unconfined, takes IPC_CONFIG, regions, mappings, tracker, streams and
+ *   state, and drops every privilege at IPC_START, before a byte from the network is read.
+ *
+ *   Source                                        Destination
+ *   CONFIG REGION* MAPPING* TRACKER STREAM*        CONFIG REGION* LISTEN
+ *   START                     -> READY            START                  -> READY
+ *                                                 (all streams came)     -> CONNECTED
+ *   SCAN / SEND(n), again     -> SCANNED / SENT
+ *   STATE (fd), STATE_END     -> STATE_DONE       (device state came)    -> STATE_DONE
+ *                                                 LOAD (fd)              -> LOADED
+ *   VERIFY                    -> VERIFIED         (hashes compared)      -> VERIFIED
+ *   QUIT, or the socket ends: the process exits.
+ *   PROGRESS and FAILED may come at any time after READY. After FAILED only QUIT makes sense.
+ *
+ *   The order of a copy is transhipd's to give: SCAN reports and re-arms what was written (armed
+ *   before read, always), SEND transmits all that is pending and ends with the acknowledgement of
+ *   every stream. Guest pages written after the SCAN that reported them are dirty again.
+ */
+#ifndef TRANSHIP_DATAPLANE_IPC_H
+#define TRANSHIP_DATAPLANE_IPC_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "lib/base/failure.h"
+
+#define IPC_REGIONS_MAX	 256	/* RAM regions (memory backends) of one guest */
+#define IPC_MAPPINGS_MAX 65536	/* VMAs over all regions */
+#define IPC_STREAMS_MAX	 64
+#define IPC_SECRET_SIZE	 32
+#define IPC_ID_SIZE	 16
+
+enum ipc_type {
+	/* transhipd -> data plane */
+	IPC_CONFIG = 1, /* struct ipc_config; first message */
+	IPC_REGION,	/* struct ipc_region; fd: the RAM file, read-only at the source */
+	IPC_MAPPING,	/* struct ipc_mapping; source: where the guest's VMM maps a region */
+	IPC_TRACKER,	/* struct ipc_tracker; fd: /proc/PID/pagemap where the kind needs it */
+	IPC_STREAM,	/* struct ipc_stream; source; fd: a connected socket */
+	IPC_LISTEN,	/* no body; destination; fd: a listening socket */
+	IPC_START,	/* no body */
+	IPC_LIMIT,	/* struct ipc_limit; at any time */
+	IPC_SCAN,	/* struct ipc_scan */
+	IPC_SEND,	/* struct ipc_send */
+	IPC_STATE,	/* no body; source; fd: the stream that QEMU writes device state to.
+			 * From now on it is relayed to the destination as it comes. */
+	IPC_STATE_END,	/* no body; source: no more state comes; wait for its end and flush */
+	IPC_LOAD,	/* no body; destination; fd: write the held device state there, close it */
+	IPC_VERIFY,	/* no body; source: hash all RAM and have the destination compare */
+	IPC_QUIT,	/* no body */
+
+	/* data plane -> transhipd */
+	IPC_READY = 64, /* struct ipc_ready; confined; source: all streams authenticated */
+	IPC_CONNECTED,	/* no body; destination: all streams authenticated, listener closed */
+	IPC_SCANNED,	/* struct ipc_scanned */
+	IPC_SENT,	/* struct ipc_sent */
+	IPC_STATE_DONE, /* struct ipc_count: bytes of device state relayed / held */
+	IPC_LOADED,	/* struct ipc_count: bytes written to the VMM */
+	IPC_VERIFIED,	/* struct ipc_verified */
+	IPC_PROGRESS,	/* struct ipc_stats; about every 100 ms while something moves */
+	IPC_FAILED,	/* struct failure */
+};
+
+enum ipc_role { IPC_ROLE_SOURCE = 1, IPC_ROLE_DESTINATION, IPC_ROLE_OBSERVER };
+/* An observer only scans: dirty-rate. It needs CONFIG REGION* MAPPING* TRACKER START. */
+
+enum ipc_tx { IPC_TX_AUTO, IPC_TX_SENDFILE, IPC_TX_URING, IPC_TX_SEND };
+enum ipc_tracker_kind { IPC_TRACKER_NONE, IPC_TRACKER_PAGEMAP };
+
+struct ipc_head {
+	uint32_t type; /* enum ipc_type */
+	uint32_t size; /* of the body that follows, bytes */
+};
+
+struct ipc_config {
+	uint32_t role;	     /* enum ipc_role */
+	uint32_t regions;    /* how many IPC_REGION will come */
+	uint32_t streams;    /* how many data streams */
+	uint32_t tx;	     /* enum ipc_tx; source */
+	uint8_t id[IPC_ID_SIZE];
+	uint8_t secret[IPC_SECRET_SIZE];
+	uint64_t rate_limit; /* bytes per second over all streams; 0: none; source */
+	uint32_t scan_threads; /* 0: chosen from size and processors */
+	uint32_t track_dma;  /* 1: keep what was reported since the last barrier (design, hazards) */
+	uint64_t state_max;  /* destination: most bytes of device state it will hold */
+	uint32_t connect_ms; /* how long streams may take to come and authenticate */
+	uint32_t log_level;  /* enum log_level */
+};
+
+struct ipc_region {
+	uint32_t index;	    /* 0 .. regions-1; the same on both sides */
+	uint32_t page_size; /* of the backing: 4096, 2 MiB, 1 GiB */
+	uint64_t size;	    /* bytes; a multiple of page_size */
+	uint64_t file_offset; /* where the region starts in the file */
+	uint32_t hugetlb;   /* 1: hugetlbfs (no sendfile, no pwrite, no SEEK_DATA) */
+	uint32_t reserved;
+};
+
+struct ipc_mapping {
+	uint32_t region;
+	uint32_t reserved;
+	uint64_t start, end;	/* virtual addresses in the VMM */
+	uint64_t region_offset; /* bytes from the region's start */
+};
+
+struct ipc_tracker {
+	uint32_t kind; /* enum ipc_tracker_kind */
+	uint32_t reserved;
+};
+
+struct ipc_stream {
+	uint32_t index; /* 0 .. streams-1 */
+	uint32_t reserved;
+};
+
+struct ipc_limit {
+	uint64_t rate_limit; /* bytes per second; 0: none */
+};
+
+#define IPC_SCAN_FIRST	 1u /* arm everything and take what to send from the file's extents */
+#define IPC_SCAN_BARRIER 2u /* the guest is stopped and its block I/O drained */
+#define IPC_SCAN_OBSERVE 4u /* observer: count, keep nothing pending */
+
+struct ipc_scan {
+	uint32_t flags;
+	uint32_t reserved;
+};
+
+struct ipc_send {
+	uint32_t round; /* numbered from 1 */
+	uint32_t reserved;
+};
+
+struct ipc_ready {
+	uint32_t tx;	     /* enum ipc_tx that was chosen; source */
+	uint32_t tracker;    /* enum ipc_tracker_kind */
+	char tx_reason[96];  /* why this one */
+	char rx_reason[96];  /* destination: the placement strategy and why */
+};
+
+struct ipc_scanned {
+	uint64_t dirty_pages;	/* 4 KiB pages reported by this scan */
+	uint64_t pending_pages; /* to be sent, after this scan */
+	uint64_t union_pages;	/* reported at least once since the first scan: working set */
+	uint64_t since_ns;	/* time since the scan before; 0 for the first */
+	uint64_t scan_ns;	/* duration of the scan */
+};
+
+/* Cumulative since the start; bytes of guest memory unless wire_ is in the name. */
+struct ipc_stats {
+	uint64_t sent_pages;	/* pages described to the destination, all encodings */
+	uint64_t pending_pages; /* still to be sent in this round */
+	uint64_t zero_bytes;
+	uint64_t hole_bytes;
+	uint64_t raw_bytes;
+	uint64_t zero_copy_bytes; /* of raw_bytes, sent by reference */
+	uint64_t zstd_in_bytes, zstd_out_bytes;
+	uint64_t delta_in_bytes, delta_out_bytes;
+	uint64_t wire_bytes;	/* all bytes on the streams, headers and state included */
+	uint64_t state_bytes;	/* device state */
+	uint64_t cpu_ns;	/* of this process, user and system */
+	uint64_t rss_bytes;	/* of this process without RAM mappings (RssAnon) */
+};
+
+struct ipc_sent {
+	uint32_t round;
+	uint32_t reserved;
+	uint64_t pages;	     /* sent in this round, all encodings */
+	uint64_t wire_bytes; /* of this round */
+	uint64_t ns;	     /* from the first byte to the last acknowledgement */
+	struct ipc_stats total;
+};
+
+struct ipc_count {
+	uint64_t bytes;
+};
+
+struct ipc_verified {
+	uint64_t chunks;	/* compared */
+	uint64_t mismatches;	/* chunks that differ */
+	uint32_t first_region;	/* of the first mismatch */
+	uint32_t reserved;
+	uint64_t first_offset;	/* bytes in that region */
+};
+
+/* Large enough for every body. */
+union ipc_body {
+	struct ipc_config config;
+	struct ipc_region region;
+	struct ipc_mapping mapping;
+	struct ipc_tracker tracker;
+	struct ipc_stream stream;
+	struct ipc_limit limit;
+	struct ipc_scan scan;
+	struct ipc_send send;
+	struct ipc_ready ready;
+	struct ipc_scanned scanned;
+	struct ipc_stats stats;
+	struct ipc_sent sent;
+	struct ipc_count count;
+	struct ipc_verified verified;
+	struct failure failure;
+};
+
+struct ipc_message {
+	struct ipc_head head;
+	union ipc_body body;
+};
+
+/*
+ * Sends one message; body may be NULL when the type has none; fd may be -1 and stays the caller's.
+ * Thread-safe (one packet is one sendmsg). 0 or -errno (-EPIPE, -ECONNRESET: the peer is gone).
+ */
+int ipc_send(int sock, enum ipc_type type, const void *body, int fd);
+
+/*
+ * Receives one message. timeout_ms < 0 waits for ever. *fd is the descriptor that came, or -1; it
+ * is the caller's. Strings in the body are terminated. 0; -ETIMEDOUT; -ECONNRESET at the end;
+ * -EBADMSG when the type is unknown, the size is not the type's, or a descriptor is missing or
+ * superfluous.
+ */
+int ipc_recv(int sock, struct ipc_message *m, int *fd, int timeout_ms);
+
+/* The body's size of a type, or -1 if the type is unknown. */
+int ipc_body_size(uint32_t type);
+/* True if a message of this type carries a descriptor. IPC_TRACKER may do without (kind NONE). */
+bool ipc_carries_fd(uint32_t type);
+const char *ipc_type_name(uint32_t type);
+
+#endif
