@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a data plane was given before IPC_START, and the three roles it can then play.
+ *
+ * dataplane_main.c receives CONFIG ... START into a struct setup and calls the role's run function
+ * with it. The role finishes everything that needs privileges (mappings, rings, probes), calls
+ * sandbox_enter(), and only then reads from the network or from other processes' memory maps.
+ */
+#ifndef TRANSHIP_DATAPLANE_SETUP_H
+#define TRANSHIP_DATAPLANE_SETUP_H
+
+#include "dataplane/ipc.h"
+#include "dataplane/region.h"
+
+struct setup {
+	int sock;		 /* to transhipd */
+	struct ipc_config config;
+	struct region *regions;	 /* config.regions of them; owned */
+	uint32_t nregions;
+	enum ipc_tracker_kind tracker;
+	int pagemap_fd;		 /* -1 if the tracker needs none */
+	int stream_fds[IPC_STREAMS_MAX]; /* source: connected sockets, -1 where unused */
+	int listen_fd;		 /* destination, or -1 */
+};
+
+/*
+ * Each serves transhipd's messages until IPC_QUIT or the end of the socket and returns 0, or
+ * returns -errno with f filled, which main sends as IPC_FAILED.
+ */
+int source_run(struct setup *s, struct failure *f);
+int destination_run(struct setup *s, struct failure *f);
+int observer_run(struct setup *s, struct failure *f);
+
+#endif
