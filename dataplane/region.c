@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MIT
+/*
+ * A RAM region's mapping and extents; see region.h.
+ *
+ * Theory of operation
+ *   Which pages exist is asked of the file, never of a page table: a page that the VMM has not
+ *   mapped yet (filled by pwrite at an earlier move) is data all the same. The answer is only
+ *   true for what was not written since; the caller arms its tracker first and reads extents
+ *   after, so that a page populated meanwhile is reported as dirty.
+ *
+ *   tmpfs and memfd report extents page by page. hugetlbfs answers SEEK_DATA as if everything
+ *   were data (default_llseek), so it is not asked.
+ */
+#include "dataplane/region.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "lib/base/cleanup.h"
+
+int region_map(struct region *r, bool writable)
+{
+	int prot = PROT_READ | (writable ? PROT_WRITE : 0);
+	int flags = MAP_SHARED;
+	void *p;
+
+	if (r->map)
+		return -EEXIST;
+	/*
+	 * A mapping of hugetlb reserves pages for the holes in it. A reader must not: the VMM's
+	 * own mapping has reserved what the guest may need.
+	 */
+	if (!writable)
+		flags |= MAP_NORESERVE;
+	p = mmap(NULL, r->size, prot, flags, r->fd, (off_t)r->file_offset);
+	if (p == MAP_FAILED)
+		return -errno;
+	r->map = p;
+	return 0;
+}
+
+void region_release(struct region *r)
+{
+	if (r->map)
+		munmap(r->map, r->size);
+	r->map = NULL;
+	fd_close(&r->fd);
+	free(r->mappings);
+	r->mappings = NULL;
+	r->nmappings = 0;
+}
+
+int region_next_data(const struct region *r, uint64_t from, uint64_t *start, uint64_t *end)
+{
+	uint64_t limit = r->file_offset + r->size;
+	off_t data, hole;
+
+	if (from >= r->size)
+		return -ENXIO;
+	if (r->hugetlb)
+		goto all_data;
+	data = lseek(r->fd, (off_t)(r->file_offset + from), SEEK_DATA);
+	if (data < 0 && errno == EINVAL)
+		goto all_data; /* a file system without extents */
+	if (data < 0)
+		return -errno; /* ENXIO: only a hole is left */
+	if ((uint64_t)data >= limit)
+		return -ENXIO;
+	hole = lseek(r->fd, data, SEEK_HOLE);
+	if (hole < 0 && errno == ENXIO) {
+		/* punched between the two calls; what follows the punch is asked for next */
+		hole = data + PAGE_BYTES;
+	}
+	if (hole < 0)
+		return -errno;
+	if ((uint64_t)hole > limit)
+		hole = (off_t)limit;
+	*start = ((uint64_t)data - r->file_offset) & ~(uint64_t)(PAGE_BYTES - 1);
+	*end = ((uint64_t)hole - r->file_offset + PAGE_BYTES - 1) & ~(uint64_t)(PAGE_BYTES - 1);
+	if (*start < from)
+		*start = from;
+	if (*end <= *start)
+		*end = *start + PAGE_BYTES; /* punched between the two calls: still progress */
+	if (*end > r->size)
+		*end = r->size;
+	return 0;
+
+all_data:
+	*start = from;
+	*end = r->size;
+	return 0;
+}
+
+int region_extents(const struct region *r, struct bitmap *data)
+{
+	uint64_t at = 0, start, end;
+	int err;
+
+	while (!(err = region_next_data(r, at, &start, &end))) {
+		bitmap_set_range(data, start >> PAGE_SHIFT, (end - start) >> PAGE_SHIFT);
+		at = end;
+	}
+	return err == -ENXIO ? 0 : err;
+}
