@@ -12,6 +12,7 @@
 #define CONFIG_DEFAULT_SOCKET	 "/run/tranship/transhipd.sock"
 #define CONFIG_DEFAULT_STATE_DIR "/var/lib/tranship"
 #define CONFIG_BINARIES_MAX	 16
+#define CONFIG_VM_DIRS_MAX	 16
 
 struct config {
 	char socket[108];
@@ -21,6 +22,12 @@ struct config {
 	bool allow_plaintext;
 	char qemu_binaries[CONFIG_BINARIES_MAX][PATH_MAX]; /* that may be launched */
 	unsigned int nqemu_binaries;
+	/*
+	 * Directories, absolute, in which a launched VM may have disks, sockets and files. None:
+	 * anywhere but in the system's own directories (launch_paths.c).
+	 */
+	char vm_dirs[CONFIG_VM_DIRS_MAX][PATH_MAX];
+	unsigned int nvm_dirs;
 	char ram_dir[PATH_MAX];	/* where RAM files of launched VMs go; "": as at the source */
 	char dataplane[PATH_MAX]; /* path of tranship-dataplane; found beside transhipd */
 	char guard[PATH_MAX];	/* path of tranship-guard */

@@ -50,6 +50,7 @@ struct guest_disk {
 	bool read_only;
 	bool direct;		/* direct I/O, io_uring or native AIO: DMA into guest RAM */
 	uint64_t device, inode;	/* of path at this host, 0 if unknown */
+	char identity[256];	/* disk_identity_read() of path at the VM's host; "" if unknown */
 };
 
 struct guest_description {
