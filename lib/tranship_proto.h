@@ -23,20 +23,23 @@
  *   States of the guest and what may be asked in each (- : -EPROTO; "same" is answered with 0):
  *
  *             STOP     SAVE   RESUME   INCOMING  LOAD    START    connection lost
- *   RUNNING   STOPPED  -      same     -         -       same     disarmed, runs on
- *   STOPPED   same     SAVED  RUNNING  -         -       -        disarmed, RUNNING
- *   SAVED     same     -      RUNNING  -         -       -        disarmed, stays SAVED
- *   INCOMING  -        -      -        same      LOADED  -        stays
- *   LOADED    -        -      -        INCOMING  LOADED  RUNNING  stays
- *   BROKEN    -        -      -        INCOMING  LOADED  -        stays: a load failed
+ *   RUNNING   STOPPED  -      same     -         -       same     runs on
+ *   STOPPED   same     SAVED  RUNNING  -         -       -        RUNNING
+ *   SAVED     same     -      RUNNING  -         -       -        stays
+ *   WAITING   -        -      -        same      LOADED  -        stays
+ *   LOADED    -        -      -        WAITING   LOADED  RUNNING  stays
+ *   BROKEN    -        -      -        WAITING   LOADED  -        stays
+ *
  *   HELLO, DESCRIBE, REGION, DISARM and QUIT may be asked in every state, ARM where there is a guest
- *   that can be stopped (RUNNING, STOPPED). A failed SAVE stays in STOPPED.
+ *   that can be stopped (RUNNING, STOPPED). A failed SAVE stays in STOPPED, a failed LOAD leads to
+ *   BROKEN. Whenever the connection is lost, tracking ends too.
  *
  *   All integers are little-endian; sizes are asserted below. The order of bytes is the host's: the
  *   kernels that can track a VMM from here (x86-64, arm64) are little-endian.
  *
  * The guard speaks through a duplicate of transhipd's connection: as long as it holds it the VMM sees
- * no loss, and tranship_request_resume() below is all that it has to send.
+ * no loss, and tranship_request_resume() below is all that it has to send. Before it ends it reads
+ * answers up to the one with its serial.
  */
 #ifndef TRANSHIP_PROTO_H
 #define TRANSHIP_PROTO_H
