@@ -43,6 +43,8 @@
 /* The most a frame's payload can be: descriptors and one whole chunk raw. */
 #define WIRE_PAYLOAD_MAX     (CHUNK_BYTES + WIRE_RUNS_MAX * WIRE_RUN_SIZE)
 #define WIRE_STATE_MAX	     (256u * 1024) /* device state in one STATE frame */
+#define WIRE_HASH_SIZE	     8
+#define WIRE_HASHES_MAX	     (WIRE_PAYLOAD_MAX / WIRE_HASH_SIZE) /* in one VERIFY frame */
 
 enum wire_frame_type {
 	WIRE_PAGES = 1,	 /* one chunk; see above */
@@ -65,6 +67,19 @@ enum wire_encoding {
 	WIRE_ENC_DELTA = 4, /* as ZSTD, with the destination's present content as prefix */
 };
 
+/*
+ * Which fields of a frame header a type uses; all others are zero, and a decoder insists on it.
+ *   PAGES       region, offset (chunk-aligned), count = runs 1..512, length
+ *   HOLES       region, offset, extent > 0 (both page-aligned)
+ *   ROUND_END   number = round
+ *   STATE       length 1..WIRE_STATE_MAX
+ *   STATE_END   extent = bytes of state in all
+ *   VERIFY      region, offset (chunk-aligned), count = hashes 1.., length = 8 * count
+ *   VERIFY_END  none
+ *   ACK         of; number as acknowledged (ROUND_END); of VERIFY_END also extent = mismatches
+ *               and, unless that is 0, region and offset (chunk-aligned) of the first
+ *   BYE         none
+ */
 struct wire_hello {
 	uint32_t version;
 	uint8_t id[IPC_ID_SIZE];
