@@ -42,4 +42,7 @@ struct config {
  */
 int config_load(struct config *c, int argc, char **argv, struct failure *f);
 
+/* The settings by number, NULL at the end: each is a key of the file and a long option. */
+const char *config_setting_name(unsigned int i);
+
 #endif

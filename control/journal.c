@@ -309,7 +309,8 @@ int journal_open(struct journal *j, const char *path, json_t **content, struct f
 	int err = 0;
 
 	j->fd = -1;
-	*content = NULL;
+	if (content)
+		*content = NULL;
 	if (fd < 0)
 		return failed(f, -errno, "cannot open the journal", path);
 	read = load(fd, path, &end, f);
@@ -326,7 +327,10 @@ int journal_open(struct journal *j, const char *path, json_t **content, struct f
 	}
 	snprintf(j->path, sizeof(j->path), "%s", path);
 	j->fd = fd_take(&fd);
-	*content = read;
+	if (content)
+		*content = read;
+	else
+		json_decref(read);
 	return 0;
 }
 

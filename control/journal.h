@@ -39,7 +39,7 @@ struct journal {
 /* side: "source" or "destination". Creates the directory; the file must not exist. */
 int journal_create(struct journal *j, const char *state_dir, const char *id, const char *side,
 		   struct failure *f);
-/* Opens an existing one for appending and gives its merged content (new reference). */
+/* Opens an existing one for appending; *content (may be NULL) gets its merged content. */
 int journal_open(struct journal *j, const char *path, json_t **content, struct failure *f);
 /*
  * Appends {"state": ..., "time": ..., fields...} and fsyncs. fields may be NULL; it is not stolen.

@@ -194,6 +194,8 @@ static void test_open_goes_on_after_a_torn_record(void **state)
 	assert_string_equal(text_of(content, "state"), "copying");
 	json_decref(content);
 	append(&j, SESSION_FAILED, "c", 4);
+	journal_close(&j);
+	assert_int_equal(journal_open(&j, path, NULL, &f), 0);
 	append(&j, SESSION_FAILED, "d", 5);
 	journal_close(&j);
 	content = journal_read(path, &f);
