@@ -20,7 +20,9 @@ struct host;
 
 /* Reads journals, cleans up after a crash (docs/architecture.md, Recovery). */
 int host_new(struct host **out, const struct config *c, struct failure *f);
-/* Cancels what can be cancelled, waits for the sessions' threads. */
+/* Asks every session to end; calls that wait for one return. Before the API is taken down. */
+void host_stop(struct host *h);
+/* host_stop, then waits for the sessions' threads. No API thread may be left. */
 void host_free(struct host *h);
 const struct config *host_config(const struct host *h);
 

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What to do next in pre-copy: a pure function of what was measured and what was asked for.
+ *
+ * It is asked after every scan, when the bytes that a switch-over now would have to move in the
+ * pause are known.
+ */
+#ifndef TRANSHIP_CONTROL_POLICY_H
+#define TRANSHIP_CONTROL_POLICY_H
+
+#include <stdint.h>
+
+enum policy_action { POLICY_ROUND, POLICY_SWITCH_OVER, POLICY_GIVE_UP };
+
+struct policy_input {
+	uint64_t max_downtime_ns;
+	uint32_t round;		   /* rounds sent so far */
+	uint64_t pending_bytes;	   /* known after this scan */
+	double rate;		   /* guest bytes moved per second, recent rounds; 0: not known */
+	double dirty_rate;	   /* bytes per second, since the scan before */
+	uint64_t overhead_ns;	   /* of a pause besides RAM: stop, device state, load, resume */
+	uint64_t best_pending;	   /* the smallest pending_bytes of earlier scans; 0: none yet */
+	uint32_t rounds_since_best; /* rounds since then */
+};
+
+struct policy_decision {
+	enum policy_action action;
+	uint64_t predicted_ns;	   /* of the pause, if it began now */
+	char reason[160];
+};
+
+struct policy_decision policy_decide(const struct policy_input *in);
+
+#endif

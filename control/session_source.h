@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The source's side of one migration, shared by its files: session_source.c (stages and their
+ * undoing), source_copy.c (data plane and rounds), source_result.c (the account of it).
+ */
+#ifndef TRANSHIP_CONTROL_SESSION_SOURCE_H
+#define TRANSHIP_CONTROL_SESSION_SOURCE_H
+
+#include "control/client.h"
+#include "control/dataplane_process.h"
+#include "control/guard.h"
+#include "control/policy.h"
+#include "control/session.h"
+
+struct source_options {
+	uint64_t max_downtime_ms, timeout_ms, bandwidth;
+	uint32_t streams;
+	enum ipc_tx tx;
+	bool cold, dry_run, keep_src, no_start, verify;
+	const char *mode, *encrypt, *compress;
+};
+
+/* Durations of the pause, ns. */
+struct source_downtime {
+	uint64_t begin, end; /* clock_ns() */
+	uint64_t pause, final_copy, state, resume;
+};
+
+struct source {
+	struct session *s;
+	struct failure f;	/* the first failure */
+	struct source_options o;
+	struct guest *g;
+	struct client *peer;
+	struct dataplane dp;
+	struct guard guard;
+	enum ipc_tracker_kind tracker;
+	bool was_running;	/* the guest, before we touched it */
+	bool track_dma;
+	bool negotiated;	/* the peer holds a session for us */
+	bool armed;
+	bool paused;		/* the guest is stopped by us */
+	uint8_t secret[IPC_SECRET_SIZE];
+	char data_address[64];
+	uint16_t data_port;
+	struct ipc_ready ready;
+	struct ipc_scanned scanned;	/* the last scan */
+	struct ipc_stats stats;
+	uint64_t stats_ns;	/* clock_ns() of stats */
+	struct ipc_verified verified;
+	json_t *rounds;
+	uint32_t round;
+	double rate;		/* guest bytes per second, see source_copy.c */
+	uint64_t copying_ns;	/* clock_ns() when COPYING began */
+	struct source_downtime downtime;
+	json_t *peer_account;	/* what the destination said of its own costs */
+};
+
+/* source_copy.c */
+/* Where the VMM maps each region, to a data plane that tracks. */
+int source_send_mappings(struct dataplane *dp, const struct guest_description *d,
+			 struct failure *f);
+int source_start_dataplane(struct source *c);
+int source_copy_rounds(struct source *c);
+/* In the pause: final scan and what it found; repeated until a scan finds nothing. */
+int source_copy_final(struct source *c);
+int source_scan(struct source *c, uint32_t flags);
+int source_send(struct source *c);
+/* A stop-scan-cont barrier against DMA in flight, see DESIGN hazards; then a round. */
+int source_barrier_round(struct source *c);
+void source_wait_init(struct source *c, struct dataplane_wait *w, bool limited);
+
+/* source_result.c: the contract's result object. status: "completed", "failed" ... */
+json_t *source_result(const struct source *c, const char *status);
+
+#endif

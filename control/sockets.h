@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The data streams' sockets. A peer that vanished without a word is noticed after about
+ * SOCKETS_DEAD_MS (keep-alive and TCP_USER_TIMEOUT).
+ */
+#ifndef TRANSHIP_CONTROL_SOCKETS_H
+#define TRANSHIP_CONTROL_SOCKETS_H
+
+#include <stdint.h>
+
+#include "lib/base/failure.h"
+
+#define SOCKETS_DEAD_MS 10000
+
+/* Connects to a numeric address. -errno with f (data-connect). *fd is the caller's, blocking. */
+int sockets_connect(const char *address, uint16_t port, unsigned int timeout_ms, int *fd,
+		    struct failure *f);
+/* Listens on address, on a port of lo..hi (0, 0: any); *port says which. */
+int sockets_listen(const char *address, uint16_t lo, uint16_t hi, int *fd, uint16_t *port,
+		   struct failure *f);
+
+#endif
