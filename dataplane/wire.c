@@ -253,7 +253,7 @@ static bool run_length_ok(const struct wire_run *r)
 int wire_get_runs(struct wire_run *runs, const uint8_t *in, size_t len, const struct wire_frame *f,
 		  const struct region *region)
 {
-	uint64_t left = region->size - f->offset, payload = 0;
+	uint64_t left = f->offset < region->size ? region->size - f->offset : 0, payload = 0;
 	uint32_t pages = left < CHUNK_BYTES ? (uint32_t)(left >> PAGE_SHIFT) : CHUNK_PAGES;
 	uint32_t next = 0;
 
