@@ -21,6 +21,7 @@ const struct failure_code failure_codes[] = {
 	{ "vm-not-running", "the VM is in a state from which it cannot be moved" },
 	{ "qmp-busy", "another manager holds every QMP socket of the VM" },
 	{ "qmp-failed", "QEMU refused or did not answer a command" },
+	{ "vmm-failed", "a VMM that links libtranship refused or did not answer a request" },
 	{ "ram-not-shared", "the VM's RAM is not in a shared file" },
 	{ "ram-memfd", "the RAM is a memfd and this QEMU would send it whole" },
 	{ "ram-layout", "the RAM regions of the two VMs differ" },
