@@ -10,8 +10,9 @@
  *   moves in less than WORTHLESS_NS is not worth one.
  *
  *   When the set has stopped shrinking, the first scan that fits the limit is taken (its minima are
- *   used: the set fluctuates). If none fits for STALLED_ROUNDS rounds, pre-copy alone cannot keep
- *   what was asked, and it says so rather than go on for ever or break the limit.
+ *   used: the set fluctuates). If none fits and it has not shrunk by PROGRESS for STALLED_ROUNDS
+ *   rounds, pre-copy alone cannot keep what was asked, and it says so rather than go on for ever or
+ *   break the limit.
  */
 #include "control/policy.h"
 
@@ -21,7 +22,18 @@
 #define WORTHLESS_NS	4000000u /* 4 ms: less than half of what stop, state and load take */
 #define SHRINK_FACTOR	0.75	 /* another round must promise at least this much */
 #define ROUNDS_ENOUGH	30u	 /* fits, and this many rounds were tried: go */
-#define STALLED_ROUNDS	12u	 /* without a new minimum and without fitting */
+#define STALLED_ROUNDS	12u	 /* without progress and without fitting */
+#define PROGRESS	0.98	 /* of the smallest set so far: with less, RAM goes 50 times */
+
+void policy_note(struct policy_history *h, uint64_t pending_bytes)
+{
+	if (!h->best_pending || (double)pending_bytes < PROGRESS * (double)h->best_pending) {
+		h->best_pending = pending_bytes;
+		h->rounds_since_best = 0;
+	} else {
+		h->rounds_since_best++;
+	}
+}
 
 static uint64_t transfer_ns(uint64_t bytes, double rate)
 {
@@ -52,10 +64,10 @@ struct policy_decision policy_decide(const struct policy_input *in)
 		return decide(POLICY_SWITCH_OVER, predicted, "what is left moves in milliseconds");
 	if (fits && in->round >= ROUNDS_ENOUGH)
 		return decide(POLICY_SWITCH_OVER, predicted, "enough rounds, and it fits");
-	if (fits && in->best_pending &&
-	    (double)in->pending_bytes > SHRINK_FACTOR * (double)in->best_pending && ratio > 0.1)
+	if (fits && in->history.best_pending &&
+	    (double)in->pending_bytes > SHRINK_FACTOR * (double)in->history.best_pending && ratio > 0.1)
 		return decide(POLICY_SWITCH_OVER, predicted, "further rounds gain little");
-	if (!fits && in->rounds_since_best >= STALLED_ROUNDS)
+	if (!fits && in->history.rounds_since_best >= STALLED_ROUNDS)
 		return decide(POLICY_GIVE_UP, predicted, "the set to send has stopped shrinking");
 	return decide(POLICY_ROUND, predicted, fits ? "another round shortens the pause"
 						     : "the pause would be too long");

@@ -288,7 +288,7 @@ int source_barrier_round(struct source *c)
 	return err ? err : source_send(c);
 }
 
-static struct policy_decision decide(struct source *c, uint64_t *best, uint32_t *since_best)
+static struct policy_decision decide(struct source *c, struct policy_history *history)
 {
 	uint64_t pending = c->scanned.pending_pages * PAGE_BYTES;
 	struct policy_input in = { .max_downtime_ns = c->o.max_downtime_ms * NSEC_PER_MSEC,
@@ -297,16 +297,10 @@ static struct policy_decision decide(struct source *c, uint64_t *best, uint32_t 
 				   .rate = c->rate,
 				   .dirty_rate = c->s->progress.dirty_rate,
 				   .overhead_ns = OVERHEAD_NS,
-				   .best_pending = *best,
-				   .rounds_since_best = *since_best };
+				   .history = *history };
 	struct policy_decision d = policy_decide(&in);
 
-	if (!*best || pending < *best) {
-		*best = pending;
-		*since_best = 0;
-	} else {
-		(*since_best)++;
-	}
+	policy_note(history, pending);
 	SCOPED_LOCK(&c->s->lock);
 	c->s->progress.predicted_downtime_ms = (double)d.predicted_ns / 1e6;
 	return d;
@@ -326,8 +320,7 @@ static int not_converging(struct source *c, const struct policy_decision *d)
 int source_copy_rounds(struct source *c)
 {
 	bool drained = !c->track_dma;
-	uint32_t since_best = 0;
-	uint64_t best = 0;
+	struct policy_history history = { 0 };
 	int err = source_scan(c, IPC_SCAN_FIRST);
 
 	if (!err && c->track_dma)
@@ -340,7 +333,7 @@ int source_copy_rounds(struct source *c)
 		err = source_scan(c, 0);
 		if (err)
 			break;
-		d = decide(c, &best, &since_best);
+		d = decide(c, &history);
 		if (d.action == POLICY_GIVE_UP)
 			return not_converging(c, &d);
 		if (d.action == POLICY_ROUND) {
