@@ -23,7 +23,7 @@
 #define SHRINK_FACTOR	0.75	 /* another round must promise at least this much */
 #define ROUNDS_ENOUGH	30u	 /* fits, and this many rounds were tried: go */
 #define STALLED_ROUNDS	12u	 /* without progress and without fitting */
-#define PROGRESS	0.98	 /* of the smallest set so far: with less, RAM goes 50 times */
+#define PROGRESS	0.8	 /* of the smallest set so far, within STALLED_ROUNDS: 2 % a round */
 
 void policy_note(struct policy_history *h, uint64_t pending_bytes)
 {
