@@ -321,7 +321,11 @@ int source_copy_rounds(struct source *c)
 {
 	bool drained = !c->track_dma;
 	struct policy_history history = { 0 };
-	int err = source_scan(c, IPC_SCAN_FIRST);
+	/*
+	 * What was in flight when this arms ends in the drain below, before anything is read: so no
+	 * page is suspect yet, which is what BARRIER says.
+	 */
+	int err = source_scan(c, IPC_SCAN_FIRST | IPC_SCAN_BARRIER);
 
 	if (!err && c->track_dma)
 		err = stopped(c, NULL);
