@@ -245,7 +245,7 @@ static int refuse(struct failure *f, int err, const char *where, const struct se
 {
 	const char *code = err == -EOPNOTSUPP ? "unsupported-option" : "usage";
 
-	return failure_set(f, -EINVAL, code, "See transhipd(8).", "%s%s%s%s%s: %s", where, s->name,
+	return failure_set(f, -EINVAL, code, "See transhipd(8).", "%s%s%s%s%s: %s.", where, s->name,
 			   value ? " '" : "", value ? value : "", value ? "'" : "", why);
 }
 
@@ -278,14 +278,14 @@ static int parse_line(struct load *l, const char *path, unsigned int number, cha
 	equals = strchr(line, '=');
 	if (!equals)
 		return failure_set(f, -EINVAL, "usage", "See transhipd(8).",
-				   "%.200s:%u: a line is KEY = VALUE", path, number);
+				   "%.200s:%u: a line is KEY = VALUE.", path, number);
 	*equals = '\0';
 	line = trim(line);
 	value = trim(equals + 1);
 	s = find_setting(line, strlen(line));
 	if (!s)
 		return failure_set(f, -EINVAL, "usage", "See transhipd(8).",
-				   "%.200s:%u: there is no setting '%.60s'", path, number, line);
+				   "%.200s:%u: there is no setting '%.60s'.", path, number, line);
 	snprintf(where, sizeof(where), "line %u: ", number);
 	if (!*value)
 		return refuse(f, -EINVAL, where, s, NULL, "the value is missing");
@@ -303,19 +303,19 @@ static int load_file(struct load *l, const char *path, bool required, struct fai
 	if (!file && errno == ENOENT && !required)
 		return 0;
 	if (!file)
-		return failure_set(f, -EINVAL, "usage", NULL, "cannot read %.200s: %s", path,
+		return failure_set(f, -EINVAL, "usage", NULL, "Cannot read %.200s: %s.", path,
 				   strerror(errno));
 	l->origin = ORIGIN_FILE;
 	while (!err && fgets(line, sizeof(line), file)) {
 		number++;
 		if (!strchr(line, '\n') && !feof(file))
-			err = failure_set(f, -EINVAL, "usage", NULL, "%.200s:%u: line too long",
+			err = failure_set(f, -EINVAL, "usage", NULL, "%.200s:%u: the line is too long.",
 					  path, number);
 		else
 			err = parse_line(l, path, number, line, f);
 	}
 	if (!err && ferror(file))
-		err = failure_set(f, -EINVAL, "usage", NULL, "cannot read %.200s: %s", path,
+		err = failure_set(f, -EINVAL, "usage", NULL, "Cannot read %.200s: %s.", path,
 				  strerror(errno));
 	fclose(file);
 	return err;
@@ -352,11 +352,11 @@ static int split_option(int argc, char **argv, int *i, bool wants, const char **
 	*value = equals ? equals + 1 : NULL;
 	if (!wants && *value)
 		return failure_set(f, -EINVAL, "usage", "See transhipd --help.",
-				   "%.80s takes no value", argv[*i]);
+				   "%.80s takes no value.", argv[*i]);
 	if (wants && !*value) {
 		if (*i + 1 >= argc)
 			return failure_set(f, -EINVAL, "usage", "See transhipd --help.",
-					   "%.80s needs a value", argv[*i]);
+					   "%.80s needs a value.", argv[*i]);
 		*value = argv[++*i];
 	}
 	return 0;
@@ -404,7 +404,7 @@ static int parse_command(struct load *l, int argc, char **argv, struct failure *
 			s = find_setting(word + 2, strcspn(word + 2, "="));
 		if (!s && !is_option(word, "config"))
 			return failure_set(f, -EINVAL, "usage", "See transhipd --help.",
-					   "there is no option '%.80s'", word);
+					   "There is no option '%.80s'.", word);
 		err = split_option(argc, argv, &i, !s || s->arg, &value, f);
 		if (err)
 			return err;

@@ -50,7 +50,7 @@
 #define CRC_DIGITS    16
 #define CRC_TAIL      (sizeof(CRC_OPEN) - 1 + CRC_DIGITS + sizeof(CRC_CLOSE) - 1)
 
-#define JOURNAL_HINT  "check the state directory's file system: space, permissions, disk errors"
+#define JOURNAL_HINT  "Check the state directory's file system: space, permissions, disk errors."
 
 static const char *const state_names[] = {
 	[SESSION_NEW] = "new",
@@ -86,7 +86,7 @@ int session_state_parse(const char *name, enum session_state *s)
 
 static int failed(struct failure *f, int err, const char *what, const char *path)
 {
-	return failure_set(f, err, "journal", JOURNAL_HINT, "%s %s: %s", what, path,
+	return failure_set(f, err, "journal", JOURNAL_HINT, "%s %s: %s.", what, path,
 			   strerror(-err));
 }
 
@@ -167,13 +167,13 @@ int journal_create(struct journal *j, const char *state_dir, const char *id, con
 
 	j->fd = -1;
 	if (!name_is_plain(id) || !name_is_plain(side))
-		return failure_set(f, -EINVAL, "journal", NULL, "'%.80s' is no session id", id);
+		return failure_set(f, -EINVAL, "journal", NULL, "'%.80s' is no session id.", id);
 	snprintf(dir, sizeof(dir), "%s/sessions", state_dir);
 	n = snprintf(j->path, sizeof(j->path), "%s/sessions/%s.%s.journal", state_dir, id, side);
 	if (n < 0 || (size_t)n >= sizeof(j->path))
-		return failed(f, -ENAMETOOLONG, "cannot create a journal under", state_dir);
+		return failed(f, -ENAMETOOLONG, "Cannot create a journal under", state_dir);
 	err = create_file(j, state_dir, dir);
-	return err ? failed(f, err, "cannot create the journal", j->path) : 0;
+	return err ? failed(f, err, "Cannot create the journal", j->path) : 0;
 }
 
 /*
@@ -280,10 +280,10 @@ static json_t *load(int fd, const char *path, size_t *end, struct failure *f)
 		return content;
 	if (err == -EBADMSG)
 		failure_set(f, err, "journal",
-			    "find out which side runs the guest, then remove the file",
-			    "line %u of the journal %s is damaged", line, path);
+			    "Find out which side runs the guest, then remove the file.",
+			    "Line %u of the journal %s is damaged.", line, path);
 	else
-		failed(f, err, "cannot read the journal", path);
+		failed(f, err, "Cannot read the journal", path);
 	json_decref(content);
 	errno = -err;
 	return NULL;
@@ -295,7 +295,7 @@ json_t *journal_read(const char *path, struct failure *f)
 	size_t end;
 
 	if (fd < 0) {
-		failed(f, -errno, "cannot open the journal", path);
+		failed(f, -errno, "Cannot open the journal", path);
 		return NULL;
 	}
 	return load(fd, path, &end, f);
@@ -312,7 +312,7 @@ int journal_open(struct journal *j, const char *path, json_t **content, struct f
 	if (content)
 		*content = NULL;
 	if (fd < 0)
-		return failed(f, -errno, "cannot open the journal", path);
+		return failed(f, -errno, "Cannot open the journal", path);
 	read = load(fd, path, &end, f);
 	if (!read)
 		return -errno;
@@ -323,7 +323,7 @@ int journal_open(struct journal *j, const char *path, json_t **content, struct f
 		err = reserve(fd, (off_t)end);
 	if (err) {
 		json_decref(read);
-		return failed(f, err, "cannot open the journal", path);
+		return failed(f, err, "Cannot open the journal", path);
 	}
 	snprintf(j->path, sizeof(j->path), "%s", path);
 	j->fd = fd_take(&fd);
@@ -386,12 +386,12 @@ int journal_append(struct journal *j, enum session_state s, const json_t *fields
 
 	line = encode(s, fields, &len);
 	if (!line)
-		return failed(f, -ENOMEM, "cannot write the journal", j->path);
+		return failed(f, -ENOMEM, "Cannot write the journal", j->path);
 	at = lseek(j->fd, 0, SEEK_CUR);
 	if (at < 0 || fstat(j->fd, &st))
-		return failed(f, -errno, "cannot write the journal", j->path);
+		return failed(f, -errno, "Cannot write the journal", j->path);
 	if (at + (off_t)len > (off_t)JOURNAL_MAX)
-		return failed(f, -EFBIG, "cannot write the journal", j->path);
+		return failed(f, -EFBIG, "Cannot write the journal", j->path);
 	err = io_write_full(j->fd, line, len);
 	if (!err && at + (off_t)len > st.st_size)
 		err = reserve(j->fd, at + (off_t)len); /* grew: size and mapping must last too */
@@ -399,7 +399,7 @@ int journal_append(struct journal *j, enum session_state s, const json_t *fields
 		err = -errno;
 	if (err) {
 		retract(j, at);
-		return failed(f, err, "cannot write the journal", j->path);
+		return failed(f, err, "Cannot write the journal", j->path);
 	}
 	return 0;
 }

@@ -176,7 +176,7 @@ static void test_damage_is_an_error(void **state)
 	put(path, bad, n, 0);
 	struct failure f = { 0 };
 	assert_null(journal_read(path, &f));
-	assert_non_null(strstr(f.message, "line 2"));
+	assert_non_null(strstr(f.message, "Line 2"));
 }
 
 static void test_open_goes_on_after_a_torn_record(void **state)
