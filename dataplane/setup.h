@@ -24,6 +24,15 @@ struct setup {
 };
 
 /*
+ * Receives CONFIG .. START from sock and checks every message: indices, counts, sizes, mappings
+ * inside their region and rising, files that hold their region, the parts that the role needs.
+ * -ECANCELED: QUIT came instead. -errno with f filled; setup_release after it in any case.
+ */
+int setup_receive(struct setup *s, int sock, struct failure *f);
+/* Releases regions and closes every descriptor but sock. */
+void setup_release(struct setup *s);
+
+/*
  * Each serves transhipd's messages until IPC_QUIT or the end of the socket and returns 0, or
  * returns -errno with f filled, which main sends as IPC_FAILED.
  */

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What is to be sent, and who sends which chunk: the source's bitmaps and the order of a round.
+ *
+ * Theory of operation
+ *   Four bitmaps, one bit a page: `scanned` receives a tracker's report, `pending` is what the next
+ *   round sends, `seen` is what was ever reported (the working set), `suspect` is what was reported
+ *   since the last barrier. A summary with one bit a chunk says where pending bits are, so that
+ *   beginning a round costs nothing for the clean rest of a large guest.
+ *
+ *   Phases alternate and never overlap: between rounds one thread (main) calls
+ *   scheduler_first/merge/begin_round; during a round any number of threads call scheduler_next
+ *   and scheduler_next_holes. The one who starts the round's threads orders the two.
+ *
+ *   In a round an atomic cursor over the list of dirty chunks gives each chunk to exactly one
+ *   thread, which takes and clears its bits at that moment; no page has a lock of its own.
+ *   A chunk is taken once a round and rounds end with a barrier (wire.h): so no older version of a
+ *   page overtakes a newer one.
+ *
+ *   Direct memory access. A page that was reported and re-armed while it is pinned for a device
+ *   can change later without a report. So pages reported since the last barrier (a moment with no
+ *   I/O in flight) are sent again after the next one. What a barrier's own scan reports is safe.
+ *   A first scan arms everything: without a barrier at that moment every page is suspect.
+ */
+#ifndef TRANSHIP_DATAPLANE_SCHEDULER_H
+#define TRANSHIP_DATAPLANE_SCHEDULER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "dataplane/region.h"
+
+#define SCHEDULER_CHUNK_WORDS (CHUNK_PAGES / 64)
+
+struct scheduler_holes {
+	const struct region *region;
+	uint64_t offset, length; /* bytes, whole chunks (or to the region's end) */
+};
+
+struct scheduler {
+	const struct region *regions;
+	uint32_t nregions;
+	bool track_dma;
+	struct bitmap *pending, *scanned, *seen, *suspect; /* one a region; owned */
+	struct bitmap dirty_chunks; /* over all regions, numbered through */
+	uint64_t *first_chunk;	    /* number of each region's first chunk; nregions + 1 */
+	bool holes_owed;	    /* the next round also says what was never populated */
+
+	/* The round. */
+	bool round_has_holes;
+	uint32_t *order;
+	uint64_t order_count;
+	uint64_t cursor;	/* atomic */
+	struct scheduler_holes *holes;
+	uint64_t holes_count, holes_room;
+	uint64_t holes_cursor;	/* atomic */
+
+	uint64_t pending_pages; /* atomic during a round */
+	uint64_t seen_pages;
+};
+
+/* A chunk that the caller alone sends in this round. */
+struct scheduler_chunk {
+	const struct region *region;
+	uint64_t first_page;	/* of the chunk, in the region */
+	uint32_t pages;		/* in the chunk: fewer than CHUNK_PAGES at a region's end */
+	bool rest_is_hole;	/* pages whose bit is clear were never populated: say so */
+	uint64_t bits[SCHEDULER_CHUNK_WORDS];
+};
+
+/* Regions must outlive it. -ENOMEM. */
+int scheduler_init(struct scheduler *s, const struct region *regions, uint32_t nregions,
+		   bool track_dma);
+void scheduler_release(struct scheduler *s);
+
+/*
+ * After a tracker was started: pending becomes what the files hold, the rest is owed as holes.
+ * barrier: nothing was in flight when the tracker armed. -errno from reading extents.
+ */
+int scheduler_first(struct scheduler *s, bool barrier);
+
+/* The bitmaps for a tracker's collect; all clear. */
+struct bitmap *scheduler_scanned(struct scheduler *s);
+
+/* Takes over what a collect put into scanned, and clears it. barrier: as in scheduler_first. */
+void scheduler_merge(struct scheduler *s, bool barrier);
+
+/* -ENOMEM. */
+int scheduler_begin_round(struct scheduler *s);
+/* The next chunk, its bits taken; false when the round has no more. Any thread. */
+bool scheduler_next(struct scheduler *s, struct scheduler_chunk *c);
+/* Up to max ranges that were never populated; 0 when there are no more. Any thread. */
+uint32_t scheduler_next_holes(struct scheduler *s, struct scheduler_holes *out, uint32_t max);
+
+uint64_t scheduler_pending(const struct scheduler *s);
+
+#endif

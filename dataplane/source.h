@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The source's inside: what its files (source.c, source_stream.c, source_send.c, source_verify.c)
+ * share. Nothing else includes this.
+ *
+ * Threads
+ *   The main thread serves transhipd, scans, and owns the scheduler between rounds. Each stream has
+ *   a thread that alone reads and writes its socket and alone uses its struct tx. The main thread
+ *   gives all of them one job at a time (enum source_job) and wakes them; each reports back by
+ *   counting jobs_left down and writing event_fd. So the phases of scheduler.h are kept: the main
+ *   thread touches the bitmaps only while no job runs.
+ *
+ *   Threads wait only in stream_wait (poll on wake-up, socket, state) and in the socket calls of
+ *   tx; the main thread ends either by `stopping` with a wake-up and by shutting the sockets down.
+ *
+ * Lock order: source.lock and state_relay.lock are leaves.
+ */
+#ifndef TRANSHIP_DATAPLANE_SOURCE_H
+#define TRANSHIP_DATAPLANE_SOURCE_H
+
+#include <pthread.h>
+
+#include "dataplane/page_reader.h"
+#include "dataplane/scheduler.h"
+#include "dataplane/setup.h"
+#include "dataplane/state_relay.h"
+#include "dataplane/token_bucket.h"
+#include "dataplane/tracker.h"
+#include "dataplane/tx.h"
+#include "dataplane/wire.h"
+
+enum source_job { JOB_NONE, JOB_HANDSHAKE, JOB_ROUND, JOB_VERIFY, JOB_BYE };
+
+#define STREAM_HEAD_MAX (WIRE_FRAME_SIZE + WIRE_RUNS_MAX * WIRE_RUN_SIZE)
+
+struct source;
+
+/* Cumulative; written by the stream's thread, read by main. Atomic, relaxed. */
+struct stream_counts {
+	uint64_t pages, zero_bytes, hole_bytes, raw_bytes, zero_copy_bytes, wire_bytes;
+};
+
+struct stream {
+	struct source *source;
+	uint32_t index;
+	int fd;		/* the setup's */
+	int wake_fd;	/* eventfd, owned */
+	struct tx *tx;
+	pthread_t thread;
+	bool running;	/* the thread was made and is to be joined */
+	struct state_relay *relay; /* of the source; stream 0 only */
+	uint32_t job_seen;
+
+	uint8_t answer[WIRE_FRAME_SIZE]; /* from the destination, as far as it has come */
+	size_t answer_have;
+	bool awaited[WIRE_BYE + 1];	 /* by type acknowledged: sent and not answered yet */
+	uint32_t awaited_round;
+
+	struct stream_counts counts;
+	uint8_t kinds[CHUNK_PAGES];
+	struct tx_slice slices[WIRE_RUNS_MAX];
+	uint8_t head[STREAM_HEAD_MAX];
+	uint8_t *scratch; /* PAGE_READER_SCRATCH, owned */
+};
+
+struct source {
+	struct setup *setup;
+	struct page_reader reader;
+	struct scheduler scheduler;
+	struct token_bucket bucket;
+	struct tracker *tracker; /* NULL: nothing writes the guest's RAM any more */
+	struct state_relay relay;
+	const struct tx_ops *tx_ops;
+	char tx_reason[96];
+	struct stream *streams; /* config.streams of them; owned */
+	int event_fd;		/* streams -> main */
+	int usage_fd;		/* self_usage.h */
+
+	/* The job; job and round are written before job_number is released. */
+	enum source_job job;
+	uint32_t round;
+	uint32_t job_number;	/* atomic */
+	uint32_t jobs_left;	/* atomic: streams that have not finished it */
+	bool stopping;		/* atomic */
+	bool state_done;	/* atomic: the destination holds all of the device state */
+	uint64_t verify_cursor; /* atomic: next chunk, over all regions */
+
+	pthread_mutex_t lock;	/* what follows */
+	int failed;		/* first error of a stream, 0 if none */
+	struct failure failure;
+	struct ipc_verified verified;
+};
+
+/* source_stream.c */
+
+/* Makes the eventfds, tx and threads' memory. Before the sandbox. -errno with f. */
+int streams_init(struct source *src, struct failure *f);
+void streams_release(struct source *src);
+/* Makes the threads, whose first job is the one that is set. After the sandbox. */
+int streams_start(struct source *src, struct failure *f);
+/* Gives all streams a job. None may be running. */
+void streams_give(struct source *src, enum source_job job, uint32_t round);
+void streams_wake(struct source *src);
+/* Ends all threads, whatever they do, and waits for them. */
+void streams_stop(struct source *src);
+
+/*
+ * Waits until something happened (a wake-up, an answer, a piece of state relayed) or for
+ * timeout_ns (UINT64_MAX: no limit). 0; -ECANCELED when stopping; -errno when the stream is lost.
+ */
+int stream_wait(struct stream *s, uint64_t timeout_ns);
+/* Relays state that is there now; between frames. */
+int stream_relay(struct stream *s);
+/* Waits until the bandwidth limit lets bytes go. */
+int stream_pace(struct stream *s, uint64_t bytes);
+/* A frame by tx, and its bytes counted. */
+int stream_frame(struct stream *s, const void *head, size_t head_len, const struct region *r,
+		 const struct tx_slice *slices, uint32_t count, bool more);
+/* Sends a header alone and waits until the destination acknowledges it. */
+int stream_barrier(struct stream *s, const struct wire_frame *f);
+
+static inline void count_add(uint64_t *counter, uint64_t n)
+{
+	__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
+}
+
+static inline bool source_stopping(const struct source *src)
+{
+	return __atomic_load_n(&src->stopping, __ATOMIC_RELAXED);
+}
+
+/* source_send.c: this stream's share of a round, up to the acknowledgement. */
+int stream_send_round(struct stream *s);
+
+/* source_verify.c: this stream's share of the comparison, up to the acknowledgement. */
+int stream_verify(struct stream *s);
+/* Adds a stream's acknowledged result to the source's. */
+void source_add_verified(struct source *src, const struct wire_frame *ack);
+
+#endif
