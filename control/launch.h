@@ -16,29 +16,41 @@
 struct launch_plan {
 	char **argv;		/* owned, NULL-terminated */
 	char qmp_path[PATH_MAX];
-	char **created;		/* owned, NULL-terminated: files to remove if the session fails */
-	char log_path[PATH_MAX]; /* where QEMU's standard error goes */
+	char **created;		/* owned, NULL-terminated: files to remove if the session fails;
+				 * the QMP socket is always among them */
+	char log_path[PATH_MAX]; /* where QEMU's output goes: STATE_DIR/log/ID.log */
+	unsigned int start_ms;	/* how long it may take until QMP answers */
 };
 
 /*
  * Builds the destination's command line from the source's description: drops -incoming, -S,
  * -daemonize, -pidfile; pins the versioned machine type; gives every memory-backend-file a new path
- * (ram_dir, or its old directory) with the session's id; adds -incoming defer -S. Refuses, with
- * launch-refused and the offending word: options not on the allow-list, inherited descriptors
- * (fd=, fdset, /dev/fd, /proc/self/fd), commands (exec:, -netdev tap script=..., bridge helpers),
- * a directory as mem-path, a QMP socket path that exists already. Pure but for the existence checks.
+ * (ram_dir, or its old directory) with the session's id (hexadecimal); adds -incoming defer -S.
+ * Refuses, with launch-refused and the offending word: options not on the allow-list, inherited
+ * descriptors (fd=, fdset, /dev/fd), commands (-netdev tap script=..., bridge helpers), a directory
+ * as mem-path, paths that would be made and exist already (a QMP socket), disks and RAM that are on
+ * only one of command line and description. Changes nothing; looks at the file system.
  */
 int launch_plan(struct launch_plan *p, const struct guest_description *source,
 		const struct config *c, const char *session_id, struct failure *f);
 void launch_plan_release(struct launch_plan *p);
 
+/* The configured binary that a command line's first word stands for, or NULL. */
+const char *launch_binary(const struct config *c, const char *word);
+
 /*
- * Starts it (own process group, standard streams to the log, no inherited descriptors) and waits
- * until its QMP socket answers. -ETIMEDOUT or launch-failed with the last line of its log.
+ * Starts it (own session, standard streams to the log, no inherited descriptors, a minimal
+ * environment) and waits until QMP answers. It survives transhipd; a thread of this process reaps
+ * it. -ETIMEDOUT or -ECHILD with launch-failed and the last line of its log; after a failure
+ * nothing of it remains and *pid is 0. The caller must not wait for *pid.
  */
 int launch_start(const struct launch_plan *p, pid_t *pid, struct failure *f);
 
-/* Kills what was started, waits for it, removes every created file. */
+/*
+ * Kills what was started, waits for it, removes every created file and the log. Only a process
+ * with exactly the plan's command line is killed, so that a pid from a journal is safe to give;
+ * files go in any case. pid <= 0 (never started): nothing is done. Safe to call twice.
+ */
 void launch_undo(const struct launch_plan *p, pid_t pid);
 
 #endif
