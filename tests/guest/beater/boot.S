@@ -67,7 +67,7 @@ _start:
 4:	hlt
 	jmp	4b
 
-/* The timer does nothing but end a hlt; every other vector ends here too and is not acknowledged. */
+/* The timer does nothing but end a hlt. */
 	.globl interrupt_timer
 interrupt_timer:
 	pushq	%rax
