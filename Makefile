@@ -52,7 +52,8 @@ help:
 	@echo 'make lint, format, install, clean'
 
 $(LIB_BASE): $(call objs,lib/base)
-$(LIB_TRANSHIP): $(call objs,lib)
+# libtranship.a is installed alone: it brings what it uses of lib/base.
+$(LIB_TRANSHIP): $(call objs,lib) $(BUILD)/obj/lib/base/io.o
 $(LIB_DATAPLANE): $(call objs,dataplane)
 $(LIB_CONTROL): $(call objs,control)
 $(ARCHIVES):
@@ -67,7 +68,8 @@ $(BUILD)/transhipd: $(BUILD)/obj/control/transhipd_main.o $(ARCHIVES)
 $(BUILD)/tranship: $(BUILD)/obj/control/tranship_main.o $(ARCHIVES)
 $(BUILD)/tranship-dataplane: $(BUILD)/obj/dataplane/dataplane_main.o $(LIB_DATAPLANE) $(LIB_BASE)
 $(BUILD)/tranship-guard: $(BUILD)/obj/control/guard_main.o $(LIB_BASE)
-$(BUILD)/tranship-synthetic: $(BUILD)/obj/tools/synthetic_main.o $(LIB_TRANSHIP) $(LIB_BASE)
+$(BUILD)/tranship-synthetic: $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard tools/synthetic_*.c)) \
+	$(LIB_TRANSHIP) $(LIB_BASE)
 $(PROGRAMS):
 	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o %.a,$^) -Wl,--as-needed $(LIBS)
 
