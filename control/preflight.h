@@ -33,25 +33,45 @@ int checks_skip(json_t *checks, const char *skip_list, struct failure *f);
 /* Fills f from the first error and returns -EPERM; 0 if there is none. */
 int checks_verdict(const json_t *checks, struct failure *f);
 
+/* A QEMU binary of the configuration, as it describes itself. */
+struct host_qemu {
+	char binary[256];    /* path as configured; longer ones are not looked at */
+	char version[64];    /* "7.2.22"; "" if it does not run */
+	char machines[8192]; /* machine types, blank-separated; "" if unknown */
+};
+
 /* What this host has, for the checks of an arriving VM. */
 struct host_facts {
 	uint64_t mem_available;	/* bytes, less what was promised to other sessions */
-	uint64_t huge_free_2m, huge_free_1g; /* pages */
+	uint64_t huge_free_2m, huge_free_1g; /* pages that no one has reserved */
 	char cpu_vendor[16];
 	char cpu_flags[8192];	/* /proc/cpuinfo's, blank-separated */
-	char qemu_version[64];	/* of the binary that would be launched, or of the waiting VM */
-	char qemu_binary[PATH_MAX];
+	struct host_qemu qemus[CONFIG_BINARIES_MAX]; /* that may be launched */
+	unsigned int nqemus;
+	char ram_dir[PATH_MAX];	/* the configuration's */
 	bool kvm;		/* /dev/kvm can be opened */
 };
 
-/* Reads them. Missing facts are zero or "". */
+/*
+ * Reads them. Missing facts are zero or "". Runs each configured QEMU (-version, -machine help)
+ * the first time, or when its file has changed; at most 5 s each. Thread-safe.
+ */
 void host_facts_read(struct host_facts *h, const struct config *c);
 
 /*
- * The destination's checks of an arriving guest: memory, cpu, version, machine type, disks (seen
- * here with the same device and inode number or content), and, if incoming is not NULL (a VM that
- * already waits), that its description fits: regions of the same ids and sizes, page sizes,
- * machine type. source: what the source said; pure but for the disks it looks at (stat).
+ * The processor's vendor and flags as the source must tell them: sets "cpu_vendor" and "cpu_flags"
+ * in a description's extra object. Without them a host CPU model can only be warned about.
+ */
+void host_cpu_describe(json_t *extra);
+
+/* -1, 0, 1: a's major and minor version is older, the same, newer. "" counts as the oldest. */
+int version_compare(const char *a, const char *b);
+
+/*
+ * The destination's checks of an arriving guest: memory, cpu, version, machine type, disks (the
+ * same storage, disk_identity.h), and, if incoming is not NULL (a VM that already waits), that its
+ * description fits: regions of the same ids and sizes, page sizes, machine type. source: what the
+ * source said; pure but for the disks and RAM directories it looks at (stat).
  */
 void preflight_destination(json_t *checks, const struct guest_description *source,
 			   const struct guest_description *incoming, const struct host_facts *h);
