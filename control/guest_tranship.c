@@ -12,7 +12,7 @@
  *   while the caller's data plane writes it.
  *
  *   A VMM may be another user's process: sizes, page sizes and addresses that it claims are checked
- *   against the file it hands over, and, in check, against its mappings.
+ *   against the file it hands over, and, before a move, against its mappings (guest_tranship_check.c).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -28,7 +28,6 @@
 
 #include "control/guest.h"
 #include "control/guest_tranship.h"
-#include "control/preflight.h"
 #include "control/proc_maps.h"
 #include "control/tranship_link.h"
 #include "lib/base/cleanup.h"
@@ -211,75 +210,6 @@ static int tranship_describe(struct guest *g, struct failure *f)
 	return err ? err : fill_description(t, &d, f);
 }
 
-/* ---- checks ------------------------------------------------------------------------------ */
-
-struct mapping_search {
-	const struct guest_region *r;
-	uint64_t covered;  /* from the region's start, as far as its own mapping goes */
-	bool elsewhere;	   /* the file is mapped writable at another address too */
-	bool is_private;
-};
-
-/* The VMM's mappings of a region's file: the one it named, and no other that can write. */
-static int look_at_mapping(const struct proc_map *m, void *arg)
-{
-	struct mapping_search *s = arg;
-	const struct guest_region *r = s->r;
-	uint64_t start = r->mappings[0].start, at = start + s->covered;
-
-	if (m->inode != r->inode || m->device != r->device)
-		return 0;
-	if (!m->shared) {
-		s->is_private = true;
-	} else if (m->start <= at && at < m->end && at < r->mappings[0].end &&
-		   m->offset - r->file_offset == m->start - start) {
-		uint64_t end = m->end < r->mappings[0].end ? m->end : r->mappings[0].end;
-
-		s->covered = end - start;
-	} else if (m->write && m->offset < r->file_offset + r->size &&
-		   m->offset + (m->end - m->start) > r->file_offset) {
-		s->elsewhere = true;
-	}
-	return 0;
-}
-
-static int check_mapping(struct guest *g, const struct guest_region *r, json_t *checks,
-			 struct failure *f)
-{
-	struct mapping_search s = { .r = r };
-	int err = proc_maps_each(g->pid, look_at_mapping, &s);
-
-	if (err)
-		return failure_set(f, err, "vm-gone", NULL, "/proc/%d/maps: %s", g->pid,
-				   strerror(-err));
-	if (s.is_private || s.covered != r->size)
-		check_add(checks, "ram", "", CHECK_ERROR, "ram-not-shared",
-			  "The VMM must map its RAM shared, where it says.",
-			  "RAM region %s is not mapped shared at the address that the VMM gave", r->id);
-	else if (s.elsewhere)
-		check_add(checks, "ram", "", CHECK_ERROR, "outside-writer",
-			  "The VMM must map its RAM once.",
-			  "RAM region %s is mapped at a second address, whose writes nobody sees",
-			  r->id);
-	else
-		check_add(checks, "ram", "", CHECK_OK, NULL, NULL,
-			  "RAM region %s is shared and mapped once", r->id);
-	return 0;
-}
-
-static int tranship_check(struct guest *g, json_t *checks, struct failure *f)
-{
-	int err = 0;
-
-	if (strcmp(g->desc.state, "running") && strcmp(g->desc.state, "paused"))
-		check_add(checks, "state", "", CHECK_ERROR, "vm-not-running",
-			  "Only a running or paused guest can be moved.", "the guest's state is %s",
-			  g->desc.state);
-	for (uint32_t i = 0; !err && i < g->desc.nregions; i++)
-		err = check_mapping(g, &g->desc.regions[i], checks, f);
-	return err;
-}
-
 /* ---- source and destination -------------------------------------------------------------- */
 
 static int tranship_open_ram(struct guest *g, uint32_t i, bool writable, int *fd, struct failure *f)
@@ -438,13 +368,15 @@ static void tranship_free_guest(struct guest *g)
 
 	tranship_link_close(&t->link);
 	fd_close(&t->state_fd);
+	fd_close(&g->pidfd);
+	guest_description_release(&g->desc);
 	free(t);
 }
 
 static const struct guest_ops tranship_ops = {
 	.kind = "tranship",
 	.describe = tranship_describe,
-	.check = tranship_check,
+	.check = guest_tranship_check,
 	.open_ram = tranship_open_ram,
 	.arm = tranship_arm,
 	.disarm = tranship_disarm,

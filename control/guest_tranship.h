@@ -27,4 +27,7 @@ json_t *guest_tranship_list(void);
 int guest_tranship_open_name(struct guest **out, const char *name, struct failure *f);
 int guest_tranship_open_pid(struct guest **out, pid_t pid, struct failure *f);
 
+/* guest_ops.check of this kind. */
+int guest_tranship_check(struct guest *g, json_t *checks, struct failure *f);
+
 #endif

@@ -35,6 +35,7 @@
 struct vmm_shared {
 	int pause_err, resume_err, save_err, load_err;
 	bool running;
+	int on_quit;	   /* 0: stays, 1: ends as a VMM would, 2: dies on the spot */
 	uint8_t state[64]; /* the device state */
 };
 
@@ -121,7 +122,13 @@ static int vmm_load(void *opaque, int fd)
 
 static void vmm_quit(void *opaque)
 {
-	vmm_event(opaque, 'Q');
+	struct vmm_child *c = opaque;
+
+	vmm_event(c, 'Q');
+	if (c->v->shared->on_quit == 1)
+		shutdown(c->commands, SHUT_RDWR); /* the main thread ends */
+	if (c->v->shared->on_quit == 2)
+		_exit(0);
 }
 
 static bool vmm_running(void *opaque)
@@ -268,6 +275,7 @@ static inline void vmm_stop(struct vmm *v)
 	assert_int_equal(waitpid(v->pid, &status, 0), v->pid);
 	assert_true(WIFEXITED(status));
 	assert_int_equal(WEXITSTATUS(status), 0);
+	unlink(v->socket); /* of a VMM that died on the spot */
 	close(v->events);
 	close(v->ram_fd);
 	munmap(v->ram, VMM_RAM_PAGES * 4096ul);

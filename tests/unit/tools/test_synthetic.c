@@ -232,10 +232,11 @@ static void test_check_finds_exactly_what_is_wrong(void **state)
 	stale = page;
 	memcpy(old, m.ram + stale * SYNTHETIC_PAGE, sizeof(old));
 	synthetic_start_threads(&m.g);
-	synthetic_resume(&m.g, SYNTHETIC_PAUSE_MOVE);
-	while (((volatile uint32_t *)m.g.versions)[stale] < 2)
-		sched_yield();
-	synthetic_pause(&m.g, SYNTHETIC_PAUSE_MOVE);
+	while (m.g.versions[stale] < 2) {
+		synthetic_resume(&m.g, SYNTHETIC_PAUSE_MOVE);
+		let_it_write(&m.g, 100);
+		synthetic_pause(&m.g, SYNTHETIC_PAUSE_MOVE);
+	}
 	memcpy(m.ram + stale * SYNTHETIC_PAGE, old, sizeof(old));
 	assert_int_equal(synthetic_check_all(&m.g, 2, &c), 0);
 	assert_int_equal(c.bad, 1);
