@@ -56,7 +56,11 @@ int launch_device(struct launch_context *c, struct launch_props *p)
 	const char *driver = launch_props_get(p, "driver");
 	const size_t count = sizeof(devices) / sizeof(devices[0]);
 
-	for (size_t i = 0; driver && i < count; i++) {
+	/* The patterns would let anything follow. */
+	if (!driver || driver[strspn(driver, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+					     "0123456789._-")])
+		return launch_refuse(c, NULL, "it has no proper driver name");
+	for (size_t i = 0; i < count; i++) {
 		if (!launch_matches(devices[i].drivers, driver))
 			continue;
 		if (devices[i].refused)

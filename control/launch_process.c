@@ -155,13 +155,41 @@ static int until(uint64_t deadline_ns, int most_ms)
 	return ms < (uint64_t)most_ms ? (int)ms : most_ms;
 }
 
-/* 0: QMP greeted. -EAGAIN: not listening yet, or the connection ended. */
+/* Reads until the text has come. -EAGAIN: the connection ended, or time is up. */
+static int read_until(int fd, int pidfd, const char *text, uint64_t deadline_ns)
+{
+	char answer[8192];
+	size_t have = 0;
+
+	while (have < sizeof(answer) && clock_ns() < deadline_ns) {
+		int rc = wait_beside(pidfd, fd, until(deadline_ns, 1000));
+		ssize_t n;
+
+		if (rc < 0)
+			return rc;
+		if (!rc)
+			continue;
+		n = read(fd, answer + have, sizeof(answer) - have);
+		if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+			return -EAGAIN;
+		have += n > 0 ? (size_t)n : 0;
+		if (memmem(answer, have, text, strlen(text)))
+			return 0;
+	}
+	return -EAGAIN;
+}
+
+/*
+ * 0: QMP carries out commands. -EAGAIN: not listening yet, or the connection ended.
+ * The greeting alone says nothing: a thread of its own gives it while the machine is still being
+ * made, and may yet fail. Commands wait for the main loop.
+ */
 static int try_qmp(const struct launch_plan *p, int pidfd, uint64_t deadline_ns)
 {
+	static const char command[] = "{\"execute\":\"qmp_capabilities\"}\n";
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	AUTO_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	char greeting[4096];
-	size_t have = 0;
+	int rc;
 
 	if (fd < 0)
 		return -errno;
@@ -170,23 +198,12 @@ static int try_qmp(const struct launch_plan *p, int pidfd, uint64_t deadline_ns)
 	memcpy(addr.sun_path, p->qmp_path, strlen(p->qmp_path) + 1);
 	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)))
 		return -EAGAIN;
-	/* QEMU listens early and greets only when the machine, its RAM included, is made. */
-	while (have < sizeof(greeting) && clock_ns() < deadline_ns) {
-		int rc = wait_beside(pidfd, fd, until(deadline_ns, 1000));
-		ssize_t n;
-
-		if (rc < 0)
-			return rc;
-		if (!rc)
-			continue;
-		n = read(fd, greeting + have, sizeof(greeting) - have);
-		if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
-			return -EAGAIN;
-		have += n > 0 ? (size_t)n : 0;
-		if (memmem(greeting, have, "\"QMP\"", 5))
-			return 0;
-	}
-	return -EAGAIN;
+	rc = read_until(fd, pidfd, "\"QMP\"", deadline_ns);
+	if (rc)
+		return rc;
+	if (send(fd, command, sizeof(command) - 1, MSG_NOSIGNAL) != (ssize_t)sizeof(command) - 1)
+		return -EAGAIN;
+	return read_until(fd, pidfd, "\"return\"", deadline_ns);
 }
 
 static int wait_for_qmp(const struct launch_plan *p, int pidfd)
