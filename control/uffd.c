@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "control/inject.h"
@@ -27,7 +28,8 @@
 #include "lib/base/kernel_abi.h"
 #include "lib/base/log.h"
 
-#define UNREGISTER_WINDOW (32ull << 20)
+#define UNREGISTER_WINDOW (8ull << 20)
+#define UNREGISTER_PAUSE_NS 20000
 
 #define KERNEL_HINT "Tracking from outside needs Linux 6.7 or later with userfaultfd."
 
@@ -179,6 +181,8 @@ int uffd_unregister_windows(int fd, uint64_t start, uint64_t end)
 			.len = end - at < UNREGISTER_WINDOW ? end - at : UNREGISTER_WINDOW,
 		};
 
+		/* without a pause the lock is ours again before a waiting fault is awake */
+		nanosleep(&(struct timespec){ 0, UNREGISTER_PAUSE_NS }, NULL);
 		if (!ioctl(fd, UFFDIO_UNREGISTER, &r))
 			continue;
 		if (errno == ESRCH)

@@ -62,15 +62,25 @@
  */
 #define SHARD_BYTES (256ull << 20)
 /* Arming costs 0.5 ms per 64 MiB of mapped pages, 0.1 ms when they are protected already. */
-#define ARM_WINDOW (64ull << 20)
+#define ARM_WINDOW (16ull << 20)
 /* Most that one re-protecting scan spans; 32 MiB fully written take 0.2 ms. */
-#define PROTECT_WINDOW (32ull << 20)
-/* Written places closer than this are protected by one call. */
+#define PROTECT_WINDOW (16ull << 20)
+/*
+ * Each protecting call ends in a TLB flush: 7 us while a thread of the VMM runs on another
+ * processor (measured in a VM). But KVM loses its mappings of all that a call spans. So written
+ * places closer than PROTECT_GAP, and those of one block if they are more than GROUPS, go in one
+ * call: a collection of 20,000 random pages of 4 GiB took 158 ms with a call each, 60 ms with this.
+ * A paused VM needs no flush.
+ */
 #define PROTECT_GAP (64ull << 10)
+#define GROUPS 4
 #define RANGES 2048
 
 #define THREADS_MAX 64
-/* Under this much RAM a thread, waking another costs more than it saves. */
+/*
+ * A clean scan of 1 GiB takes 0.8 ms on one thread and 0.45 ms on two, of 4 GiB 3.3 and 2.0 ms; with
+ * less than this a thread, waking another gains nothing worth a processor of the guest's.
+ */
 #define BYTES_PER_THREAD (2ull << 30)
 
 struct shard {
@@ -84,6 +94,10 @@ struct scanner {
 	struct pagemap_tracker *tracker;
 	struct pagemap_range *found;	 /* RANGES of the read-only scan */
 	struct pagemap_range *protected; /* RANGES of the protecting one */
+	struct group {
+		uint64_t start, end;
+	} groups[GROUPS]; /* of one block, to be protected */
+	unsigned int ngroups;
 	uint64_t pages;
 	int err;
 };
@@ -117,6 +131,7 @@ static uint64_t min_u64(uint64_t a, uint64_t b)
 static long scan(const struct pagemap_tracker *t, struct pagemap_scan *q, uint64_t *at,
 		 uint64_t end)
 {
+	const struct pagemap_range *found = (const struct pagemap_range *)(uintptr_t)q->vec;
 	long n;
 
 	q->size = sizeof(*q);
@@ -132,7 +147,10 @@ static long scan(const struct pagemap_tracker *t, struct pagemap_scan *q, uint64
 	if (q->walk_end <= *at || q->walk_end > end || (uint64_t)n > q->vec_len)
 		return -EPROTO; /* would loop for ever, or leave pages out */
 	*at = q->walk_end;
-	return n;
+	/* a walk that takes several of the kernel's own buffers ends with a walk_end gone stale */
+	if (n > 0 && found[n - 1].end > *at)
+		*at = found[n - 1].end;
+	return *at > end ? -EPROTO : n;
 }
 
 /* Protects every page of [start, end), mapped or not, and forgets what it was. */
@@ -268,11 +286,43 @@ static int collect_none(struct scanner *w, const struct shard *s, uint64_t start
 	return err;
 }
 
-static int collect_shard(struct scanner *w, const struct shard *s)
+static int protect_groups(struct scanner *w, const struct shard *s)
 {
-	uint64_t at = s->start, group = 0, group_end = 0;
 	int err = 0;
 
+	for (unsigned int i = 0; i < w->ngroups && !err; i++)
+		err = protect(w, s, w->groups[i].start, w->groups[i].end);
+	w->ngroups = 0;
+	return err;
+}
+
+/* Takes one written run into what is to be protected next; see GROUPS. */
+static int add_written(struct scanner *w, const struct shard *s, const struct pagemap_range *r)
+{
+	struct group *last = w->ngroups ? &w->groups[w->ngroups - 1] : NULL;
+	int err = 0;
+
+	if (last && r->start - last->end <= PROTECT_GAP) {
+		last->end = r->end;
+		return 0;
+	}
+	if (last && (last->end - 1) / BLOCK_BYTES != r->start / BLOCK_BYTES)
+		err = protect_groups(w, s);
+	if (w->ngroups == GROUPS) {
+		w->groups[0].end = r->end;
+		w->ngroups = 1;
+	} else {
+		w->groups[w->ngroups++] = (struct group){ r->start, r->end };
+	}
+	return err;
+}
+
+static int collect_shard(struct scanner *w, const struct shard *s)
+{
+	uint64_t at = s->start;
+	int err = 0;
+
+	w->ngroups = 0;
 	while (at < s->end && !err) {
 		struct pagemap_scan q = unprotected;
 		long n;
@@ -292,19 +342,10 @@ static int collect_shard(struct scanner *w, const struct shard *s)
 				continue;
 			set_dirty(w, s, r->start, r->end);
 			w->pages += (r->end - r->start) >> PAGE_SHIFT;
-			if (group_end && r->start - group_end <= PROTECT_GAP) {
-				group_end = r->end;
-				continue;
-			}
-			if (group_end)
-				err = protect(w, s, group, group_end);
-			group = r->start;
-			group_end = r->end;
+			err = add_written(w, s, r);
 		}
 	}
-	if (!err && group_end)
-		err = protect(w, s, group, group_end);
-	return err;
+	return err ? err : protect_groups(w, s);
 }
 
 static int arm_shard(struct scanner *w, const struct shard *s)

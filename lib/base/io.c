@@ -119,8 +119,12 @@ int io_recv_packet(int sock, void *buf, size_t *len, int fds[IO_FDS_MAX], int *n
 			close(fds[--*nfds]);
 		return -EMSGSIZE;
 	}
-	if (n == 0)
+	if (n == 0) {
+		/* an empty packet looks like the end, and is no message of anybody's here */
+		while (*nfds > 0)
+			close(fds[--*nfds]);
 		return -ECONNRESET;
+	}
 	*len = (size_t)n;
 	return 0;
 }
