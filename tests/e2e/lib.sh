@@ -1,0 +1,406 @@
+# SPDX-License-Identifier: MIT
+# shellcheck shell=bash
+# What every end-to-end test sources: two hosts, their daemons, VMs, moves and assertions.
+#
+#   . "$(dirname "$0")/lib.sh"
+#   hosts_up
+#   daemon_start a; daemon_start b
+#   vm_start a web ram=256 rate=50        # ready when it obeys commands
+#   beats_start web
+#   move a b web --max-downtime 300ms     # $RESULT: the JSON object, $STATUS: the exit code
+#   want_status 0
+#   want '.status == "completed"'
+#   vm_verify b web
+#   beats_stop web                        # exactly once: no beat missing, none repeated
+#   assert_clean a; assert_clean b web
+#
+# Everything is undone on exit, however the test ends. Processes are found by the PID namespace of
+# their host, never by name alone.
+set -u
+
+TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+BUILD=$(realpath -m "${BUILD:-$TOP/build}")
+CACHE=${TRANSHIP_TEST_CACHE:-/var/cache/tranship-test}
+HOSTS=$TOP/tools/two-hosts
+BEATCTL=$BUILD/guest/beatctl
+QEMU10=$CACHE/qemu10/root/usr/bin/qemu-system-x86_64
+QEMU7=/usr/bin/qemu-system-x86_64
+RESULT='{}'
+STATUS=0
+CLI_PID=
+declare -a VM_ARGS=()
+declare -A LISTENER=() DAEMON_OPTIONS=()
+
+note() { printf '%s %s\n' "$(date +%T.%3N)" "$*"; }
+
+fail() {
+	note "FAIL: $*"
+	local i
+	for ((i = 1; i < ${#FUNCNAME[@]}; i++)); do
+		printf '  at %s:%s %s\n' "${BASH_SOURCE[i]##*/}" "${BASH_LINENO[i - 1]}" "${FUNCNAME[i]}"
+	done
+	exit 1
+}
+
+skip() {
+	echo "$*"
+	exit 77
+}
+
+need_root() { [ "$(id -u)" = 0 ] || skip "needs root"; }
+
+need_qemu10() {
+	[ -x "$QEMU10" ] || skip "$(cat "$CACHE/qemu10.reason" 2>/dev/null ||
+		echo "QEMU 10 is not unpacked in $CACHE: run tools/install-deps test")"
+}
+
+need_linux_guest() {
+	[ -s "$BUILD/guest/linux-initramfs" ] || skip "$(cat "$CACHE/kernel.reason" 2>/dev/null ||
+		echo "no kernel is unpacked in $CACHE: run tools/install-deps test")"
+}
+
+# Waits until a command succeeds: eventually SECONDS COMMAND...
+eventually() {
+	local end=$((SECONDS + $1)) start=$SECONDS
+	shift
+	until "$@" >/dev/null 2>&1; do
+		[ "$SECONDS" -le "$end" ] || {
+			note "not within $((SECONDS - start)) s: $*"
+			return 1
+		}
+		sleep 0.02
+	done
+}
+
+# --- hosts and daemons ---------------------------------------------------------------------------
+
+hosts_up() {
+	need_root
+	DIR=$(mktemp -d /tmp/ts.XXXXXX)
+	chmod 755 "$DIR"
+	LOGS=$DIR/logs
+	mkdir "$LOGS"
+	trap cleanup EXIT
+	trap 'exit 143' TERM INT
+	"$HOSTS" up "$DIR" "$@" || fail "two-hosts up"
+}
+
+cleanup() {
+	local status=$? f
+
+	trap - EXIT
+	set +e
+	if [ "$status" != 0 ] && [ "$status" != 77 ]; then
+		for f in "$LOGS"/*.log; do
+			[ -s "$f" ] && echo "--- ${f##*/}" && tail -n 25 "$f"
+		done
+	fi
+	[ ${#LISTENER[@]} = 0 ] || kill "${LISTENER[@]}" 2>/dev/null
+	[ -z "${PAGES_BEFORE:-}" ] || echo "$PAGES_BEFORE" >/proc/sys/vm/nr_hugepages
+	"$HOSTS" down "$DIR" >/dev/null 2>&1
+	wait 2>/dev/null
+	[ -n "${TRANSHIP_KEEP_LOGS:-}" ] && cp -r "$LOGS" "$TRANSHIP_KEEP_LOGS"
+	rm -rf "$DIR"
+	exit "$status"
+}
+
+on() { "$HOSTS" run "$DIR" "$@"; }
+
+# Process numbers of a host as seen from here, by pgrep's options: host_pids a -x transhipd
+host_pids() {
+	local holder
+	holder=$("$HOSTS" pid "$DIR" "$1") || return 1
+	shift
+	pgrep --ns "$holder" --nslist pid "$@"
+}
+
+address_of() { [ "$1" = a ] && echo 10.77.0.1 || echo 10.77.0.2; }
+peer_of() { [ "$1" = a ] && echo b || echo a; }
+socket_of() { echo "unix:$DIR/$1/run/transhipd.sock"; }
+
+daemon_answers() { on "$1" "$BUILD/tranship" list; }
+
+# daemon_start HOST [OPTIONS]; the options are remembered for the next start.
+daemon_start() {
+	local host=$1
+	shift
+	[ $# = 0 ] || DAEMON_OPTIONS[$host]=$*
+	# shellcheck disable=SC2086
+	on "$host" "$BUILD/transhipd" --allow-plaintext --data-address "$(address_of "$host")" \
+		--qemu-binary "$QEMU7" --qemu-binary "$QEMU10" ${DAEMON_OPTIONS[$host]:-} \
+		>>"$LOGS/transhipd-$host.log" 2>&1 &
+	disown
+	eventually 10 daemon_answers "$host" || fail "transhipd on $host does not answer"
+}
+
+daemon_pid() { host_pids "$1" -x transhipd; }
+
+daemon_kill() {
+	local pid
+	pid=$(daemon_pid "$1") || fail "no transhipd on $1"
+	kill -KILL "$pid"
+	eventually 10 test ! -d "/proc/$pid" || fail "transhipd on $1 does not die"
+}
+
+dataplane_pid() { host_pids "$1" -x tranship-datapl; }
+
+ready_hosts() {
+	hosts_up "$@"
+	daemon_start a
+	daemon_start b
+}
+
+# --- VMs -----------------------------------------------------------------------------------------
+
+vm_socket() { echo "$DIR/$1/vm/$2.$3"; }
+vm_pid() { host_pids "$1" -f "^[^ ]*qemu-system-x86_64 .*-name guest=$2(,| )"; }
+
+# One setting of a profile, or its default.
+profile() {
+	local profile=$1 key=$2 word
+	for word in $profile; do
+		[ "${word%%=*}" = "$key" ] && echo "${word#*=}" && return
+	done
+	echo "$3"
+}
+
+# vm_start HOST NAME [KEY=VALUE...] starts a bare-metal guest and waits until it obeys.
+#   ram=MiB (256)  backing=file|memfd|huge (file)  qemu=7|10 (7)  accel=tcg|kvm (tcg)
+#   rate=MiB/s (20)  ws=MiB (32)  pattern=seq|rand|zipf (rand)  zero=% (20)  plain=% (0)
+#   use=MiB (0: all)  beat=ms (2)  spin=0|1 (0)  prealloc=1  disk=PATH  disk_options=...
+#   incoming=1 (waits for a migration)  paused=1 (-S)  ram_file=PATH  machine=TYPE  extra=WORDS with
+#   commas for blanks
+vm_start() {
+	local host=$1 name=$2 p
+	shift 2
+	p="$*"
+	vm_command "$host" "$name" "$p"
+	on "$host" "${VM_ARGS[@]}" >>"$LOGS/qemu-$host-$name.log" 2>&1 &
+	disown
+	if [ -n "$(profile "$p" incoming '')$(profile "$p" paused '')" ]; then
+		eventually 10 test -S "$(vm_socket "$host" "$name" qmp)" || fail "QEMU does not start"
+		return
+	fi
+	"$BEATCTL" ready --timeout 30 "$(vm_socket "$host" "$name" ctl)" ||
+		fail "guest $name does not answer"
+}
+
+vm_backend() {
+	local name=$1 p=$2 size=$3 more=
+
+	[ -z "$(profile "$p" prealloc '')" ] || more=,prealloc=on
+	case $(profile "$p" backing file) in
+	file) echo "memory-backend-file,id=ram0,size=$size,mem-path=$(profile "$p" ram_file \
+		"/dev/shm/$name.ram"),share=on$more" ;;
+	memfd) echo "memory-backend-memfd,id=ram0,size=$size,share=on$more" ;;
+	huge) echo "memory-backend-file,id=ram0,size=$size,mem-path=/dev/hugepages/$name.ram,share=on$more" ;;
+	private) echo "memory-backend-ram,id=ram0,size=$size" ;;
+	esac
+}
+
+# Fills VM_ARGS.
+vm_command() {
+	local name=$2 p=$3 size word append=
+	local -a firmware=() disk=()
+
+	size=$(profile "$p" ram 256)M
+	VM_ARGS=("$QEMU7")
+	if [ "$(profile "$p" qemu 7)" = 10 ]; then
+		VM_ARGS=("$QEMU10")
+		firmware=(-L "$CACHE/qemu10/root/usr/share/qemu" -L
+			"$CACHE/qemu10/root/usr/share/seabios" -L /usr/share/qemu)
+	fi
+	for word in "rate=$(profile "$p" rate 20)" "ws=$(profile "$p" ws 32)" \
+		"pattern=$(profile "$p" pattern rand)" "zero=$(profile "$p" zero 20)" \
+		"plain=$(profile "$p" plain 0)" "ram=$(profile "$p" use 0)" \
+		"beat=$(profile "$p" beat 2)" "seed=$(profile "$p" seed 1)" \
+		"spin=$(profile "$p" spin 0)"; do
+		append="$append $word"
+	done
+	if [ -n "$(profile "$p" disk '')" ]; then
+		disk=(-drive "file=$(profile "$p" disk ''),if=none,id=disk0,format=raw,$(profile "$p" \
+			disk_options cache=writeback)" -device "virtio-blk-pci,drive=disk0,id=vblk0")
+	fi
+	VM_ARGS+=("${firmware[@]}" -name "guest=$name" -machine
+		"$(profile "$p" machine pc),memory-backend=ram0,accel=$(profile "$p" accel tcg)"
+		-m "$size" -object "$(vm_backend "$name" "$p" "$size")" -nodefaults -display none
+		-kernel "$BUILD/guest/beater.elf" -append "${append# }"
+		-qmp "unix:/run/vm/$name.qmp,server=on,wait=off"
+		-chardev "socket,id=beat,path=/run/vm/$name.beat,server=on,wait=off" -serial chardev:beat
+		-chardev "socket,id=ctl,path=/run/vm/$name.ctl,server=on,wait=off" -serial chardev:ctl
+		"${disk[@]}")
+	[ -z "$(profile "$p" incoming '')" ] || VM_ARGS+=(-incoming defer)
+	[ -z "$(profile "$p" paused '')" ] || VM_ARGS+=(-S)
+	for word in $(profile "$p" extra '' | tr , ' '); do
+		VM_ARGS+=("$word")
+	done
+}
+
+# A command to the guest itself: vm_tell HOST NAME WORDS
+vm_tell() { "$BEATCTL" command --timeout "${TELL_TIMEOUT:-30}" "$(vm_socket "$1" "$2" ctl)" "$3"; }
+
+# Every page right? The guest stops dirtying; resume with vm_tell HOST NAME go.
+vm_verify() {
+	local answer
+	answer=$(vm_tell "$1" "$2" verify) || fail "guest $2 on $1: $answer"
+	note "verified on $1: $answer"
+}
+
+# One QMP command, its return value on standard output: vm_qmp HOST NAME COMMAND [ARGUMENTS]
+vm_qmp() {
+	local in='{"execute":"qmp_capabilities"}'
+	in+=$'\n'"{\"execute\":\"$3\"${4:+,\"arguments\":$4},\"id\":1}"
+	{
+		printf '%s\n' "$in"
+		sleep "${QMP_WAIT:-0.3}"
+	} | socat -t 1 - "UNIX-CONNECT:$(vm_socket "$1" "$2" qmp)" |
+		jq -ce 'select(.id == 1) | .return // .error'
+}
+
+vm_status() { vm_qmp "$1" "$2" query-status | jq -r .status; }
+
+# The guest runs here: it answers, and QEMU says so.
+vm_runs() { [ "$(vm_status "$1" "$2")" = running ] && TELL_TIMEOUT=5 vm_tell "$1" "$2" ping >/dev/null; }
+assert_runs() { vm_runs "$1" "$2" || fail "guest $2 does not run on $1: $(vm_status "$1" "$2")"; }
+
+assert_no_vm() {
+	local pid
+	if pid=$(vm_pid "$1" "$2"); then
+		fail "VM $2 is still on $1 (pid $pid)"
+	fi
+}
+
+# --- heartbeats ----------------------------------------------------------------------------------
+
+# beats_start NAME: listens on both hosts; returns when the first beat was heard.
+beats_start() {
+	"$BEATCTL" listen --started "$LOGS/$1.started" --trace "$LOGS/$1.trace" \
+		"$(vm_socket a "$1" beat)" "$(vm_socket b "$1" beat)" >"$LOGS/$1.beats" &
+	LISTENER[$1]=$!
+	eventually 10 test -e "$LOGS/$1.started" || fail "no beat from $1"
+}
+
+# beats_stop NAME: BEATS is what was heard; the guest ran exactly once at every time.
+beats_stop() {
+	kill -TERM "${LISTENER[$1]}"
+	wait "${LISTENER[$1]}"
+	unset "LISTENER[$1]"
+	BEATS=$(cat "$LOGS/$1.beats")
+	note "beats of $1: $BEATS"
+	jq -e '.missing == 0 and .repeated == 0' <<<"$BEATS" >/dev/null ||
+		fail "beats of $1 were lost, or two copies ran"
+}
+
+want_beats() { jq -e "$1" <<<"$BEATS" >/dev/null || fail "beats: not $1: $BEATS"; }
+
+# --- moves ---------------------------------------------------------------------------------------
+
+cli() {
+	local host=$1
+	shift
+	on "$host" "$BUILD/tranship" "$@"
+}
+
+# move FROM TO VM [OPTIONS]: waits for the end; $RESULT and $STATUS.
+move() {
+	local from=$1 to=$2 vm=$3
+	shift 3
+	STATUS=0
+	cli "$from" migrate "$vm" "$(socket_of "$to")" --encrypt off --json "$@" \
+		>"$LOGS/result" 2>>"$LOGS/progress-$from.log" || STATUS=$?
+	take_result
+}
+
+# The same in the background; move_end waits. The CLI itself is CLI_PID.
+move_start() {
+	local from=$1 to=$2 vm=$3
+	shift 3
+	: >"$LOGS/result"
+	cli "$from" migrate "$vm" "$(socket_of "$to")" --encrypt off --json "$@" \
+		>"$LOGS/result" 2>>"$LOGS/progress-$from.log" &
+	MOVE=$!
+	MOVE_FROM=$from
+	eventually 10 cli_running || note "the CLI ended at once"
+}
+
+cli_running() { CLI_PID=$(host_pids "$MOVE_FROM" -x tranship); }
+
+move_end() {
+	STATUS=0
+	wait "$MOVE" || STATUS=$?
+	take_result
+}
+
+take_result() {
+	[ "$(wc -l <"$LOGS/result")" = 1 ] || fail "not one line of result: $(cat "$LOGS/result")"
+	RESULT=$(cat "$LOGS/result")
+	jq -e . <<<"$RESULT" >/dev/null || fail "no JSON: $RESULT"
+	note "exit $STATUS: $(jq -c '{status, total_ms, downtime_ms, rounds: (.rounds // [] | length),
+		wire: .ram.wire_bytes, error: .error.code, message: .error.message}' <<<"$RESULT")"
+}
+
+want_status() { [ "$STATUS" = "$1" ] || fail "exit $STATUS, not $1: $RESULT"; }
+want() { jq -e "$1" <<<"$RESULT" >/dev/null || fail "not $1: $RESULT"; }
+want_code() { want ".error.code == \"$1\""; }
+
+# The whole contract of a completed move's result.
+want_completed() {
+	want_status 0
+	want '.status == "completed" and .error == null
+		and (.id | type == "string") and (.vm | type == "string") and (.mode | type == "string")
+		and (.transport | type == "string") and (.tx | type == "string")
+		and .encrypt == "off" and (.streams >= 1) and (.tracker | type == "string")
+		and (.total_ms > 0) and (.setup_ms >= 0) and (.downtime_ms > 0)
+		and (.downtime | has("pause_ms") and has("final_copy_ms") and has("state_ms")
+			and has("resume_ms"))
+		and (.rounds | length >= 1) and all(.rounds[]; has("n") and has("pages")
+			and has("wire_bytes") and has("ms"))
+		and (.ram | .total_bytes > 0 and .wire_bytes > 0 and has("zero_bytes")
+			and has("raw_bytes") and has("zstd_in_bytes") and has("zstd_out_bytes")
+			and has("delta_in_bytes") and has("delta_out_bytes") and has("zero_copy_bytes"))
+		and (.cpu_ms | has("source") and has("destination"))
+		and has("disks") and has("throttle_max_percent")'
+}
+
+# The session that runs on a host now, from its daemon: session_field HOST state
+session_json() { cli "$1" status --json | jq -ce '[.. | objects | select(has("state") and has("id"))]
+	| map(select(.terminal != true and (.state | IN("DONE", "CANCELLED", "FAILED") | not)))
+	| first // empty'; }
+session_state() { session_json "$1" | jq -r .state; }
+session_id() { session_json "$1" | jq -r .id; }
+in_state() { [ "$(session_state "$1")" = "$2" ]; }
+
+# --- nothing is left -----------------------------------------------------------------------------
+
+# assert_clean HOST [VM that may be there]: no process, RAM file, socket or tracking is left.
+assert_clean() {
+	local host=$1 vm=${2:-} pid left
+
+	eventually 5 no_pids "$host" -x tranship-datapl || fail "a data plane is left on $host"
+	eventually 5 no_pids "$host" -x tranship-guard || fail "a guard is left on $host"
+	left=$(on "$host" ls -A /dev/shm /dev/hugepages 2>/dev/null | grep -vE '^(/dev/.*:)?$' |
+		grep -vE "^(${vm:-\$none})[.]" || :)
+	[ -z "$left" ] || fail "RAM files are left on $host: $left"
+	left=$(find "$DIR/$host/vm" -mindepth 1 | grep -vE "/(${vm:-\$none})[.][a-z]+$" || :)
+	[ -z "$left" ] || fail "left in the runtime directory of $host: $left"
+	if [ -z "$vm" ]; then
+		! left=$(host_pids "$host" -f '^[^ ]*qemu-system') || fail "a QEMU is left on $host: $left"
+		return 0
+	fi
+	for pid in $(vm_pid "$host" "$vm"); do
+		assert_untracked "$pid"
+	done
+}
+
+no_pids() { ! host_pids "$@"; }
+
+# No userfaultfd in the VMM, no mapping still registered with one.
+assert_untracked() {
+	local pid=$1
+
+	! readlink "/proc/$pid"/fd/* 2>/dev/null | grep -q userfaultfd ||
+		fail "a userfaultfd is left in $pid"
+	! grep -qE '^VmFlags:.* (uw|um|ui)( |$)' "/proc/$pid/smaps" ||
+		fail "a mapping of $pid is still write-protected"
+	! grep -qE '^TracerPid:[[:space:]]*[1-9]' "/proc/$pid/status" || fail "$pid is still traced"
+}
