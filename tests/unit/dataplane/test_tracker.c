@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The pagemap tracker over this process's own memory. The oracle is a shadow copy that takes only
+ * what was reported: at the end it must equal the memory.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "control/uffd.h"
+#include "dataplane/tracker.h"
+#include "lib/base/kernel_abi.h"
+
+#include <sys/syscall.h>
+
+#define BLOCK (2u << 20)
+#define MADV_PAGEOUT_ 21
+
+/* One region, its mapping in this process under a userfaultfd, and its tracker. */
+struct fixture {
+	struct region region;
+	struct region_mapping mappings[2];
+	uint8_t *map;
+	int uffd;
+	struct tracker *t;
+	struct bitmap dirty;
+	struct failure f;
+};
+
+static uint8_t *map_aligned(int fd, uint64_t size, uint64_t offset)
+{
+	uint8_t *room = mmap(NULL, size + BLOCK, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uintptr_t at = ((uintptr_t)room + BLOCK - 1) & ~(uintptr_t)(BLOCK - 1);
+
+	return mmap((void *)at, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
+		    (off_t)offset);
+}
+
+static void init(struct fixture *x, uint64_t size, uint64_t file_offset)
+{
+	memset(x, 0, sizeof(*x));
+	if (uffd_probe(&x->f)) {
+		print_message("skip: %s\n", x->f.message);
+		skip();
+	}
+	x->region = (struct region){ .page_size = PAGE_BYTES, .size = size,
+				     .file_offset = file_offset, .mappings = x->mappings,
+				     .nmappings = 1 };
+	x->region.fd = memfd_create("ram", MFD_CLOEXEC);
+	assert_int_equal(ftruncate(x->region.fd, (off_t)(size + file_offset)), 0);
+	x->map = map_aligned(x->region.fd, size, file_offset);
+	assert_ptr_not_equal(x->map, MAP_FAILED);
+	x->mappings[0] = (struct region_mapping){ (uintptr_t)x->map, (uintptr_t)x->map + size, 0 };
+	x->uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+	assert_int_equal(uffd_api(x->uffd, UFFD_TRACK_FEATURES, &x->f), 0);
+	assert_int_equal(uffd_register_wp(x->uffd, x->mappings[0].start, x->mappings[0].end, &x->f), 0);
+	assert_int_equal(bitmap_init(&x->dirty, size >> PAGE_SHIFT), 0);
+}
+
+static void start(struct fixture *x, unsigned int threads)
+{
+	int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+
+	if (tracker_pagemap_new(&x->t, &x->region, 1, pagemap, threads, &x->f) ||
+	    x->t->ops->start(x->t, &x->f))
+		fail_msg("%s", x->f.message);
+}
+
+static uint64_t collect(struct fixture *x)
+{
+	uint64_t pages;
+
+	bitmap_clear_all(&x->dirty);
+	if (x->t->ops->collect(x->t, &x->dirty, &pages, &x->f))
+		fail_msg("%s", x->f.message);
+	return pages;
+}
+
+static void release(struct fixture *x)
+{
+	x->t->ops->free(x->t);
+	close(x->uffd);
+	munmap(x->map, x->region.size);
+	bitmap_release(&x->dirty);
+	close(x->region.fd);
+}
+
+static void check_dirty(struct fixture *x, const uint64_t *pages, uint64_t count)
+{
+	for (uint64_t i = 0; i < count; i++)
+		if (!bitmap_test(&x->dirty, pages[i]))
+			fail_msg("page %llu is not reported", (unsigned long long)pages[i]);
+	assert_int_equal(bitmap_count(&x->dirty), count);
+}
+
+static void touch(struct fixture *x, uint64_t page)
+{
+	x->map[page * PAGE_BYTES]++;
+}
+
+static void test_exact(void **state)
+{
+	/* neighbours, block ends, more than one block's groups, far away */
+	static const uint64_t pages[] = { 0, 1, 5, 100, 200, 300, 400, 500, 511, 512, 1023, 4000, 8191 };
+	const uint64_t count = sizeof(pages) / sizeof(pages[0]);
+	struct fixture x;
+
+	(void)state;
+	init(&x, 8192 * PAGE_BYTES, 3 * PAGE_BYTES);
+	memset(x.map, 1, 4096 * PAGE_BYTES);
+	start(&x, 1);
+	assert_int_equal(collect(&x), 0); /* what was before start is not reported */
+	for (uint64_t i = 0; i < count; i++)
+		touch(&x, pages[i]);
+	assert_int_equal(collect(&x), count);
+	check_dirty(&x, pages, count);
+	assert_int_equal(collect(&x), 0);
+	/* reading, of data and of a hole, is no write; a page that reading created may be reported */
+	assert_int_equal(*(volatile uint8_t *)(x.map + 700 * PAGE_BYTES), 1);
+	assert_int_equal(collect(&x), 0);
+	/* the bitmap is added to */
+	bitmap_set_range(&x.dirty, 77, 1);
+	touch(&x, 78);
+	{
+		uint64_t n;
+
+		assert_int_equal(x.t->ops->collect(x.t, &x.dirty, &n, &x.f), 0);
+		assert_int_equal(n, 1);
+		assert_int_equal(bitmap_count_range(&x.dirty, 77, 2), 2);
+	}
+	release(&x);
+}
+
+static void test_holes_stay_free(void **state)
+{
+	struct fixture x;
+	struct bitmap data;
+	uint64_t page = 300000;
+
+	(void)state;
+	init(&x, 4ull << 30, 0);
+	touch(&x, 7);
+	start(&x, 1);
+	assert_int_equal(collect(&x), 0);
+	touch(&x, page); /* in a block that was never touched */
+	assert_int_equal(collect(&x), 1);
+	check_dirty(&x, &page, 1);
+	assert_int_equal(collect(&x), 0);
+	touch(&x, page + 1);
+	page++;
+	assert_int_equal(collect(&x), 1);
+	check_dirty(&x, &page, 1);
+	/* none of it made pages exist */
+	assert_int_equal(bitmap_init(&data, region_pages(&x.region)), 0);
+	assert_int_equal(region_extents(&x.region, &data), 0);
+	assert_int_equal(bitmap_count(&data), 3);
+	bitmap_release(&data);
+	release(&x);
+}
+
+/* Written, then gone from the page table while the file still has it. */
+static void test_zapped(void **state)
+{
+	static const uint64_t written[] = { 3, 600, 601 };
+	struct fixture x;
+
+	(void)state;
+	init(&x, 16 * BLOCK, 0);
+	memset(x.map, 1, 4 * BLOCK);
+	start(&x, 1);
+	for (int i = 0; i < 3; i++)
+		touch(&x, written[i]);
+	assert_int_equal(madvise(x.map, 4 * BLOCK, MADV_PAGEOUT_), 0);
+	assert_int_equal(madvise(x.map, 4 * BLOCK, MADV_DONTNEED), 0);
+	assert_int_equal(collect(&x), 3);
+	check_dirty(&x, written, 3);
+	assert_int_equal(collect(&x), 0);
+	/* filled by others, as at a destination that becomes a source: old news, and trackable */
+	release(&x);
+
+	init(&x, 16 * BLOCK, 0);
+	for (uint64_t i = 0; i < 1024; i++)
+		assert_int_equal(pwrite(x.region.fd, "x", 1, (off_t)(i * PAGE_BYTES)), 1);
+	start(&x, 1);
+	assert_int_equal(collect(&x), 0);
+	touch(&x, 600);
+	assert_int_equal(collect(&x), 1);
+	check_dirty(&x, &written[1], 1);
+	release(&x);
+}
+
+static void test_two_mappings(void **state)
+{
+	static const uint64_t pages[] = { 1, 2, 513 };
+	struct fixture x;
+	uint8_t *second;
+
+	(void)state;
+	init(&x, 2 * BLOCK, 0);
+	memset(x.map, 1, 2 * BLOCK);
+	second = map_aligned(x.region.fd, BLOCK, BLOCK);
+	assert_int_equal(uffd_register_wp(x.uffd, (uintptr_t)second, (uintptr_t)second + BLOCK, &x.f), 0);
+	x.mappings[1] = (struct region_mapping){ (uintptr_t)second, (uintptr_t)second + BLOCK, BLOCK };
+	x.region.nmappings = 2;
+	start(&x, 2);
+	collect(&x);
+	touch(&x, 1);
+	touch(&x, 2);
+	second[PAGE_BYTES]++; /* page 513 by the second mapping alone */
+	assert_int_equal(collect(&x), 3);
+	check_dirty(&x, pages, 3);
+	release(&x);
+	munmap(second, BLOCK);
+}
+
+static void test_lost(void **state)
+{
+	struct fixture x;
+	uint64_t pages;
+
+	(void)state;
+	init(&x, 4 * BLOCK, 0);
+	memset(x.map, 1, 4 * BLOCK);
+	start(&x, 1);
+	assert_int_equal(uffd_unregister_windows(x.uffd, x.mappings[0].start + BLOCK,
+						 x.mappings[0].start + 2 * BLOCK), 0);
+	assert_int_equal(x.t->ops->collect(x.t, &x.dirty, &pages, &x.f), -EPERM);
+	assert_string_equal(x.f.code, "tracker-lost");
+	release(&x);
+
+	init(&x, 4 * BLOCK, 0);
+	memset(x.map, 1, 4 * BLOCK);
+	start(&x, 1);
+	munmap(x.map, 4 * BLOCK); /* reads as clean */
+	assert_int_equal(x.t->ops->collect(x.t, &x.dirty, &pages, &x.f), -EOWNERDEAD);
+	assert_string_equal(x.f.code, "tracker-lost");
+	release(&x);
+}
+
+static void test_refused(void **state)
+{
+	struct region_mapping m = { 0x200000, 0x400000, 0 };
+	struct region r = { .page_size = PAGE_BYTES, .size = BLOCK, .fd = -1, .mappings = &m,
+			    .nmappings = 1 };
+	struct failure f = { 0 };
+	struct tracker *t;
+
+	(void)state;
+	m.offset = PAGE_BYTES; /* reaches past the region */
+	assert_int_equal(tracker_pagemap_new(&t, &r, 1, -1, 1, &f), -EINVAL);
+	m = (struct region_mapping){ 0x200000, 0x200000, 0 };
+	assert_int_equal(tracker_pagemap_new(&t, &r, 1, -1, 1, &f), -EINVAL);
+	m = (struct region_mapping){ 0x200800, 0x300800, 0 };
+	assert_int_equal(tracker_pagemap_new(&t, &r, 1, -1, 1, &f), -EINVAL);
+	m = (struct region_mapping){ 0x200000, 0x300000, ~0ull & ~0xfffull };
+	assert_int_equal(tracker_pagemap_new(&t, &r, 1, -1, 1, &f), -EINVAL);
+	m = (struct region_mapping){ 0x200000, 0x400000, 0 };
+	r.index = 1;
+	assert_int_equal(tracker_pagemap_new(&t, &r, 1, -1, 1, &f), -EINVAL);
+	r = (struct region){ .page_size = 1u << 30, .size = 1u << 30, .hugetlb = true, .fd = -1 };
+	failure_clear(&f);
+	assert_int_equal(tracker_pagemap_new(&t, &r, 1, -1, 1, &f), -EOPNOTSUPP);
+	assert_string_equal(f.code, "tracker-unavailable");
+}
+
+struct writer {
+	struct fixture *x;
+	atomic_bool stop;
+	uint64_t pages;
+	unsigned int seed;
+};
+
+static void *write_forever(void *arg)
+{
+	struct writer *w = arg;
+	unsigned int seed = w->seed;
+
+	while (!atomic_load_explicit(&w->stop, memory_order_relaxed)) {
+		uint64_t page = (uint64_t)rand_r(&seed) % w->pages;
+
+		/* atomic: the main thread copies the page meanwhile, as transmission does */
+		__atomic_fetch_add((uint32_t *)(w->x->map + page * PAGE_BYTES), 1, __ATOMIC_RELAXED);
+	}
+	return NULL;
+}
+
+static void copy_reported(struct fixture *x, uint32_t *shadow)
+{
+	uint64_t first, count, limit = region_pages(&x->region);
+
+	for (uint64_t at = 0; bitmap_next_run(&x->dirty, at, limit, &first, &count);
+	     at = first + count)
+		for (uint64_t p = first; p < first + count; p++)
+			shadow[p] = __atomic_load_n((uint32_t *)(x->map + p * PAGE_BYTES),
+						    __ATOMIC_RELAXED);
+}
+
+static void test_nothing_lost(void **state)
+{
+	struct fixture x;
+	struct writer w[2];
+	pthread_t threads[2];
+	uint64_t pages = 16384;
+	uint32_t *shadow = calloc(pages, sizeof(*shadow));
+
+	(void)state;
+	init(&x, pages * PAGE_BYTES, 0);
+	/* the last quarter begins unpopulated */
+	memset(x.map, 0, pages / 4 * 3 * PAGE_BYTES);
+	start(&x, 2);
+	for (int i = 0; i < 2; i++) {
+		w[i].x = &x;
+		w[i].stop = false;
+		w[i].pages = i ? pages : 2000; /* one hits a small set often */
+		w[i].seed = (unsigned int)i + 1;
+		assert_int_equal(pthread_create(&threads[i], NULL, write_forever, &w[i]), 0);
+	}
+	for (int round = 0; round < 150; round++) {
+		collect(&x);
+		copy_reported(&x, shadow);
+	}
+	for (int i = 0; i < 2; i++)
+		atomic_store(&w[i].stop, true);
+	for (int i = 0; i < 2; i++)
+		pthread_join(threads[i], NULL);
+	collect(&x);
+	copy_reported(&x, shadow);
+	for (uint64_t p = 0; p < pages; p++)
+		if (shadow[p] != *(uint32_t *)(x.map + p * PAGE_BYTES))
+			fail_msg("page %llu was written and not reported", (unsigned long long)p);
+	assert_int_equal(collect(&x), 0);
+	free(shadow);
+	release(&x);
+}
+
+static void test_none(void **state)
+{
+	struct region r = { .page_size = PAGE_BYTES, .size = 10 * PAGE_BYTES };
+	struct tracker *t;
+	struct bitmap dirty;
+	struct failure f = { 0 };
+	uint64_t pages;
+
+	(void)state;
+	r.fd = memfd_create("ram", MFD_CLOEXEC);
+	assert_int_equal(ftruncate(r.fd, (off_t)r.size), 0);
+	assert_int_equal(pwrite(r.fd, "x", 1, 4 * PAGE_BYTES), 1);
+	assert_int_equal(bitmap_init(&dirty, 10), 0);
+	assert_int_equal(tracker_none_new(&t, &r, 1), 0);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(t->ops->start(t, &f), 0);
+		bitmap_clear_all(&dirty);
+		assert_int_equal(t->ops->collect(t, &dirty, &pages, &f), 0);
+		assert_int_equal(pages, 1);
+		assert_true(bitmap_test(&dirty, 4));
+		assert_int_equal(t->ops->collect(t, &dirty, &pages, &f), 0);
+		assert_int_equal(pages, 0);
+	}
+	t->ops->free(t);
+	bitmap_release(&dirty);
+	close(r.fd);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_exact),	     cmocka_unit_test(test_holes_stay_free),
+		cmocka_unit_test(test_zapped),	     cmocka_unit_test(test_two_mappings),
+		cmocka_unit_test(test_lost),	     cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_nothing_lost), cmocka_unit_test(test_none),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
