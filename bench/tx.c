@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Ways of sending alone: one stream on the loopback to a receiver that discards.
+ *
+ *   tx [MiB [REPEATS]]     default 512 MiB of memfd, 5 times; medians
+ *
+ * The RAM is sent in frames of one chunk whose slices have the length shown, each followed by a
+ * gap as long: GB/s, and processor seconds of the sending thread per GB of guest memory.
+ */
+#include <stdint.h>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+
+#include "dataplane/page_reader.h"
+#include "dataplane/tx.h"
+#include "dataplane/wire.h"
+#include "lib/base/clock.h"
+#include "tests/unit/dataplane/pair.h"
+
+static int tcp_pair(int sv[2])
+{
+	struct sockaddr_in a = { .sin_family = AF_INET };
+	socklen_t len = sizeof(a);
+	int l = socket(AF_INET, SOCK_STREAM, 0);
+
+	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	if (bind(l, (struct sockaddr *)&a, len) || listen(l, 1) ||
+	    getsockname(l, (struct sockaddr *)&a, &len))
+		return -1;
+	sv[0] = socket(AF_INET, SOCK_STREAM, 0);
+	if (connect(sv[0], (struct sockaddr *)&a, len))
+		return -1;
+	sv[1] = accept(l, NULL, NULL);
+	close(l);
+	return 0;
+}
+
+/* Discards without copying: MSG_TRUNC on a TCP socket. */
+static void *discard(void *arg)
+{
+	int fd = *(int *)arg;
+
+	while (recv(fd, NULL, 1 << 20, MSG_TRUNC) > 0)
+		;
+	return NULL;
+}
+
+static void send_all(struct tx *t, const struct region *r, uint32_t pages)
+{
+	struct tx_slice slices[WIRE_RUNS_MAX];
+	uint8_t head[WIRE_FRAME_SIZE + WIRE_RUNS_MAX * WIRE_RUN_SIZE] = { 0 };
+
+	for (uint64_t at = 0; at < r->size; at += CHUNK_BYTES) {
+		uint32_t n = 0, step = pages == CHUNK_PAGES ? pages : 2 * pages;
+
+		for (uint32_t page = 0; page < CHUNK_PAGES; page += step)
+			slices[n++] = (struct tx_slice){ at + page * PAGE_BYTES,
+							 (uint64_t)pages * PAGE_BYTES };
+		pair_check(!t->ops->frame(t, head, WIRE_FRAME_SIZE + n * WIRE_RUN_SIZE, r, slices,
+					  n, at + CHUNK_BYTES < r->size));
+	}
+}
+
+static int by_value(const void *a, const void *b)
+{
+	const double *x = a, *y = b;
+
+	return *x < *y ? -1 : *x > *y;
+}
+
+static void measure(const struct tx_ops *ops, const struct region *r, uint32_t pages, int repeats)
+{
+	double rate[99], cpu[99], bytes = (double)r->size / (pages == CHUNK_PAGES ? 1 : 2);
+
+	for (int i = 0; i < repeats; i++) {
+		uint64_t wall, used;
+		pthread_t reader;
+		struct tx *t;
+		int sv[2];
+
+		pair_check(!tcp_pair(sv));
+		pair_check(!pthread_create(&reader, NULL, discard, &sv[1]));
+		pair_check(!ops->new(&t, sv[0], r, 1));
+		wall = clock_ns();
+		used = clock_of(CLOCK_THREAD_CPUTIME_ID);
+		send_all(t, r, pages);
+		pair_check(!t->ops->drain(t));
+		cpu[i] = (double)(clock_of(CLOCK_THREAD_CPUTIME_ID) - used) / bytes;
+		rate[i] = bytes / (double)(clock_ns() - wall);
+		shutdown(sv[0], SHUT_RDWR);
+		pthread_join(reader, NULL);
+		ops->free(t);
+		close(sv[0]);
+		close(sv[1]);
+	}
+	qsort(rate, (size_t)repeats, sizeof(double), by_value);
+	qsort(cpu, (size_t)repeats, sizeof(double), by_value);
+	printf("%-9s %6u KiB %8.2f %10.3f\n", ops->name, pages * 4, rate[repeats / 2],
+	       cpu[repeats / 2]);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct tx_ops *const all[] = { &tx_sendfile_ops, &tx_send_ops, &tx_uring_ops };
+	static const uint32_t lengths[] = { 1, 2, 4, 8, 16, 32, 64, CHUNK_PAGES };
+	uint64_t size = (argc > 1 ? strtoull(argv[1], NULL, 10) : 512) << 20;
+	int repeats = argc > 2 ? atoi(argv[2]) : 5;
+	struct region r = { .page_size = PAGE_BYTES, .size = size,
+			    .fd = memfd_create("bench-ram", MFD_CLOEXEC) };
+	struct page_reader reader;
+	struct failure f = { 0 };
+	uint64_t page[512];
+
+	if (size < CHUNK_BYTES || repeats < 1 || repeats > 99 || ftruncate(r.fd, (off_t)size))
+		return 1;
+	for (uint64_t at = 0; at < size; at += sizeof(page)) {
+		pair_page(page, at);
+		pair_check(pwrite(r.fd, page, sizeof(page), (off_t)at) == sizeof(page));
+	}
+	pair_check(!page_reader_init(&reader, &r, 1, &f));
+	printf("%-9s %10s %8s %10s\n", "tx", "slices", "GB/s", "CPU s/GB");
+	for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++)
+		for (size_t k = 0; k < sizeof(all) / sizeof(all[0]); k++)
+			measure(all[k], &r, lengths[i], repeats);
+	page_reader_release(&reader);
+	region_release(&r);
+	return 0;
+}
