@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: MIT */
+/* A real QEMU for tests: started without a disk, SeaBIOS idling; ended and cleaned by fixture_stop. */
+#ifndef TRANSHIP_TEST_QEMU_FIXTURE_H
+#define TRANSHIP_TEST_QEMU_FIXTURE_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define FIXTURE_ARGS_MAX 64
+
+struct fixture {
+	pid_t pid;
+	char dir[64];	 /* scratch: sockets, logs, images */
+	char qmp[96];	 /* the first monitor */
+	char ram[96];	 /* the RAM file, on tmpfs */
+	char name[32];
+	char *argv[FIXTURE_ARGS_MAX + 1]; /* owned words */
+	int argc;
+};
+
+static inline const char *fixture_binary(void)
+{
+	const char *b = getenv("TRANSHIP_TEST_QEMU");
+
+	return b ? b : "qemu-system-x86_64";
+}
+
+__attribute__((format(printf, 2, 3))) static inline void fixture_arg(struct fixture *x,
+								     const char *fmt, ...)
+{
+	va_list args;
+
+	if (x->argc >= FIXTURE_ARGS_MAX)
+		abort();
+	va_start(args, fmt);
+	if (vasprintf(&x->argv[x->argc++], fmt, args) < 0)
+		abort();
+	va_end(args);
+}
+
+/* Names and paths, and the options that every VM here has; more may be added before fixture_start. */
+static inline void fixture_init(struct fixture *x, const char *tag)
+{
+	memset(x, 0, sizeof(*x));
+	snprintf(x->dir, sizeof(x->dir), "/tmp/tranship-test-%s-XXXXXX", tag);
+	if (!mkdtemp(x->dir))
+		abort();
+	snprintf(x->name, sizeof(x->name), "t-%s-%d", tag, getpid());
+	snprintf(x->qmp, sizeof(x->qmp), "%s/qmp.sock", x->dir);
+	snprintf(x->ram, sizeof(x->ram), "/dev/shm/tranship-test-%s-%d", tag, getpid());
+	fixture_arg(x, "%s", fixture_binary());
+	fixture_arg(x, "-name");
+	fixture_arg(x, "guest=%s,debug-threads=on", x->name);
+	fixture_arg(x, "-nodefaults");
+	fixture_arg(x, "-display");
+	fixture_arg(x, "none");
+	fixture_arg(x, "-vga");
+	fixture_arg(x, "std");
+	fixture_arg(x, "-accel");
+	fixture_arg(x, "tcg");
+	fixture_arg(x, "-qmp");
+	fixture_arg(x, "unix:%s,server=on,wait=off", x->qmp);
+}
+
+/* 128 MiB in the named file. */
+static inline void fixture_shared_ram(struct fixture *x)
+{
+	fixture_arg(x, "-machine");
+	fixture_arg(x, "q35,memory-backend=ram0");
+	fixture_arg(x, "-m");
+	fixture_arg(x, "128M");
+	fixture_arg(x, "-object");
+	fixture_arg(x, "memory-backend-file,id=ram0,size=128M,mem-path=%s,share=on", x->ram);
+}
+
+/* True once somebody listens at the path; inotify tells when it comes into being. */
+static inline bool fixture_listens(const char *path)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	bool yes;
+
+	strcpy(a.sun_path, path);
+	yes = !connect(fd, (struct sockaddr *)&a, sizeof(a));
+	close(fd);
+	return yes;
+}
+
+static inline void fixture_start(struct fixture *x)
+{
+	int watch = inotify_init1(IN_CLOEXEC), tries = 0;
+	char log[128], events[4096];
+
+	x->argv[x->argc] = NULL;
+	inotify_add_watch(watch, x->dir, IN_CREATE | IN_ATTRIB);
+	snprintf(log, sizeof(log), "%s/log", x->dir);
+	x->pid = fork();
+	if (x->pid == 0) {
+		int out = open(log, O_CREAT | O_WRONLY | O_TRUNC, 0600);
+
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		dup2(out, 1);
+		dup2(out, 2);
+		execvp(x->argv[0], x->argv);
+		_exit(127);
+	}
+	/* The socket's name comes with bind(), a moment before listen(). */
+	while (!fixture_listens(x->qmp) && tries++ < 200) {
+		struct pollfd p = { .fd = watch, .events = POLLIN };
+
+		if (poll(&p, 1, 50) > 0 && read(watch, events, sizeof(events)) < 0)
+			abort();
+	}
+	close(watch);
+	if (tries > 200) {
+		fprintf(stderr, "QEMU did not start, see %s\n", log);
+		abort();
+	}
+}
+
+/* Ends the VM if it still lives and removes its files; its words too. */
+static inline void fixture_stop(struct fixture *x)
+{
+	char command[160];
+
+	if (x->pid > 0) {
+		kill(x->pid, SIGKILL);
+		waitpid(x->pid, NULL, 0);
+	}
+	for (int i = 0; i < x->argc; i++)
+		free(x->argv[i]);
+	unlink(x->ram);
+	snprintf(command, sizeof(command), "rm -rf '%s'", x->dir);
+	if (system(command))
+		fprintf(stderr, "%s stays\n", x->dir);
+	memset(x, 0, sizeof(*x));
+}
+
+#endif
