@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: MIT
-/* VMMs that link libtranship, found by the sockets in their folder; see guest_tranship.h. */
+/*
+ * VMMs that link libtranship, found by the sockets in their folder, or, where the process is known,
+ * by the sockets on which it listens; see guest_tranship.h.
+ */
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "control/guest_tranship.h"
+#include "control/proc_maps.h"
 #include "control/tranship_link.h"
 
 #define LOOK_MS 1000 /* for each VMM of a list; one that is busy in a callback is left out */
@@ -123,12 +127,34 @@ int guest_tranship_open_name(struct guest **out, const char *name, struct failur
 	return open_found(out, &s, what, f);
 }
 
+/* A socket of the process, wherever its path is; -EPROTOTYPE of other kinds ends the try at once. */
+static int look_at_fd(int fd, const char *target, void *arg)
+{
+	struct search *s = arg;
+	struct found v = { 0 };
+	struct tranship_link l;
+	struct failure why = { 0 };
+	int err;
+
+	if (strncmp(target, "socket:", 7) ||
+	    proc_unix_socket_path(s->pid, fd, v.path, sizeof(v.path)))
+		return 0;
+	err = tranship_link_open(&l, v.path, &v.d, LOOK_MS, &why);
+	v.pid = l.pid;
+	if (!err)
+		tranship_link_close(&l);
+	/* one is enough: a connection that was accepted has its listener's path too */
+	return !err || err == -EBUSY ? look(&v, s) + (int)s->hits : 0;
+}
+
 int guest_tranship_open_pid(struct guest **out, pid_t pid, struct failure *f)
 {
 	struct search s = { .pid = pid };
 	char what[40];
 
 	each_vmm(look, &s);
+	if (!s.hits)
+		proc_fds_each(pid, look_at_fd, &s);
 	snprintf(what, sizeof(what), "process %d", pid);
 	return open_found(out, &s, what, f);
 }

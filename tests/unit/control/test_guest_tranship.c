@@ -304,6 +304,27 @@ static void test_quit_by_sudden_death(void **state)
 	quit_with(2);
 }
 
+static void test_a_process_is_found_wherever_its_socket_is(void **state)
+{
+	struct guest *found = NULL;
+	struct failure f = { 0 };
+
+	(void)state;
+	assert_int_equal(guest_tranship_open_pid(&found, vmm.pid, &f), -EBUSY); /* by g */
+	assert_string_equal(f.code, "vm-busy");
+	guest_free(g);
+	for (int i = 0; i < 1000; i++) {
+		failure_clear(&f);
+		if (guest_tranship_open_pid(&found, vmm.pid, &f) != -EBUSY)
+			break;
+	}
+	assert_string_equal(f.message, "");
+	assert_int_equal(found->pid, vmm.pid);
+	g = found;
+	assert_true(guest_tranship_open_pid(&found, getpid(), &f) < 0);
+	assert_string_equal(f.code, "vm-not-found");
+}
+
 static void test_no_vmm(void **state)
 {
 	struct guest *none = NULL;
@@ -371,6 +392,7 @@ int main(void)
 		WITH_GUEST(test_save_that_fails),
 		WITH_GUEST(test_state_moves_between_two_vmms),
 		WITH_GUEST(test_tracking_through_the_data_planes_tracker),
+		WITH_GUEST(test_a_process_is_found_wherever_its_socket_is),
 		WITH_GUEST(test_quit),
 		WITH_GUEST(test_quit_by_sudden_death),
 		cmocka_unit_test(test_no_vmm),
