@@ -63,6 +63,12 @@ static void take_longest(struct synthetic *g, struct synthetic_phase *p)
 	p->gap_ns = ns > p->gap_ns ? ns : p->gap_ns;
 }
 
+/* By this process: what came with a guest's state is not this phase's work. */
+static uint64_t written_here(const struct synthetic *g)
+{
+	return synthetic_written(g) - g->written_before;
+}
+
 /* p as it is now: paused_ns and written become those of the phase. */
 static struct synthetic_phase phase_now(struct synthetic *g, struct synthetic_phase *p)
 {
@@ -73,7 +79,7 @@ static struct synthetic_phase phase_now(struct synthetic *g, struct synthetic_ph
 	now = *p;
 	now.end_ns = clock_ns();
 	now.paused_ns = paused_ns(g, &running) - p->paused_ns;
-	now.written = synthetic_written(g) - p->written;
+	now.written = written_here(g) - p->written;
 	return now;
 }
 
@@ -86,7 +92,7 @@ static void phase_begin(struct synthetic_control *c, const char *name)
 	snprintf(p->name, sizeof(p->name), "%s", name);
 	p->start_ns = clock_ns();
 	p->paused_ns = paused_ns(c->g, &running);
-	p->written = synthetic_written(c->g);
+	p->written = written_here(c->g);
 }
 
 static json_t *phase_json(const struct synthetic_phase *p)
