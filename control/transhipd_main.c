@@ -158,7 +158,10 @@ static void raise_limits(void)
 	setrlimit(RLIMIT_NOFILE, &r);
 }
 
-/* Cancels what is led from here (once) and counts what of it is still under way. */
+/*
+ * Cancels what is led from here (once) and counts what of it is still under way; an arriving session
+ * is led by its source, which is told when host_free ends it.
+ */
 static unsigned int wind_down(struct host *h, bool cancel)
 {
 	struct failure f = { 0 };
@@ -172,7 +175,7 @@ static unsigned int wind_down(struct host *h, bool cancel)
 		const char *side = json_string_value(json_object_get(s, "side"));
 		const char *id = json_string_value(json_object_get(s, "id"));
 
-		if (!side || !id || strcmp(side, "source") ||
+		if (!side || !id || !strcmp(side, "destination") ||
 		    json_is_true(json_object_get(s, "terminal")))
 			continue;
 		live++;
