@@ -214,7 +214,7 @@ static int place_ram(struct launch_context *c, const struct guest_region *r, con
 	    !launch_path_ram_dir(c->config->ram_dir, r->hugetlb, r->page_size, &why))
 		dir = c->config->ram_dir;
 	if (launch_path_ram_dir(dir, r->hugetlb, r->page_size, &why))
-		return launch_refuse(c, "mount one at that directory here, or set ram_dir in "
+		return launch_refuse(c, "mount one at that directory here, or set ram-dir in "
 					"transhipd's configuration",
 				     "its RAM cannot be in %s: %s", dir, why);
 	if (compose_ram_path(c, dir, slash + 1, path, len))
