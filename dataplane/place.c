@@ -122,7 +122,7 @@ static void map_settle(struct place *pl, const struct region *r, const struct pl
 		return;
 	if (was == CHUNK_UNMAPPED && !r->hugetlb) {
 		if (__atomic_fetch_add(&pl->mapped_chunks, 1, __ATOMIC_RELAXED) >=
-		    MAPPED_CHUNKS_MAX) {
+		    pl->mapped_max) {
 			__atomic_fetch_sub(&pl->mapped_chunks, 1, __ATOMIC_RELAXED);
 			/* its failure would only cost page table */
 			madvise(r->map + chunk, size, MADV_DONTNEED);
@@ -381,6 +381,7 @@ int place_init(struct place *pl, const struct region *regions, uint32_t nregions
 	pl->regions = regions;
 	pl->nregions = nregions;
 	pl->wanted = wanted;
+	pl->mapped_max = MAPPED_CHUNKS_MAX;
 	/* an advice that the kernel does not know is refused even for nothing */
 	pl->can_populate = nregions && !madvise(regions[0].map, 0, MADV_POPULATE_WRITE);
 	pl->chunk_state = calloc(nregions ? nregions : 1, sizeof(*pl->chunk_state));

@@ -45,7 +45,8 @@ struct place {
 	bool can_populate;	/* MADV_POPULATE_WRITE, Linux >= 5.14 */
 	const bool *stop;	/* atomic; set: long work gives up with -ECANCELED; may be NULL */
 	uint8_t **chunk_state;	/* per region, per chunk: enum chunk_state in place.c */
-	uint64_t mapped_chunks; /* chunks whose page table our mapping holds */
+	uint64_t mapped_chunks; /* atomic: chunks whose page table our mapping holds */
+	uint64_t mapped_max;	/* how many it may; see place.c */
 };
 
 /* A part of a region, in bytes, page-aligned. */
