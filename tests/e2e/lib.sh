@@ -129,9 +129,13 @@ daemon_start() {
 	on "$host" "$BUILD/transhipd" --allow-plaintext --data-address "$(address_of "$host")" \
 		--qemu-binary "$QEMU7" --qemu-binary "$QEMU10" ${DAEMON_OPTIONS[$host]:-} \
 		>>"$LOGS/transhipd-$host.log" 2>&1 &
+	local started=$!
 	disown
-	eventually 10 daemon_answers "$host" || fail "transhipd on $host does not answer"
+	eventually 10 daemon_answers_or_died "$host" "$started" && daemon_answers "$host" >/dev/null ||
+		fail "transhipd on $host does not answer"
 }
+
+daemon_answers_or_died() { ! kill -0 "$2" 2>/dev/null || daemon_answers "$1"; }
 
 daemon_pid() { host_pids "$1" -x transhipd; }
 
@@ -360,6 +364,31 @@ want_completed() {
 			and has("delta_in_bytes") and has("delta_out_bytes") and has("zero_copy_bytes"))
 		and (.cpu_ms | has("source") and has("destination"))
 		and has("disks") and has("throttle_max_percent")'
+}
+
+# The plain case with everything that must hold after it: checked_move NAME PROFILE [MOVE OPTIONS]
+checked_move() {
+	local name=$1 p=$2
+	shift 2
+	# shellcheck disable=SC2086
+	vm_start a "$name" $p
+	beats_start "$name"
+	move a b "$name" "$@"
+	want_completed
+	want ".ram.total_bytes == $(profile "$p" ram 256) * 1048576"
+	assert_runs b "$name"
+	assert_no_vm a "$name"
+	vm_verify b "$name"
+	beats_stop "$name"
+	want_beats '.switches | length == 1 and .[0].step == 1'
+	assert_clean a
+	assert_clean b "$name"
+}
+
+vm_end() {
+	vm_qmp "$1" "$2" quit >/dev/null
+	eventually 10 no_pids "$1" -f "^[^ ]*qemu-system-x86_64 .*-name guest=$2(,| )"
+	on "$1" sh -c "rm -f /dev/shm/$2.ram* /dev/hugepages/$2.ram*"
 }
 
 # The session that runs on a host now, from its daemon: session_field HOST state

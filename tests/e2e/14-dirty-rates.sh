@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# timeout: 170
+# Three dirty rates, sequential, random and skewed writes: nothing is lost at any.
+. "$(dirname "$0")/lib.sh"
+
+ready_hosts
+for pattern in seq rand zipf; do
+	for rate in 5 60 200; do
+		note "pattern $pattern, $rate MiB/s"
+		checked_move "g-$pattern-$rate" "ram=192 ws=48 rate=$rate pattern=$pattern"
+		vm_end b "g-$pattern-$rate"
+	done
+done

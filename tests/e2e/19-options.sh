@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# timeout: 120
+# --dry-run, --keep-src, --no-start, --detach, --batch, a paused VM, and a guest with prealloc.
+. "$(dirname "$0")/lib.sh"
+
+ready_hosts
+vm_start a web rate=30
+
+note "a dry run changes nothing"
+move a b web --dry-run
+want_status 0
+assert_runs a web
+assert_no_vm b web
+assert_clean a web
+assert_clean b
+
+note "--keep-src leaves the source paused, and its RAM"
+move a b web --keep-src
+want_completed
+[ "$(vm_status a web)" != running ] || fail "two copies run"
+vm_pid a web >/dev/null || fail "the source is gone"
+vm_verify b web
+assert_clean b web
+vm_end a web
+vm_tell b web go
+
+note "--no-start leaves the destination paused"
+move b a web --no-start
+want_status 0
+want '.status == "completed"'
+assert_no_vm b web
+[ "$(vm_status a web)" = paused ] || fail "it is $(vm_status a web)"
+vm_qmp a web cont
+assert_runs a web
+vm_verify a web
+
+note "a VM that was paused stays paused"
+vm_tell a web go
+vm_qmp a web stop
+move a b web
+want_status 0
+[ "$(vm_status b web)" = paused ] || fail "it is $(vm_status b web)"
+vm_qmp b web cont
+assert_runs b web
+vm_verify b web
+
+note "--detach prints the id, and the session goes on"
+vm_tell b web go
+move b a web --detach
+want_status 0
+want '.status == "started" and (.id | length > 0)'
+gone() { no_pids b -f '^[^ ]*qemu-system'; }
+eventually 20 gone || fail "the detached session does not end"
+eventually 5 vm_runs a web || fail "it does not run at the destination"
+vm_verify a web
+vm_end a web
+
+note "prealloc on both sides"
+checked_move pre "prealloc=1 rate=30 ram=192 use=64"
