@@ -21,11 +21,10 @@ static const struct {
 	uint64_t magic;
 	const char *name;
 } shared_filesystems[] = {
-	{ 0x6969, "nfs" },	  { 0x517b, "smb" },	  { 0xff534d42, "cifs" },
-	{ 0xfe534d42, "smb2" },	  { 0x00c36400, "ceph" }, { 0x01161970, "gfs2" },
-	{ 0x7461636f, "ocfs2" },  { 0x0bd00bd0, "lustre" }, { 0x47504653, "gpfs" },
-	{ 0x65735546, "fuse" },	  { 0x5346414f, "afs" },  { 0xa501fcf5, "vxfs" },
-	{ 0x19830326, "beegfs" }, { 0x01021997, "9p" },
+	{0x6969, "nfs"},	{0x517b, "smb"},      {0xff534d42, "cifs"},  {0xfe534d42, "smb2"},
+	{0x00c36400, "ceph"},	{0x01161970, "gfs2"}, {0x7461636f, "ocfs2"}, {0x0bd00bd0, "lustre"},
+	{0x47504653, "gpfs"},	{0x65735546, "fuse"}, {0x5346414f, "afs"},   {0xa501fcf5, "vxfs"},
+	{0x19830326, "beegfs"}, {0x01021997, "9p"},
 };
 
 static bool can_be_shared(uint64_t fs)
@@ -58,7 +57,7 @@ static int read_word(const char *path, char *out, size_t len)
 /* A block device's own name, from whichever driver says it. */
 static void read_wwid(uint64_t rdev, char *out, size_t len)
 {
-	static const char *const places[] = { "wwid", "device/wwid", "dm/uuid", "device/serial" };
+	static const char *const places[] = {"wwid", "device/wwid", "dm/uuid", "device/serial"};
 	char path[128];
 
 	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {

@@ -25,7 +25,7 @@
 #define DISK_IDENTITY_SIZE 256
 
 struct disk_identity {
-	char boot[40];	 /* /proc/sys/kernel/random/boot_id */
+	char boot[40]; /* /proc/sys/kernel/random/boot_id */
 	bool block;
 	uint64_t fs;	 /* statfs f_type; 0 for block devices */
 	uint64_t device; /* st_dev, or st_rdev of a block device */

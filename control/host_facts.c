@@ -66,7 +66,8 @@ static uint64_t cgroup_room(const char *dir, bool v2)
 	char path[PATH_MAX], stat[16384];
 	uint64_t limit, used, cache;
 
-	snprintf(path, sizeof(path), "%.4000s/%s", dir, v2 ? "memory.max" : "memory.limit_in_bytes");
+	snprintf(path, sizeof(path), "%.4000s/%s", dir,
+		 v2 ? "memory.max" : "memory.limit_in_bytes");
 	limit = read_number(path, UINT64_MAX); /* "max": none */
 	if (limit == UINT64_MAX)
 		return UINT64_MAX;
@@ -109,8 +110,8 @@ static uint64_t cgroup_available(void)
 static void read_memory(struct host_facts *h)
 {
 	static const char huge[] = "/sys/kernel/mm/hugepages/hugepages-%ukB/%s";
-	uint64_t *const out[] = { &h->huge_free_2m, &h->huge_free_1g };
-	const unsigned int kib[] = { 2048, 1048576 };
+	uint64_t *const out[] = {&h->huge_free_2m, &h->huge_free_1g};
+	const unsigned int kib[] = {2048, 1048576};
 	char text[8192];
 	uint64_t group;
 
@@ -169,7 +170,7 @@ void host_cpu_describe(json_t *extra)
 
 static int spawn_reading(const char *binary, char *const *argv, pid_t *pid, int *out)
 {
-	static char *const env[] = { (char *)"LC_ALL=C", NULL };
+	static char *const env[] = {(char *)"LC_ALL=C", NULL};
 	posix_spawn_file_actions_t files;
 	posix_spawnattr_t attr;
 	sigset_t all, none;
@@ -204,7 +205,7 @@ static int spawn_reading(const char *binary, char *const *argv, pid_t *pid, int 
 static void run_qemu(const char *binary, const char *option, const char *value, char *text,
 		     size_t len)
 {
-	char *const argv[] = { (char *)binary, (char *)option, (char *)value, NULL };
+	char *const argv[] = {(char *)binary, (char *)option, (char *)value, NULL};
 	uint64_t deadline = clock_ns() + QEMU_ANSWER_MS * NSEC_PER_MSEC;
 	AUTO_CLOSE int out = -1;
 	bool whole = false;
@@ -216,7 +217,7 @@ static void run_qemu(const char *binary, const char *option, const char *value, 
 	if (spawn_reading(binary, argv, &pid, &out))
 		return;
 	while (clock_ns() < deadline && have < len - 1) {
-		struct pollfd p = { out, POLLIN, 0 };
+		struct pollfd p = {out, POLLIN, 0};
 		ssize_t n;
 
 		if (poll(&p, 1, 100) <= 0)
@@ -250,8 +251,8 @@ static void ask_qemu(struct host_qemu *q)
 	at = strstr(text, before);
 	if (at) {
 		at += sizeof(before) - 1;
-		snprintf(q->version, sizeof(q->version), "%.*s",
-			 (int)strspn(at, "0123456789."), at);
+		snprintf(q->version, sizeof(q->version), "%.*s", (int)strspn(at, "0123456789."),
+			 at);
 	}
 	run_qemu(q->binary, "-machine", "help", text, sizeof(text));
 	/* One line a type, the name first; the heading ends with a colon. */
@@ -275,7 +276,7 @@ static struct {
 		struct timespec changed;
 	} answers[CONFIG_BINARIES_MAX];
 	unsigned int n;
-} asked = { .lock = PTHREAD_MUTEX_INITIALIZER };
+} asked = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static struct qemu_answer *answer_for(const char *binary)
 {

@@ -29,8 +29,9 @@
 
 #define ARGV_WORDS_MAX 4096
 #define ARGV_WORD_MAX  (64u << 10)
-/* How long QEMU may take until QMP answers: itself, and for preallocating RAM (one thread, slow). */
-#define START_MS	 30000u
+/* How long QEMU may take until QMP answers: itself, and for preallocating RAM (one thread, slow).
+ */
+#define START_MS	    15000u
 #define PREALLOC_MS_PER_GIB 1000u
 
 static const struct launch_option *find_option(const char *word)
@@ -67,7 +68,8 @@ static int judge_props(struct launch_context *c, const struct launch_option *o, 
 	return 0;
 }
 
-/* Judges one option and appends it to the new command line. value is owned, NULL if it takes none. */
+/* Judges one option and appends it to the new command line. value is owned, NULL if it takes none.
+ */
 static int take_option(struct launch_context *c, const struct launch_option *o, char **value)
 {
 	int rc = 0;
@@ -166,9 +168,11 @@ static int take_binary(struct launch_context *c)
 	c->value = NULL;
 	binary = launch_binary(c->config, c->option);
 	if (!binary)
-		return launch_refuse(c, "add the binary to qemu-binary in transhipd's configuration, or "
-					"use --incoming",
-				     "this QEMU is not among the binaries that may be launched here");
+		return launch_refuse(
+			c,
+			"add the binary to qemu-binary in transhipd's configuration, or "
+			"use --incoming",
+			"this QEMU is not among the binaries that may be launched here");
 	if (access(binary, X_OK))
 		return launch_refuse(c, "install it", "there is no %s here", binary);
 	return launch_words_add(&c->argv, binary) ? launch_no_memory(c) : 0;
@@ -191,8 +195,9 @@ static int check_source(struct launch_context *c)
 			break;
 	if (d->argv[n] || n > ARGV_WORDS_MAX)
 		return launch_refuse(c, NULL, "it is too long");
-	if (!m[0] || strspn(m, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") !=
-			     strlen(m))
+	if (!m[0] ||
+	    strspn(m, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") !=
+		    strlen(m))
 		return launch_refuse(c, NULL, "the source did not say its machine type");
 	return 0;
 }
@@ -200,8 +205,9 @@ static int check_source(struct launch_context *c)
 /* What the VM has and its command line has not. */
 static int check_plugged(struct launch_context *c)
 {
-	static const char hint[] = "take it away from the VM first, or start a VM that has it at the "
-				   "destination and use --incoming";
+	static const char hint[] =
+		"take it away from the VM first, or start a VM that has it at the "
+		"destination and use --incoming";
 	const struct guest_description *d = c->source;
 	const char *plugged =
 		json_string_value(json_array_get(json_object_get(d->extra, "hotplugged"), 0));
@@ -230,8 +236,9 @@ static int find_qmp(struct launch_context *c, struct launch_plan *p)
 		if (launch_words_have(&c->controls, c->socket_ids.list[i]))
 			path = c->socket_paths.list[i];
 	if (!path)
-		return launch_refuse(c, "start the VM with -qmp unix:/path/to/qmp.sock,server=on,wait=off",
-				     "it has no QMP socket of its own");
+		return launch_refuse(
+			c, "start the VM with -qmp unix:/path/to/qmp.sock,server=on,wait=off",
+			"it has no QMP socket of its own");
 	if (strlen(path) >= sizeof(((struct sockaddr_un *)0)->sun_path))
 		return launch_refuse(c, NULL, "the path of its QMP socket is too long");
 	snprintf(p->qmp_path, sizeof(p->qmp_path), "%s", path);
@@ -248,10 +255,10 @@ static int finish(struct launch_context *c, struct launch_plan *p)
 		rc = find_qmp(c, p);
 	if (rc)
 		return rc;
-	if ((!c->machine_typed && (launch_words_add(&c->argv, "-machine") ||
-				   launch_words_add(&c->argv, d->machine))) ||
-	    (!c->display_seen && (launch_words_add(&c->argv, "-display") ||
-				  launch_words_add(&c->argv, "none"))) ||
+	if ((!c->machine_typed &&
+	     (launch_words_add(&c->argv, "-machine") || launch_words_add(&c->argv, d->machine))) ||
+	    (!c->display_seen &&
+	     (launch_words_add(&c->argv, "-display") || launch_words_add(&c->argv, "none"))) ||
 	    launch_words_add(&c->argv, "-incoming") || launch_words_add(&c->argv, "defer") ||
 	    launch_words_add(&c->argv, "-S"))
 		return launch_no_memory(c);
@@ -271,15 +278,15 @@ static int finish(struct launch_context *c, struct launch_plan *p)
 int launch_plan(struct launch_plan *p, const struct guest_description *source,
 		const struct config *c, const char *session_id, struct failure *f)
 {
-	struct launch_context context = { .source = source, .config = c, .session_id = session_id,
-					  .failure = f };
+	struct launch_context context = {
+		.source = source, .config = c, .session_id = session_id, .failure = f};
 	int rc;
 
 	memset(p, 0, sizeof(*p));
 	context.disk_seen = calloc(source->ndisks + 1, sizeof(bool));
 	context.region_seen = calloc(source->nregions + 1, sizeof(bool));
-	rc = context.disk_seen && context.region_seen ? check_source(&context) :
-							launch_no_memory(&context);
+	rc = context.disk_seen && context.region_seen ? check_source(&context)
+						      : launch_no_memory(&context);
 	if (!rc)
 		rc = take_binary(&context);
 	if (!rc)

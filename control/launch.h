@@ -14,12 +14,12 @@
 #include "control/guest.h"
 
 struct launch_plan {
-	char **argv;		/* owned, NULL-terminated */
+	char **argv; /* owned, NULL-terminated */
 	char qmp_path[PATH_MAX];
-	char **created;		/* owned, NULL-terminated: files to remove if the session fails;
-				 * the QMP socket is always among them */
+	char **created;		 /* owned, NULL-terminated: files to remove if the session fails;
+				  * the QMP socket is always among them */
 	char log_path[PATH_MAX]; /* where QEMU's output goes: STATE_DIR/log/ID.log */
-	unsigned int start_ms;	/* how long it may take until QMP answers */
+	unsigned int start_ms;	 /* how long it may take until QMP answers */
 };
 
 /*
@@ -48,8 +48,12 @@ int launch_start(const struct launch_plan *p, pid_t *pid, struct failure *f);
 
 /*
  * Kills what was started, waits for it, removes every created file and the log. Only a process
- * with exactly the plan's command line is killed, so that a pid from a journal is safe to give;
- * files go in any case. pid <= 0 (never started): nothing is done. Safe to call twice.
+ * with exactly the plan's command line is killed, so that a pid from a journal is safe to give; if
+ * the plan has no argv (made from a journal) the caller vouches for pid. Safe to call twice.
+ *
+ * pid <= 0: with argv, nothing was started and nothing is done. Without, the VM of a journal has
+ * ended or never came: of the created files those go that nobody uses (sockets that refuse
+ * connections, files that no process has open).
  */
 void launch_undo(const struct launch_plan *p, pid_t pid);
 

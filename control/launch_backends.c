@@ -16,27 +16,28 @@
 #define INHERITED "is a descriptor that the source's launcher opened"
 
 static const struct launch_rule chardev_rules[] = {
-	{ "backend|id|mux|signal|chardev|size|name|debug|mouse|clipboard", NULL, NULL },
-	{ "width|height|cols|rows", NULL, NULL },
-	{ "path|append|logfile|logappend", launch_value_any, NULL }, /* judged together below */
-	{ "server|wait|telnet|tn3270|websocket|reconnect|reconnect-ms|delay|nodelay", NULL, NULL },
-	{ "host|port|to|ipv4|ipv6|localaddr|localport|abstract|tight|keep-alive|mptcp", NULL, NULL },
-	{ "fd|fds|fdset", launch_value_refused, INHERITED },
-	{ "tls-*", launch_value_refused, "names secrets, which stay on their host" },
-	{ NULL, NULL, NULL },
+	{"backend|id|mux|signal|chardev|size|name|debug|mouse|clipboard", NULL, NULL},
+	{"width|height|cols|rows", NULL, NULL},
+	{"path|append|logfile|logappend", launch_value_any, NULL}, /* judged together below */
+	{"server|wait|telnet|tn3270|websocket|reconnect|reconnect-ms|delay|nodelay", NULL, NULL},
+	{"host|port|to|ipv4|ipv6|localaddr|localport|abstract|tight|keep-alive|mptcp", NULL, NULL},
+	{"fd|fds|fdset", launch_value_refused, INHERITED},
+	{"tls-*", launch_value_refused, "names secrets, which stay on their host"},
+	{NULL, NULL, NULL},
 };
 
 static const struct {
 	const char *backends, *refused;
 } chardevs[] = {
-	{ "null|pty|stdio|ringbuf|memory|vc|gtk|mux|msmouse|socket|udp|file", NULL },
-	{ "spicevmc|spiceport|qemu-vdagent|wctablet|dbus|hub", NULL },
-	{ "serial|tty|parallel|parport|braille|console", "a device of the host is not moved" },
-	{ "pipe", "its other end is another process, which is not moved" },
-	{ "testdev", "it lets the guest end QEMU" },
+	{"null|pty|stdio|ringbuf|memory|vc|gtk|mux|msmouse|socket|udp|file", NULL},
+	{"spicevmc|spiceport|qemu-vdagent|wctablet|dbus|hub", NULL},
+	{"serial|tty|parallel|parport|braille|console", "a device of the host is not moved"},
+	{"pipe", "its other end is another process, which is not moved"},
+	{"testdev", "it lets the guest end QEMU"},
 };
 
-/* A file that QEMU writes: anew, or at the end of the one that is there. Never over what is there. */
+/* A file that QEMU writes: anew, or at the end of the one that is there. Never over what is there.
+ */
 static int output_file(struct launch_context *c, const char *path, bool append)
 {
 	const char *why;
@@ -73,7 +74,8 @@ static int chardev_socket(struct launch_context *c, struct launch_props *p)
 	if (launch_props_on(p, "server"))
 		return listens(c, p);
 	if (path && launch_props_on(p, "abstract"))
-		return launch_refuse(c, NULL, "it connects to another program on the source's host");
+		return launch_refuse(c, NULL,
+				     "it connects to another program on the source's host");
 	if (path && launch_path_connect(c->config, path, &why))
 		return launch_refuse(c, NULL, "%s", why);
 	return 0;
@@ -100,8 +102,8 @@ static int judge_chardev(struct launch_context *c, const char *backend, struct l
 	if (!strcmp(backend, "socket"))
 		return chardev_socket(c, p);
 	if (!strcmp(backend, "file"))
-		return path ? output_file(c, path, launch_props_on(p, "append")) :
-			      launch_refuse(c, NULL, "it has no path");
+		return path ? output_file(c, path, launch_props_on(p, "append"))
+			    : launch_refuse(c, NULL, "it has no path");
 	return path ? launch_refuse(c, NULL, "this backend takes no path") : 0;
 }
 
@@ -121,7 +123,8 @@ static int short_socket(struct launch_context *c, char **value, size_t skip, con
 		rc = launch_refuse(c, NULL, "it is malformed");
 	else if (strcmp(implied, "path") &&
 		 (launch_props_get(&p, "path") || strchr(p.list[0].value, ',')))
-		rc = launch_refuse(c, NULL, "its address is malformed"); /* no doubled commas here */
+		rc = launch_refuse(c, NULL,
+				   "its address is malformed"); /* no doubled commas here */
 	else
 		rc = judge_chardev(c, "socket", &p);
 	if (!rc) {
@@ -141,7 +144,7 @@ static int short_socket(struct launch_context *c, char **value, size_t skip, con
 /* What -serial, -monitor and the like take instead of a -chardev. */
 int launch_chardev_short(struct launch_context *c, char **value)
 {
-	static const char *const sockets[] = { "tcp:", "telnet:", "tn3270:", "websocket:" };
+	static const char *const sockets[] = {"tcp:", "telnet:", "tn3270:", "websocket:"};
 	size_t mux = strncmp(*value, "mon:", 4) ? 0 : 4;
 	const char *what = *value + mux;
 
@@ -177,9 +180,9 @@ int launch_qmp_short(struct launch_context *c, char **value)
 }
 
 const struct launch_rule launch_mon_rules[] = {
-	{ "chardev|pretty", NULL, NULL },
-	{ "mode", launch_value_one_of, "control|readline" },
-	{ NULL, NULL, NULL },
+	{"chardev|pretty", NULL, NULL},
+	{"mode", launch_value_one_of, "control|readline"},
+	{NULL, NULL, NULL},
 };
 
 int launch_mon(struct launch_context *c, struct launch_props *p)
@@ -193,45 +196,45 @@ int launch_mon(struct launch_context *c, struct launch_props *p)
 }
 
 const struct launch_rule launch_audiodev_rules[] = {
-	{ "driver", launch_value_one_of, "none|spice" },
-	{ "id|model|timer-period|in.*|out.*", NULL, NULL },
-	{ NULL, NULL, NULL },
+	{"driver", launch_value_one_of, "none|spice"},
+	{"id|model|timer-period|in.*|out.*", NULL, NULL},
+	{NULL, NULL, NULL},
 };
 
 /* Keys that -nic and -net add to a -netdev's. */
 #define NIC_KEYS "type|id|model|mac|macaddr|addr|vectors|name|netdev"
 
 static const struct launch_rule user_rules[] = {
-	{ NIC_KEYS, NULL, NULL },
-	{ "net|host|ipv6-net|ipv6-host|ipv6-prefix|ipv6-prefixlen|ipv6-dns", launch_value_any, NULL },
-	{ "ipv4|ipv6|restrict|hostname|dhcpstart|dns|dnssearch*|domainname|hostfwd*", NULL, NULL },
-	{ "guestfwd*", launch_value_refused, "may run a command" },
-	{ "tftp|bootfile|smb|smbserver|tftp-server-name", launch_value_refused,
-	  "shows a directory of the host" },
-	{ NULL, NULL, NULL },
+	{NIC_KEYS, NULL, NULL},
+	{"net|host|ipv6-net|ipv6-host|ipv6-prefix|ipv6-prefixlen|ipv6-dns", launch_value_any, NULL},
+	{"ipv4|ipv6|restrict|hostname|dhcpstart|dns|dnssearch*|domainname|hostfwd*", NULL, NULL},
+	{"guestfwd*", launch_value_refused, "may run a command"},
+	{"tftp|bootfile|smb|smbserver|tftp-server-name", launch_value_refused,
+	 "shows a directory of the host"},
+	{NULL, NULL, NULL},
 };
 
 static const struct launch_rule tap_rules[] = {
-	{ NIC_KEYS, NULL, NULL },
-	{ "ifname|sndbuf|vnet_hdr|vhost|vhostforce|queues|poll-us", NULL, NULL },
-	{ "script|downscript", launch_value_one_of, "no" },
-	{ "fd|fds|vhostfd|vhostfds", launch_value_refused, INHERITED },
-	{ "br|helper", launch_value_refused, "runs a helper program" },
-	{ NULL, NULL, NULL },
+	{NIC_KEYS, NULL, NULL},
+	{"ifname|sndbuf|vnet_hdr|vhost|vhostforce|queues|poll-us", NULL, NULL},
+	{"script|downscript", launch_value_one_of, "no"},
+	{"fd|fds|vhostfd|vhostfds", launch_value_refused, INHERITED},
+	{"br|helper", launch_value_refused, "runs a helper program"},
+	{NULL, NULL, NULL},
 };
 
 static const struct launch_rule socket_rules[] = {
-	{ NIC_KEYS, NULL, NULL },
-	{ "listen|connect|mcast|udp|localaddr|server|reconnect|reconnect-ms", NULL, NULL },
-	{ "addr.type|local.type|remote.type", launch_value_one_of, "inet" },
-	{ "*.host|*.port|*.to|*.ipv4|*.ipv6|*.numeric|*.keep-alive", NULL, NULL },
-	{ "fd|*.str", launch_value_refused, INHERITED },
-	{ NULL, NULL, NULL },
+	{NIC_KEYS, NULL, NULL},
+	{"listen|connect|mcast|udp|localaddr|server|reconnect|reconnect-ms", NULL, NULL},
+	{"addr.type|local.type|remote.type", launch_value_one_of, "inet"},
+	{"*.host|*.port|*.to|*.ipv4|*.ipv6|*.numeric|*.keep-alive", NULL, NULL},
+	{"fd|*.str", launch_value_refused, INHERITED},
+	{NULL, NULL, NULL},
 };
 
 static const struct launch_rule hub_rules[] = {
-	{ NIC_KEYS "|hubid", NULL, NULL },
-	{ NULL, NULL, NULL },
+	{NIC_KEYS "|hubid", NULL, NULL},
+	{NULL, NULL, NULL},
 };
 
 /* Without ifname QEMU would make an interface of its own, connected to nothing. */
@@ -256,13 +259,13 @@ static const struct {
 	int (*check)(struct launch_context *c, struct launch_props *p);
 	const char *refused;
 } netdevs[] = {
-	{ "none|nic|hubport", hub_rules, NULL, NULL },
-	{ "user", user_rules, NULL, NULL },
-	{ "tap", tap_rules, netdev_tap, NULL },
-	{ "socket|stream|dgram", socket_rules, NULL, NULL },
-	{ "bridge", NULL, NULL, "it runs a helper program; use tap with ifname and script=no" },
-	{ "vhost-user|vhost-vdpa|vde|netmap|af-xdp|passt|l2tpv3", NULL, NULL,
-	  "its other half is not moved" },
+	{"none|nic|hubport", hub_rules, NULL, NULL},
+	{"user", user_rules, NULL, NULL},
+	{"tap", tap_rules, netdev_tap, NULL},
+	{"socket|stream|dgram", socket_rules, NULL, NULL},
+	{"bridge", NULL, NULL, "it runs a helper program; use tap with ifname and script=no"},
+	{"vhost-user|vhost-vdpa|vde|netmap|af-xdp|passt|l2tpv3", NULL, NULL,
+	 "its other half is not moved"},
 };
 
 int launch_netdev(struct launch_context *c, struct launch_props *p)
@@ -291,10 +294,11 @@ void launch_display_seen(struct launch_context *c)
 int launch_vnc(struct launch_context *c, char **value)
 {
 	static const struct launch_rule rules[] = {
-		{ "vnc|password|share|to|websocket|power-control|lossy|non-adaptive|key-delay-ms|audiodev",
-		  NULL, NULL },
-		{ "lock-key-sync|connections", NULL, NULL },
-		{ NULL, NULL, NULL },
+		{"vnc|password|share|to|websocket|power-control|lossy|non-adaptive|key-delay-ms|"
+		 "audiodev",
+		 NULL, NULL},
+		{"lock-key-sync|connections", NULL, NULL},
+		{NULL, NULL, NULL},
 	};
 	struct launch_props p;
 	int rc = launch_props_parse(&p, *value, "vnc", false);

@@ -16,66 +16,68 @@
 #include "control/launch_rules.h"
 #include "lib/base/cleanup.h"
 
-const struct launch_rule launch_plain_rules[] = { { "*", NULL, NULL }, { NULL, NULL, NULL } };
+const struct launch_rule launch_plain_rules[] = {{"*", NULL, NULL}, {NULL, NULL, NULL}};
 
 const struct launch_rule launch_name_rules[] = {
-	{ "guest|process", launch_value_any, NULL },
-	{ "debug-threads", NULL, NULL },
-	{ NULL, NULL, NULL },
+	{"guest|process", launch_value_any, NULL},
+	{"debug-threads", NULL, NULL},
+	{NULL, NULL, NULL},
 };
 
 const struct launch_rule launch_machine_rules[] = {
-	{ "type|memory-backend|kernel-irqchip|vmport|smm|acpi|hpet|pit|pic|rtc|sata|smbus|i8042|usb",
-	  NULL, NULL },
-	{ "accel", launch_value_one_of, "tcg|kvm|kvm:tcg|tcg:kvm" },
-	{ "graphics|dump-guest-core|mem-merge|max-ram-below-4g|max-fw-size|hmat|spcr|fd-bootchk", NULL,
-	  NULL },
-	{ "default-bus-bypass-iommu*|default_bus_bypass_iommu|suppress-vmdesc|pcie|x-south-bridge",
-	  NULL, NULL },
-	{ "smbios-entry-point-type|x-oem-id|x-oem-table-id|bus-lock-ratelimit|aux-ram-share", NULL,
-	  NULL },
-	{ "pflash0|pflash1|ioapic2|isa-serial|option-roms|x-option-roms|auto-kernel-cmdline", NULL,
-	  NULL },
-	{ "gic-version|its|virtualization|secure|highmem*|ras|mte|enforce-config-section", NULL, NULL },
-	{ "smp.*|memory.size|memory.slots|memory.max-size|boot.order|boot.once|boot.menu", NULL, NULL },
-	{ "append", launch_value_any, NULL },
-	{ "kernel|initrd|dtb|firmware", launch_value_readable, NULL },
-	{ "nvdimm|cxl|igd-passthru", launch_value_one_of, "off|no|false" },
-	{ "confidential-guest-support|memory-encryption", launch_value_refused,
-	  "makes a confidential guest, which cannot be moved from outside" },
-	{ NULL, NULL, NULL },
+	{"type|memory-backend|kernel-irqchip|vmport|smm|acpi|hpet|pit|pic|rtc|sata|smbus|i8042|usb",
+	 NULL, NULL},
+	{"accel", launch_value_one_of, "tcg|kvm|kvm:tcg|tcg:kvm"},
+	{"graphics|dump-guest-core|mem-merge|max-ram-below-4g|max-fw-size|hmat|spcr|fd-bootchk",
+	 NULL, NULL},
+	{"default-bus-bypass-iommu*|default_bus_bypass_iommu|suppress-vmdesc|pcie|x-south-bridge",
+	 NULL, NULL},
+	{"smbios-entry-point-type|x-oem-id|x-oem-table-id|bus-lock-ratelimit|aux-ram-share", NULL,
+	 NULL},
+	{"pflash0|pflash1|ioapic2|isa-serial|option-roms|x-option-roms|auto-kernel-cmdline", NULL,
+	 NULL},
+	{"gic-version|its|virtualization|secure|highmem*|ras|mte|enforce-config-section", NULL,
+	 NULL},
+	{"smp.*|memory.size|memory.slots|memory.max-size|boot.order|boot.once|boot.menu", NULL,
+	 NULL},
+	{"append", launch_value_any, NULL},
+	{"kernel|initrd|dtb|firmware", launch_value_readable, NULL},
+	{"nvdimm|cxl|igd-passthru", launch_value_one_of, "off|no|false"},
+	{"confidential-guest-support|memory-encryption", launch_value_refused,
+	 "makes a confidential guest, which cannot be moved from outside"},
+	{NULL, NULL, NULL},
 };
 
 const struct launch_rule launch_accel_rules[] = {
-	{ "accel", launch_value_one_of, "tcg|kvm" },
-	{ "thread|tb-size|one-insn-per-tb|split-wx|kernel-irqchip|kvm-shadow-mem|dirty-ring-size", NULL,
-	  NULL },
-	{ "notify-vmexit|notify-window|honor-guest-pat|eager-split-size", NULL, NULL },
-	{ NULL, NULL, NULL },
+	{"accel", launch_value_one_of, "tcg|kvm"},
+	{"thread|tb-size|one-insn-per-tb|split-wx|kernel-irqchip|kvm-shadow-mem|dirty-ring-size",
+	 NULL, NULL},
+	{"notify-vmexit|notify-window|honor-guest-pat|eager-split-size", NULL, NULL},
+	{NULL, NULL, NULL},
 };
 
 const struct launch_rule launch_smbios_rules[] = {
-	{ "file|path", launch_value_readable, NULL },
-	{ "*", launch_value_any, NULL },
-	{ NULL, NULL, NULL },
+	{"file|path", launch_value_readable, NULL},
+	{"*", launch_value_any, NULL},
+	{NULL, NULL, NULL},
 };
 
 const struct launch_rule launch_fw_cfg_rules[] = {
-	{ "name|string", launch_value_any, NULL },
-	{ "file", launch_value_readable, NULL },
-	{ NULL, NULL, NULL },
+	{"name|string", launch_value_any, NULL},
+	{"file", launch_value_readable, NULL},
+	{NULL, NULL, NULL},
 };
 
 const struct launch_rule launch_boot_rules[] = {
-	{ "order|once|menu|splash-time|reboot-timeout|strict", NULL, NULL },
-	{ "splash", launch_value_readable, NULL },
-	{ NULL, NULL, NULL },
+	{"order|once|menu|splash-time|reboot-timeout|strict", NULL, NULL},
+	{"splash", launch_value_readable, NULL},
+	{NULL, NULL, NULL},
 };
 
 const struct launch_rule launch_run_with_rules[] = {
-	{ "async-teardown|exit-with-parent", launch_value_one_of, "off|no|false" },
-	{ "user", NULL, NULL },
-	{ NULL, NULL, NULL },
+	{"async-teardown|exit-with-parent", launch_value_one_of, "off|no|false"},
+	{"user", NULL, NULL},
+	{NULL, NULL, NULL},
 };
 
 int launch_machine(struct launch_context *c, struct launch_props *p)
@@ -123,9 +125,10 @@ int launch_firmware_dir(struct launch_context *c, char **value)
 
 	if ((*value)[0] != '/' || strstr(*value, "/..") || stat(*value, &st) ||
 	    !S_ISDIR(st.st_mode) || !(st.st_mode & S_IROTH))
-		return launch_refuse(c, NULL,
-				     "it must be an absolute path of a directory that every user may "
-				     "read here");
+		return launch_refuse(
+			c, NULL,
+			"it must be an absolute path of a directory that every user may "
+			"read here");
 	return 0;
 }
 
@@ -150,7 +153,8 @@ static int find_region(struct launch_context *c, const struct launch_props *p,
 	for (uint32_t i = 0; i < c->source->nregions; i++) {
 		const struct guest_region *r = &c->source->regions[i];
 
-		if (!(id && same_backend(r->id, id)) && !(path && r->path[0] && !strcmp(r->path, path)))
+		if (!(id && same_backend(r->id, id)) &&
+		    !(path && r->path[0] && !strcmp(r->path, path)))
 			continue;
 		c->region_seen[i] = true;
 		*region = r;
@@ -214,8 +218,9 @@ static int place_ram(struct launch_context *c, const struct guest_region *r, con
 	    !launch_path_ram_dir(c->config->ram_dir, r->hugetlb, r->page_size, &why))
 		dir = c->config->ram_dir;
 	if (launch_path_ram_dir(dir, r->hugetlb, r->page_size, &why))
-		return launch_refuse(c, "mount one at that directory here, or set ram-dir in "
-					"transhipd's configuration",
+		return launch_refuse(c,
+				     "mount one at that directory here, or set ram-dir in "
+				     "transhipd's configuration",
 				     "its RAM cannot be in %s: %s", dir, why);
 	if (compose_ram_path(c, dir, slash + 1, path, len))
 		return launch_refuse(c, NULL, "no name can be made for its RAM file");
@@ -251,28 +256,29 @@ static int object_ram_memfd(struct launch_context *c, struct launch_props *p)
 }
 
 #define RAM_KEYS                                                                                   \
-	"qom-type|id|size|share|prealloc|prealloc-threads|prealloc-context|host-nodes*|policy|merge|"
+	"qom-type|id|size|share|prealloc|prealloc-threads|prealloc-context|host-nodes*|policy|"    \
+	"merge|"
 #define RAM_KEYS_MORE "dump|reserve|x-use-canonical-path-for-ramblock-id"
 
 static const struct launch_rule ram_file_rules[] = {
-	{ RAM_KEYS, NULL, NULL },
-	{ RAM_KEYS_MORE "|align|discard-data", NULL, NULL },
-	{ "mem-path", launch_value_any, NULL }, /* replaced */
-	{ "readonly|pmem|rom", launch_value_one_of, "off|no|false|auto" },
-	{ "offset", launch_value_one_of, "0" },
-	{ NULL, NULL, NULL },
+	{RAM_KEYS, NULL, NULL},
+	{RAM_KEYS_MORE "|align|discard-data", NULL, NULL},
+	{"mem-path", launch_value_any, NULL}, /* replaced */
+	{"readonly|pmem|rom", launch_value_one_of, "off|no|false|auto"},
+	{"offset", launch_value_one_of, "0"},
+	{NULL, NULL, NULL},
 };
 
 static const struct launch_rule ram_memfd_rules[] = {
-	{ RAM_KEYS, NULL, NULL },
-	{ RAM_KEYS_MORE "|hugetlb|hugetlbsize|seal", NULL, NULL },
-	{ NULL, NULL, NULL },
+	{RAM_KEYS, NULL, NULL},
+	{RAM_KEYS_MORE "|hugetlb|hugetlbsize|seal", NULL, NULL},
+	{NULL, NULL, NULL},
 };
 
 static const struct launch_rule rng_random_rules[] = {
-	{ "qom-type|id", NULL, NULL },
-	{ "filename", launch_value_one_of, "/dev/urandom|/dev/random|/dev/hwrng" },
-	{ NULL, NULL, NULL },
+	{"qom-type|id", NULL, NULL},
+	{"filename", launch_value_one_of, "/dev/urandom|/dev/random|/dev/hwrng"},
+	{NULL, NULL, NULL},
 };
 
 static const struct {
@@ -281,17 +287,17 @@ static const struct {
 	int (*check)(struct launch_context *c, struct launch_props *p);
 	const char *refused;
 } objects[] = {
-	{ "memory-backend-file", ram_file_rules, object_ram_file, NULL },
-	{ "memory-backend-memfd|memory-backend-shm", ram_memfd_rules, object_ram_memfd, NULL },
-	{ "memory-backend-ram", ram_memfd_rules, NULL, NULL },
-	{ "rng-random", rng_random_rules, NULL, NULL },
-	{ "rng-builtin|rng-egd|iothread|main-loop|throttle-group|thread-context|can-bus",
-	  launch_plain_rules, NULL, NULL },
-	{ "cryptodev-backend-builtin", launch_plain_rules, NULL, NULL },
-	{ "secret*|tls-*|authz-*", NULL, NULL, "secrets stay on their host" },
-	{ "sev-*|tdx-*|*-guest", NULL, NULL, "confidential guests cannot be moved from outside" },
-	{ "memory-backend-epc", NULL, NULL, "SGX memory cannot be moved from outside" },
-	{ "filter-*|colo-*", NULL, NULL, "network filters write files or connect elsewhere" },
+	{"memory-backend-file", ram_file_rules, object_ram_file, NULL},
+	{"memory-backend-memfd|memory-backend-shm", ram_memfd_rules, object_ram_memfd, NULL},
+	{"memory-backend-ram", ram_memfd_rules, NULL, NULL},
+	{"rng-random", rng_random_rules, NULL, NULL},
+	{"rng-builtin|rng-egd|iothread|main-loop|throttle-group|thread-context|can-bus",
+	 launch_plain_rules, NULL, NULL},
+	{"cryptodev-backend-builtin", launch_plain_rules, NULL, NULL},
+	{"secret*|tls-*|authz-*", NULL, NULL, "secrets stay on their host"},
+	{"sev-*|tdx-*|*-guest", NULL, NULL, "confidential guests cannot be moved from outside"},
+	{"memory-backend-epc", NULL, NULL, "SGX memory cannot be moved from outside"},
+	{"filter-*|colo-*", NULL, NULL, "network filters write files or connect elsewhere"},
 };
 
 int launch_object(struct launch_context *c, struct launch_props *p)

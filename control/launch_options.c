@@ -7,18 +7,44 @@
  */
 #include "control/launch_rules.h"
 
-#define FLAG(n)		     { .names = n, .verdict = LAUNCH_TAKE }
-#define PLAIN(n)	     { .names = n, .verdict = LAUNCH_TAKE, .has_value = true, .text = launch_plain }
-#define ANY(n)		     { .names = n, .verdict = LAUNCH_TAKE, .has_value = true }
-#define TEXT(n, f)	     { .names = n, .verdict = LAUNCH_TAKE, .has_value = true, .text = f }
+#define FLAG(n)                                                                                    \
+	{                                                                                          \
+		.names = n, .verdict = LAUNCH_TAKE                                                 \
+	}
+#define PLAIN(n)                                                                                   \
+	{                                                                                          \
+		.names = n, .verdict = LAUNCH_TAKE, .has_value = true, .text = launch_plain        \
+	}
+#define ANY(n)                                                                                     \
+	{                                                                                          \
+		.names = n, .verdict = LAUNCH_TAKE, .has_value = true                              \
+	}
+#define TEXT(n, f)                                                                                 \
+	{                                                                                          \
+		.names = n, .verdict = LAUNCH_TAKE, .has_value = true, .text = f                   \
+	}
 #define KEYS(n, first, r, f)                                                                       \
-	{ .names = n, .verdict = LAUNCH_TAKE, .has_value = true, .implied = first, .rules = r, .props = f }
+	{                                                                                          \
+		.names = n, .verdict = LAUNCH_TAKE, .has_value = true, .implied = first,           \
+		.rules = r, .props = f                                                             \
+	}
 #define JSON(n, first, r, f)                                                                       \
-	{ .names = n, .verdict = LAUNCH_TAKE, .has_value = true, .implied = first, .json = true,    \
-	  .rules = r, .props = f }
-#define DROP_FLAG(n, reason) { .names = n, .verdict = LAUNCH_DROP, .why = reason }
-#define DROP(n, reason)	     { .names = n, .verdict = LAUNCH_DROP, .has_value = true, .why = reason }
-#define REFUSE(n, reason)    { .names = n, .verdict = LAUNCH_REFUSE, .why = reason }
+	{                                                                                          \
+		.names = n, .verdict = LAUNCH_TAKE, .has_value = true, .implied = first,           \
+		.json = true, .rules = r, .props = f                                               \
+	}
+#define DROP_FLAG(n, reason)                                                                       \
+	{                                                                                          \
+		.names = n, .verdict = LAUNCH_DROP, .why = reason                                  \
+	}
+#define DROP(n, reason)                                                                            \
+	{                                                                                          \
+		.names = n, .verdict = LAUNCH_DROP, .has_value = true, .why = reason               \
+	}
+#define REFUSE(n, reason)                                                                          \
+	{                                                                                          \
+		.names = n, .verdict = LAUNCH_REFUSE, .why = reason                                \
+	}
 
 const struct launch_option launch_options[] = {
 	/* the machine */
@@ -63,7 +89,7 @@ const struct launch_option launch_options[] = {
 	KEYS("audio", "driver", launch_audiodev_rules, NULL),
 	TEXT("display", launch_display),
 	TEXT("vnc", launch_vnc),
-	{ .names = "nographic", .verdict = LAUNCH_TAKE, .seen = launch_display_seen },
+	{.names = "nographic", .verdict = LAUNCH_TAKE, .seen = launch_display_seen},
 
 	/* how it runs */
 	FLAG("no-reboot|no-shutdown|no-user-config|only-migratable|show-cursor"),
@@ -83,7 +109,8 @@ const struct launch_option launch_options[] = {
 	DROP_FLAG("s", "a debugger of the source's host"),
 	DROP("d|dfilter|D", "debug output of the source's run"),
 	DROP("trace", "trace output of the source's run"),
-	DROP_FLAG("full-screen|alt-grab|ctrl-grab|enable-sync-profile", "concerns a desktop session"),
+	DROP_FLAG("full-screen|alt-grab|ctrl-grab|enable-sync-profile",
+		  "concerns a desktop session"),
 
 	REFUSE("mem-path", "RAM given this way is not shared; use -object "
 			   "memory-backend-file,share=on"),
@@ -103,5 +130,5 @@ const struct launch_option launch_options[] = {
 	REFUSE("xen-domid|xen-attach|xen-domid-restrict", "Xen is not supported"),
 	REFUSE("sdl|curses|spice-app", "it needs a desktop session"),
 	REFUSE("dump-vmstate|help|h|version", "it is not a VM"),
-	{ .names = NULL },
+	{.names = NULL},
 };

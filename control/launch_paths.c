@@ -19,11 +19,35 @@
  * none could be: config.vm_dirs is.
  */
 static const char *const system_dirs[] = {
-	"/bin",	 "/boot", "/etc",  "/lib",  "/lib32", "/lib64", "/opt",	    "/proc",
-	"/root", "/sbin", "/sys",  "/usr",  "/var/spool", "/var/cache",	    "/run/systemd",
-	"/run/udev", "/run/dbus", "/run/sudo", "/run/user", "/run/sysctl.d", "/run/modprobe.d",
-	"/run/modules-load.d", "/run/tmpfiles.d", "/run/sysusers.d", "/run/binfmt.d",
-	"/run/NetworkManager", "/run/polkit-1", "/run/docker", "/run/containerd",
+	"/bin",
+	"/boot",
+	"/etc",
+	"/lib",
+	"/lib32",
+	"/lib64",
+	"/opt",
+	"/proc",
+	"/root",
+	"/sbin",
+	"/sys",
+	"/usr",
+	"/var/spool",
+	"/var/cache",
+	"/run/systemd",
+	"/run/udev",
+	"/run/dbus",
+	"/run/sudo",
+	"/run/user",
+	"/run/sysctl.d",
+	"/run/modprobe.d",
+	"/run/modules-load.d",
+	"/run/tmpfiles.d",
+	"/run/sysusers.d",
+	"/run/binfmt.d",
+	"/run/NetworkManager",
+	"/run/polkit-1",
+	"/run/docker",
+	"/run/containerd",
 };
 
 static bool below(const char *path, const char *dir)
@@ -46,8 +70,10 @@ static int check_form(const char *path, const char **why)
 	const char *at = path;
 
 	if (path[0] != '/')
-		return say(why, "a path must be absolute, since the directory it was relative to is "
-				"the source's", -EINVAL);
+		return say(why,
+			   "a path must be absolute, since the directory it was relative to is "
+			   "the source's",
+			   -EINVAL);
 	if (strlen(path) >= PATH_MAX)
 		return say(why, "the path is too long", -ENAMETOOLONG);
 	while (*at) {
@@ -75,7 +101,8 @@ static int check_place(const struct config *c, const char *resolved, const char 
 	return 0;
 }
 
-/* What is at path, where it really is, and that it is not a view of the kernel or of descriptors. */
+/* What is at path, where it really is, and that it is not a view of the kernel or of descriptors.
+ */
 static int resolve(const char *path, char resolved[PATH_MAX], struct stat *st, const char **why)
 {
 	struct statfs fs;
@@ -84,7 +111,8 @@ static int resolve(const char *path, char resolved[PATH_MAX], struct stat *st, c
 	if (rc)
 		return rc;
 	if (!realpath(path, resolved) || stat(resolved, st))
-		return say(why, errno == ENOENT ? "it does not exist here" : "it cannot be reached here",
+		return say(why,
+			   errno == ENOENT ? "it does not exist here" : "it cannot be reached here",
 			   -errno);
 	if (statfs(resolved, &fs))
 		return say(why, "it cannot be reached here", -errno);

@@ -28,7 +28,8 @@ int launch_path_new(const struct config *c, const char *path, const char **why);
 /* A file that QEMU goes on writing at its end: a plain file that is there. */
 int launch_path_append(const struct config *c, const char *path, const char **why);
 
-/* A socket or FIFO that QEMU connects to: only below config.vm_dirs, since root may connect anywhere. */
+/* A socket or FIFO that QEMU connects to: only below config.vm_dirs, since root may connect
+ * anywhere. */
 int launch_path_connect(const struct config *c, const char *path, const char **why);
 
 /* A directory that holds RAM files: tmpfs, or hugetlbfs of page_size if hugetlb. */

@@ -26,7 +26,7 @@
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
 
-#define CONNECT_EVERY_MS 5   /* until QEMU listens; it takes 50 to 200 ms to come so far */
+#define CONNECT_EVERY_MS 5     /* until QEMU listens; it takes 50 to 200 ms to come so far */
 #define KILL_WAIT_MS	 60000 /* the kernel frees RAM at about 10 GiB/s */
 #define REAPER_STACK	 (256u << 10)
 
@@ -93,8 +93,9 @@ static int check_still_new(const struct launch_plan *p, struct failure *f)
 
 	for (char **path = p->created; path && *path; path++)
 		if (!lstat(*path, &st))
-			return failure_set(f, -EEXIST, "launch-failed", "remove it, or wait for what "
-									 "uses it",
+			return failure_set(f, -EEXIST, "launch-failed",
+					   "remove it, or wait for what "
+					   "uses it",
 					   "%s exists already", *path);
 	return 0;
 }
@@ -102,9 +103,10 @@ static int check_still_new(const struct launch_plan *p, struct failure *f)
 static int spawn(const struct launch_plan *p, int log, pid_t *pid)
 {
 	/* Nothing of transhipd's environment is meant for a VM. */
-	static char *const env[] = { (char *)"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:"
-					     "/sbin:/bin",
-				     (char *)"HOME=/", (char *)"LC_ALL=C", NULL };
+	static char *const env[] = {
+		(char *)"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:"
+			"/sbin:/bin",
+		(char *)"HOME=/", (char *)"LC_ALL=C", NULL};
 	posix_spawn_file_actions_t files;
 	posix_spawnattr_t attr;
 	sigset_t all, none;
@@ -134,10 +136,11 @@ static int spawn(const struct launch_plan *p, int log, pid_t *pid)
 	return -rc;
 }
 
-/* Polls one descriptor beside the VM's life. 1: fd is readable, 0: time is up, -ECHILD: VM ended. */
+/* Polls one descriptor beside the VM's life. 1: fd is readable, 0: time is up, -ECHILD: VM ended.
+ */
 static int wait_beside(int pidfd, int fd, int timeout_ms)
 {
-	struct pollfd fds[2] = { { pidfd, POLLIN, 0 }, { fd, POLLIN, 0 } };
+	struct pollfd fds[2] = {{pidfd, POLLIN, 0}, {fd, POLLIN, 0}};
 	int n = poll(fds, 2, timeout_ms);
 
 	if (n < 0 && errno != EINTR)
@@ -150,9 +153,29 @@ static int wait_beside(int pidfd, int fd, int timeout_ms)
 static int until(uint64_t deadline_ns, int most_ms)
 {
 	uint64_t now = clock_ns();
-	uint64_t ms = now < deadline_ns ? (deadline_ns - now + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC : 0;
+	uint64_t ms =
+		now < deadline_ns ? (deadline_ns - now + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC : 0;
 
 	return ms < (uint64_t)most_ms ? (int)ms : most_ms;
+}
+
+/* A connected socket, or -errno; it never blocks. */
+static int connect_to(const char *path)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	int fd, rc;
+
+	if (strlen(path) >= sizeof(addr.sun_path))
+		return -ENAMETOOLONG;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return -errno;
+	memcpy(addr.sun_path, path, strlen(path) + 1);
+	if (!connect(fd, (struct sockaddr *)&addr, sizeof(addr)))
+		return fd;
+	rc = -errno;
+	close(fd);
+	return rc;
 }
 
 /* Reads until the text has come. -EAGAIN: the connection ended, or time is up. */
@@ -187,16 +210,10 @@ static int read_until(int fd, int pidfd, const char *text, uint64_t deadline_ns)
 static int try_qmp(const struct launch_plan *p, int pidfd, uint64_t deadline_ns)
 {
 	static const char command[] = "{\"execute\":\"qmp_capabilities\"}\n";
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	AUTO_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	AUTO_CLOSE int fd = connect_to(p->qmp_path);
 	int rc;
 
 	if (fd < 0)
-		return -errno;
-	if (strlen(p->qmp_path) >= sizeof(addr.sun_path))
-		return -ENAMETOOLONG;
-	memcpy(addr.sun_path, p->qmp_path, strlen(p->qmp_path) + 1);
-	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)))
 		return -EAGAIN;
 	rc = read_until(fd, pidfd, "\"QMP\"", deadline_ns);
 	if (rc)
@@ -326,6 +343,33 @@ int launch_start(const struct launch_plan *p, pid_t *pid, struct failure *f)
 	return 0;
 }
 
+/* False if a process listens on the socket, or may have the file open or mapped. */
+static bool is_unused(const char *path)
+{
+	struct stat st;
+
+	if (lstat(path, &st))
+		return false;
+	if (S_ISSOCK(st.st_mode)) {
+		int fd = connect_to(path);
+
+		if (fd >= 0)
+			close(fd);
+		return fd == -ECONNREFUSED;
+	}
+	AUTO_CLOSE int fd = open(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+
+	/* The kernel gives a write lease only on a file that is open nowhere else. */
+	return S_ISREG(st.st_mode) && fd >= 0 && !fcntl(fd, F_SETLEASE, F_WRLCK);
+}
+
+static void remove_unused(const struct launch_plan *p)
+{
+	for (char **path = p->created; path && *path; path++)
+		if (is_unused(*path) && unlink(*path))
+			log_warn("%s could not be removed: %s", *path, strerror(errno));
+}
+
 /* True if pid runs exactly the plan's command line: pids are used again. */
 static bool is_ours(const struct launch_plan *p, pid_t pid)
 {
@@ -356,11 +400,14 @@ void launch_undo(const struct launch_plan *p, pid_t pid)
 {
 	AUTO_CLOSE int pidfd = -1;
 
-	if (pid <= 0)
+	if (pid <= 0) {
+		if (!p->argv)
+			remove_unused(p);
 		return;
+	}
 	pidfd = pidfd_open(pid, 0);
-	if (pidfd >= 0 && is_ours(p, pid)) {
-		struct pollfd end = { pidfd, POLLIN, 0 };
+	if (pidfd >= 0 && (!p->argv || is_ours(p, pid))) {
+		struct pollfd end = {pidfd, POLLIN, 0};
 
 		if (pidfd_send_signal(pidfd, SIGKILL, NULL, 0) && errno != ESRCH)
 			log_error("QEMU process %d could not be killed: %s", pid, strerror(errno));

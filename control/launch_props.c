@@ -174,7 +174,7 @@ const char *launch_props_get(const struct launch_props *p, const char *key)
 
 bool launch_props_on(const struct launch_props *p, const char *key)
 {
-	static const char *const yes[] = { "on", "yes", "true", "y" };
+	static const char *const yes[] = {"on", "yes", "true", "y"};
 	const char *value = launch_props_get(p, key);
 
 	for (size_t i = 0; value && i < sizeof(yes) / sizeof(yes[0]); i++)

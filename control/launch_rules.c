@@ -199,8 +199,9 @@ int launch_value_disk(struct launch_context *c, const char *key, const char *val
 	 */
 	i = find_disk(c, value);
 	if (i < 0)
-		return launch_refuse(c, NULL, "this is no longer a disk of the VM (it was ejected, "
-					      "or replaced by a snapshot)");
+		return launch_refuse(c, NULL,
+				     "this is no longer a disk of the VM (it was ejected, "
+				     "or replaced by a snapshot)");
 	c->disk_seen[i] = true;
 	c->disk = &c->source->disks[i];
 	return 0;

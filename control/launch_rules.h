@@ -36,10 +36,10 @@ struct launch_context {
 
 	struct launch_words argv, created;
 	struct launch_words socket_ids, socket_paths; /* chardevs that listen, pairwise */
-	struct launch_words controls; /* chardevs that carry QMP */
-	struct launch_words qmp_paths; /* sockets of -qmp unix: */
-	bool *disk_seen, *region_seen; /* by index in source */
-	const char *listening; /* unix socket that a chardev was last found to listen on */
+	struct launch_words controls;		      /* chardevs that carry QMP */
+	struct launch_words qmp_paths;		      /* sockets of -qmp unix: */
+	bool *disk_seen, *region_seen;		      /* by index in source */
+	const char *listening;	       /* unix socket that a chardev was last found to listen on */
 	const struct guest_disk *disk; /* that launch_value_disk found last */
 	const char *rename; /* a check wants the option written under this name instead */
 	bool machine_typed, display_seen;

@@ -12,9 +12,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "control/launch.h"
 #include "control/preflight_internal.h"
 
-static const char *const level_names[] = { "ok", "warning", "error" };
+static const char *const level_names[] = {"ok", "warning", "error"};
 
 void check_add(json_t *checks, const char *name, const char *group, enum check_level level,
 	       const char *code, const char *hint, const char *fmt, ...)
@@ -39,7 +40,7 @@ void check_add(json_t *checks, const char *name, const char *group, enum check_l
 
 static bool is_group(const char *word, size_t len)
 {
-	static const char *const groups[] = { "cpu", "memory", "disk", "version", "devices", "all" };
+	static const char *const groups[] = {"cpu", "memory", "disk", "version", "devices", "all"};
 
 	for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++)
 		if (strlen(groups[i]) == len && !strncmp(groups[i], word, len))
@@ -79,10 +80,11 @@ int checks_skip(json_t *checks, const char *skip_list, struct failure *f)
 		size_t len = strcspn(word, ",");
 
 		if (!is_group(word, len))
-			return failure_set(f, -EINVAL, "usage",
-					   "the groups are cpu, memory, disk, version, devices and all",
-					   "--skip-check does not know '%.*s'",
-					   (int)(len < 40 ? len : 40), word);
+			return failure_set(
+				f, -EINVAL, "usage",
+				"the groups are cpu, memory, disk, version, devices and all",
+				"--skip-check does not know '%.*s'", (int)(len < 40 ? len : 40),
+				word);
 		word += len + (word[len] == ',');
 	}
 	json_array_foreach (checks, i, check)
@@ -99,14 +101,14 @@ int checks_verdict(const json_t *checks, struct failure *f)
 
 	json_array_foreach (checks, i, check)
 		if (!strcmp(text_of(check, "level"), "error"))
-			return failure_set(f, -EPERM, text_of(check, "code"), text_of(check, "hint"),
-					   "%s", text_of(check, "message"));
+			return failure_set(f, -EPERM, text_of(check, "code"),
+					   text_of(check, "hint"), "%s", text_of(check, "message"));
 	return 0;
 }
 
 int version_compare(const char *a, const char *b)
 {
-	unsigned int va[2] = { 0, 0 }, vb[2] = { 0, 0 };
+	unsigned int va[2] = {0, 0}, vb[2] = {0, 0};
 
 	sscanf(a, "%9u.%9u", &va[0], &va[1]);
 	sscanf(b, "%9u.%9u", &vb[0], &vb[1]);
@@ -154,17 +156,19 @@ static void check_versions(json_t *checks, const char *source, const char *here)
 			  "a QEMU version is not known (source %s, destination %s)",
 			  source[0] ? source : "?", here[0] ? here : "?");
 	else if (order < 0)
-		check_add(checks, "version", "version", CHECK_ERROR, "qemu-version",
-			  "install the source's version of QEMU, or a newer one, at the destination",
-			  "the destination's QEMU %s is older than the source's %s", here, source);
+		check_add(
+			checks, "version", "version", CHECK_ERROR, "qemu-version",
+			"install the source's version of QEMU, or a newer one, at the destination",
+			"the destination's QEMU %s is older than the source's %s", here, source);
 	else if (order > 0)
 		check_add(checks, "version", "version", CHECK_WARNING, "qemu-version", NULL,
-			  "the destination's QEMU %s is newer than the source's %s: the VM may not be "
+			  "the destination's QEMU %s is newer than the source's %s: the VM may not "
+			  "be "
 			  "able to move back",
 			  here, source);
 	else
-		check_add(checks, "version", "version", CHECK_OK, NULL, NULL, "QEMU %s and %s", source,
-			  here);
+		check_add(checks, "version", "version", CHECK_OK, NULL, NULL, "QEMU %s and %s",
+			  source, here);
 }
 
 static void check_binary(json_t *checks, const struct guest_description *source,
@@ -174,11 +178,12 @@ static void check_binary(json_t *checks, const struct guest_description *source,
 	const struct host_qemu *q = find_qemu(h, word);
 
 	if (!q) {
-		check_add(checks, "binary", "version", CHECK_ERROR, "launch-refused",
-			  "add it to qemu-binary in transhipd's configuration at the destination, or "
-			  "use --incoming",
-			  "the VM runs %.200s, which the destination may not launch",
-			  word[0] ? word : "an unknown binary");
+		check_add(
+			checks, "binary", "version", CHECK_ERROR, "launch-refused",
+			"add it to qemu-binary in transhipd's configuration at the destination, or "
+			"use --incoming",
+			"the VM runs %.200s, which the destination may not launch",
+			word[0] ? word : "an unknown binary");
 		return;
 	}
 	check_versions(checks, source->version, q->version);
@@ -231,7 +236,8 @@ static void check_layout(json_t *checks, const struct guest_description *source,
 		else if (b->backing == GUEST_BACKING_PRIVATE || !b->share)
 			check_add(checks, "ram", "", CHECK_ERROR, "ram-not-shared",
 				  "start it with memory-backend-file and share=on",
-				  "RAM region %s is not shared in the VM at the destination", a->id);
+				  "RAM region %s is not shared in the VM at the destination",
+				  a->id);
 	}
 	for (uint32_t i = 0; i < incoming->nregions; i++)
 		if (!region_by_id(source, incoming->regions[i].id))
@@ -258,15 +264,16 @@ static void check_waiting(json_t *checks, const struct guest_description *source
 			  incoming->state);
 	if (!strcmp(source->kind, "qemu"))
 		check_versions(checks, source->version, incoming->version);
-	/* Another machine is another set of devices: its state cannot be loaded, nor half loaded. */
+	/* Another machine is another set of devices: its state cannot be loaded, nor half loaded.
+	 */
 	if (strcmp(source->machine, incoming->machine))
 		check_add(checks, "machine", "", CHECK_ERROR, "machine-type",
 			  "start it with the source's versioned machine type",
 			  "the machine types differ: %s and %s", source->machine,
 			  incoming->machine);
 	else
-		check_add(checks, "machine", "", CHECK_OK, NULL, NULL, "machine type %s on both sides",
-			  source->machine);
+		check_add(checks, "machine", "", CHECK_OK, NULL, NULL,
+			  "machine type %s on both sides", source->machine);
 	if (source->cpus != incoming->cpus)
 		check_add(checks, "cpus", "", CHECK_ERROR, "cpu-model",
 			  "start it with the source's number of processors",
@@ -279,8 +286,8 @@ static void check_waiting(json_t *checks, const struct guest_description *source
 			  incoming->accel);
 	else if (strcmp(source->cpu_model, incoming->cpu_model))
 		check_add(checks, "cpu", "cpu", CHECK_WARNING, "cpu-model", NULL,
-			  "the CPU models were given differently: '%s' and '%s'",
-			  source->cpu_model, incoming->cpu_model);
+			  "the CPU models were given differently: '%s' and '%s'", source->cpu_model,
+			  incoming->cpu_model);
 	check_layout(checks, source, incoming);
 }
 
@@ -316,4 +323,18 @@ void preflight_destination(json_t *checks, const struct guest_description *sourc
 		preflight_cpu(checks, source, h);
 	preflight_memory(checks, source, incoming, h);
 	preflight_disks(checks, source);
+}
+
+void preflight_launch(json_t *checks, const struct guest_description *source,
+		      const struct config *c, const char *session_id)
+{
+	struct failure f = {0};
+	struct launch_plan plan;
+
+	if (launch_plan(&plan, source, c, session_id, &f))
+		check_add(checks, "launch", "", CHECK_ERROR, f.code, f.hint, "%s", f.message);
+	else
+		check_add(checks, "launch", "", CHECK_OK, NULL, NULL,
+			  "the destination can launch the VM from its command line");
+	launch_plan_release(&plan);
 }

@@ -42,13 +42,13 @@ struct host_qemu {
 
 /* What this host has, for the checks of an arriving VM. */
 struct host_facts {
-	uint64_t mem_available;	/* bytes, less what was promised to other sessions */
+	uint64_t mem_available;		     /* bytes, less what was promised to other sessions */
 	uint64_t huge_free_2m, huge_free_1g; /* pages that no one has reserved */
 	char cpu_vendor[16];
-	char cpu_flags[8192];	/* /proc/cpuinfo's, blank-separated */
+	char cpu_flags[8192];			     /* /proc/cpuinfo's, blank-separated */
 	struct host_qemu qemus[CONFIG_BINARIES_MAX]; /* that may be launched */
 	unsigned int nqemus;
-	char ram_dir[PATH_MAX];	/* the configuration's */
+	char ram_dir[PATH_MAX]; /* the configuration's */
 	bool kvm;		/* /dev/kvm can be opened */
 };
 
@@ -75,5 +75,12 @@ int version_compare(const char *a, const char *b);
  */
 void preflight_destination(json_t *checks, const struct guest_description *source,
 			   const struct guest_description *incoming, const struct host_facts *h);
+
+/*
+ * Whether a VM without a waiting one can be launched here: the whole plan is made and thrown away.
+ * An error here cannot be skipped. session_id as for launch_plan().
+ */
+void preflight_launch(json_t *checks, const struct guest_description *source,
+		      const struct config *c, const char *session_id);
 
 #endif

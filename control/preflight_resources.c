@@ -32,7 +32,8 @@ static const char guest_features[] =
 	" umip pku ospke waitpkg avx512_vbmi2 gfni vaes vpclmulqdq avx512_vnni avx512_bitalg"
 	" avx512_vpopcntdq la57 rdpid cldemote movdiri movdir64b avx512_4vnniw avx512_4fmaps fsrm"
 	" avx512_vp2intersect serialize tsxldtrk amx_bf16 amx_tile amx_int8 avx512_fp16 avx_vnni"
-	" avx512_bf16 xsaveopt xsavec xgetbv1 xsaves lahf_lm abm sse4a misalignsse 3dnowprefetch xop"
+	" avx512_bf16 xsaveopt xsavec xgetbv1 xsaves lahf_lm abm sse4a misalignsse 3dnowprefetch "
+	"xop"
 	" fma4 tbm syscall nx mmxext fxsr_opt pdpe1gb rdtscp lm 3dnowext 3dnow clzero wbnoinvd pcid"
 	" vmx svm mmx sse sse2 fxsr ";
 
@@ -82,10 +83,16 @@ static void cpuinfo_name(const char *qemu, size_t len, char *out, size_t room)
 	static const struct {
 		const char *qemu, *cpuinfo;
 	} others[] = {
-		{ "sse3", "pni" },	    { "sse4.1", "sse4_1" },   { "sse4-1", "sse4_1" },
-		{ "sse4.2", "sse4_2" },	    { "sse4-2", "sse4_2" },   { "sha-ni", "sha_ni" },
-		{ "avx512vbmi2", "avx512_vbmi2" }, { "avx512vnni", "avx512_vnni" },
-		{ "avx512bitalg", "avx512_bitalg" }, { "avx512-vpopcntdq", "avx512_vpopcntdq" },
+		{"sse3", "pni"},
+		{"sse4.1", "sse4_1"},
+		{"sse4-1", "sse4_1"},
+		{"sse4.2", "sse4_2"},
+		{"sse4-2", "sse4_2"},
+		{"sha-ni", "sha_ni"},
+		{"avx512vbmi2", "avx512_vbmi2"},
+		{"avx512vnni", "avx512_vnni"},
+		{"avx512bitalg", "avx512_bitalg"},
+		{"avx512-vpopcntdq", "avx512_vpopcntdq"},
 	};
 
 	if (len >= room)
@@ -112,9 +119,9 @@ static void explicit_missing(const char *model, const char *here, char *missing,
 	while (*model) {
 		const char *word = model + 1;
 		size_t n = strcspn(word, ","), name = strcspn(word, "=,");
-		bool on = word[0] == '+' ||
-			  (n > name && (!strncmp(word + name, "=on", n - name) ||
-					!strncmp(word + name, "=true", n - name)));
+		bool on =
+			word[0] == '+' || (n > name && (!strncmp(word + name, "=on", n - name) ||
+							!strncmp(word + name, "=true", n - name)));
 		char text[40];
 
 		model = word + n;
@@ -162,8 +169,8 @@ static void check_features(json_t *checks, const struct guest_description *sourc
 			  h->cpu_vendor);
 	else if (missing[0])
 		check_add(checks, "cpu", "cpu", host ? CHECK_ERROR : CHECK_WARNING, "cpu-model",
-			  host ? "start the VM with a named CPU model that both hosts have" :
-				 "see that the VM's CPU model does not use them",
+			  host ? "start the VM with a named CPU model that both hosts have"
+			       : "see that the VM's CPU model does not use them",
 			  "the destination's processor lacks %s", missing);
 	else
 		check_add(checks, "cpu", "cpu", CHECK_OK, NULL, NULL,
@@ -216,8 +223,8 @@ static void check_memory(json_t *checks, uint64_t needed, const struct host_fact
 
 	units_format_size(needed + margin, a, sizeof(a));
 	units_format_size(h->mem_available, b, sizeof(b));
-	check_add(checks, "memory", "memory", fits ? CHECK_OK : CHECK_ERROR,
-		  fits ? NULL : "memory", fits ? NULL : "free memory at the destination",
+	check_add(checks, "memory", "memory", fits ? CHECK_OK : CHECK_ERROR, fits ? NULL : "memory",
+		  fits ? NULL : "free memory at the destination",
 		  "%s of memory needed at the destination, %s available", a, b);
 }
 
@@ -231,8 +238,7 @@ static void check_huge(json_t *checks, uint64_t needed, uint64_t page, uint64_t 
 		return;
 	units_format_size(page, size, sizeof(size));
 	check_add(checks, "huge pages", "memory", fits ? CHECK_OK : CHECK_ERROR,
-		  fits ? NULL : "memory",
-		  fits ? NULL : "raise vm.nr_hugepages at the destination",
+		  fits ? NULL : "memory", fits ? NULL : "raise vm.nr_hugepages at the destination",
 		  "%" PRIu64 " huge pages of %s needed at the destination, %" PRIu64 " free", pages,
 		  size, free_pages);
 }
@@ -330,8 +336,8 @@ static bool disk_differs(const struct guest_disk *d, char *why, size_t len)
 	int rc = disk_identity_look(d->path, &here);
 
 	if (rc) {
-		snprintf(why, len, "%s", rc == -ENOENT ? "it does not exist at the destination" :
-							 strerror(-rc));
+		snprintf(why, len, "%s",
+			 rc == -ENOENT ? "it does not exist at the destination" : strerror(-rc));
 		return true;
 	}
 	if (!disk_identity_parse(d->identity, &there))

@@ -20,8 +20,8 @@
 
 #include "control/launch.h"
 
-#define SESSION	 "00112233445566778899aabbccddeeff"
-#define QEMU	 "/usr/bin/qemu-system-x86_64"
+#define SESSION	  "00112233445566778899aabbccddeeff"
+#define QEMU	  "/usr/bin/qemu-system-x86_64"
 #define WORDS_MAX 128
 
 static struct {
@@ -88,7 +88,7 @@ static inline void add_words(const char *const *words)
 	fx.argv[n] = NULL;
 }
 
-#define WORDS(...) ((const char *const[]){ __VA_ARGS__, NULL })
+#define WORDS(...) ((const char *const[]){__VA_ARGS__, NULL})
 
 static inline void set_words(const char *const *words)
 {
@@ -140,11 +140,10 @@ static inline void base_vm(void)
 	strcpy(fx.vm.accel, "tcg");
 	fx.vm.cpus = 1;
 	add_region("ram0", "DIR/ram");
-	set_words(WORDS(QEMU, "-name", "guest=vm", "-machine", "q35,accel=tcg,memory-backend=ram0",
-			"-m", "64M", "-object",
-			"memory-backend-file,id=ram0,size=64M,mem-path=DIR/ram,share=on",
-			"-nodefaults", "-display", "none", "-qmp",
-			"unix:DIR/qmp.sock,server=on,wait=off"));
+	set_words(WORDS(
+		QEMU, "-name", "guest=vm", "-machine", "q35,accel=tcg,memory-backend=ram0", "-m",
+		"64M", "-object", "memory-backend-file,id=ram0,size=64M,mem-path=DIR/ram,share=on",
+		"-nodefaults", "-display", "none", "-qmp", "unix:DIR/qmp.sock,server=on,wait=off"));
 }
 
 static inline int fixture_setup(void **state)

@@ -10,8 +10,8 @@ static void test_base(void **state)
 	assert_planned();
 	assert_string_equal(fx.plan.argv[0], QEMU);
 	assert_has("-machine", "pc-q35-7.2,accel=tcg,memory-backend=ram0");
-	assert_has("-object", "memory-backend-file,id=ram0,size=64M,mem-path=DIR/ram." SESSION
-			      ",share=on");
+	assert_has("-object",
+		   "memory-backend-file,id=ram0,size=64M,mem-path=DIR/ram." SESSION ",share=on");
 	assert_has("-qmp", "unix:DIR/qmp.sock,server=on,wait=off");
 	assert_true(creates("DIR/ram." SESSION));
 	assert_true(creates("DIR/qmp.sock"));
@@ -29,14 +29,14 @@ static void test_ram_names(void **state)
 	static const struct {
 		const char *old, *new;
 	} cases[] = {
-		{ "DIR/ram.ffeeddccbbaa99887766554433221100", "DIR/ram." SESSION },
-		{ "DIR/ram.ffeeddccbbaa9988776655443322110", "DIR/ram.ffeeddccbbaa9988776655443322110."
-		  SESSION },
-		{ "DIR/ram.FFEEDDCCBBAA99887766554433221100",
-		  "DIR/ram.FFEEDDCCBBAA99887766554433221100." SESSION },
-		{ "DIR/.ffeeddccbbaa99887766554433221100",
-		  "DIR/.ffeeddccbbaa99887766554433221100." SESSION },
-		{ "DIR/a,b", "DIR/a,b." SESSION },
+		{"DIR/ram.ffeeddccbbaa99887766554433221100", "DIR/ram." SESSION},
+		{"DIR/ram.ffeeddccbbaa9988776655443322110",
+		 "DIR/ram.ffeeddccbbaa9988776655443322110." SESSION},
+		{"DIR/ram.FFEEDDCCBBAA99887766554433221100",
+		 "DIR/ram.FFEEDDCCBBAA99887766554433221100." SESSION},
+		{"DIR/.ffeeddccbbaa99887766554433221100",
+		 "DIR/.ffeeddccbbaa99887766554433221100." SESSION},
+		{"DIR/a,b", "DIR/a,b." SESSION},
 	};
 
 	(void)state;
@@ -90,16 +90,17 @@ static void test_ram_dir(void **state)
 static void test_json(void **state)
 {
 	(void)state;
-	set_words(WORDS(QEMU, "-machine", "pc-q35-7.2,memory-backend=ram0", "-object",
-			"{\"qom-type\":\"memory-backend-file\",\"id\":\"ram0\",\"mem-path\":\"DIR/ram\","
-			"\"share\":true,\"size\":67108864,\"host-nodes\":[0]}",
-			"-device", "{\"driver\":\"virtio-rng-pci\",\"id\":\"r\",\"addr\":\"0x5\"}",
-			"-chardev", "socket,id=mon,path=DIR/qmp.sock,server=on", "-mon",
-			"chardev=mon,mode=control"));
+	set_words(WORDS(
+		QEMU, "-machine", "pc-q35-7.2,memory-backend=ram0", "-object",
+		"{\"qom-type\":\"memory-backend-file\",\"id\":\"ram0\",\"mem-path\":\"DIR/ram\","
+		"\"share\":true,\"size\":67108864,\"host-nodes\":[0]}",
+		"-device", "{\"driver\":\"virtio-rng-pci\",\"id\":\"r\",\"addr\":\"0x5\"}",
+		"-chardev", "socket,id=mon,path=DIR/qmp.sock,server=on", "-mon",
+		"chardev=mon,mode=control"));
 	assert_planned();
 	assert_has("-object",
-		   "{\"qom-type\":\"memory-backend-file\",\"id\":\"ram0\",\"mem-path\":\"DIR/ram." SESSION
-		   "\",\"share\":true,\"size\":67108864,\"host-nodes\":[0]}");
+		   "{\"qom-type\":\"memory-backend-file\",\"id\":\"ram0\",\"mem-path\":\"DIR/"
+		   "ram." SESSION "\",\"share\":true,\"size\":67108864,\"host-nodes\":[0]}");
 	/* Nobody would come to a socket that waits for its client. */
 	assert_has("-chardev", "socket,id=mon,path=DIR/qmp.sock,server=on,wait=off");
 	assert_non_null(strstr(fx.plan.qmp_path, "/qmp.sock"));
@@ -107,8 +108,9 @@ static void test_json(void **state)
 
 static void test_dropped(void **state)
 {
-	static const char *const gone[] = { "-daemonize", "-pidfile", "DIR/pid", "--loadvm", "snap",
-					    "-gdb", "-s", "-D", "-d", "-trace", "tcp::1" };
+	static const char *const gone[] = {"-daemonize", "-pidfile", "DIR/pid", "--loadvm",
+					   "snap",	 "-gdb",     "-s",	"-D",
+					   "-d",	 "-trace",   "tcp::1"};
 
 	(void)state;
 	add_words(WORDS("-daemonize", "-pidfile", "DIR/pid", "-S", "--incoming", "tcp:0:4444",
@@ -151,20 +153,25 @@ static void test_by_hand(void **state)
 	add_disk("d0", "DIR/disk,1.qcow2", "qcow2");
 	add_disk("ide1-cd0", "DIR/cd.iso", "raw")->read_only = true;
 	add_words(WORDS("-cpu", "Skylake-Server,+x2apic,model-id=My CPU @ 3 GHz", "-smp",
-			"4,sockets=1,cores=4", "-numa", "node,nodeid=0,cpus=0-1,cpus=2-3,memdev=ram0",
-			"-drive", "file=DIR/disk,,1.qcow2,if=none,id=d0,cache=none,aio=native", "-device",
+			"4,sockets=1,cores=4", "-numa",
+			"node,nodeid=0,cpus=0-1,cpus=2-3,memdev=ram0", "-drive",
+			"file=DIR/disk,,1.qcow2,if=none,id=d0,cache=none,aio=native", "-device",
 			"virtio-blk-pci,drive=d0,serial=a/b", "-cdrom", "DIR/cd.iso", "-netdev",
 			"user,id=n0,hostfwd=tcp::2222-:22,hostfwd=tcp::8080-:80", "-device",
 			"virtio-net-pci,netdev=n0,mac=52:54:00:12:34:56,romfile=", "-serial",
-			"mon:stdio", "-chardev", "file,id=log,path=DIR/console.log,append=on", "-device",
-			"isa-serial,chardev=log", "-kernel", "DIR/vmlinuz", "-append",
+			"mon:stdio", "-chardev", "file,id=log,path=DIR/console.log,append=on",
+			"-device", "isa-serial,chardev=log", "-kernel", "DIR/vmlinuz", "-append",
 			"console=ttyS0 root=/dev/vda -incoming", "-bios", "bios-256k.bin", "-rtc",
 			"base=utc,driftfix=slew", "-uuid", "7d6ea3b8-1b1e-4d9c-8f3e-2b6f1c4a5d60",
 			"-global", "ICH9-LPC.disable_s3=1", "-sandbox", "on,spawn=deny", "-smbios",
-			"type=1,manufacturer=a/b", "-boot", "d", "--no-reboot", "-enable-kvm", "-msg",
-			"timestamp=on", "-usbdevice", "tablet", "-object", "rng-random,id=r,filename="
-			"/dev/urandom", "-object", "iothread,id=io0", "-device", "isa-debug-exit,iobase="
-			"0xf4", "-device", "pcie-root-port,port=16,chassis=1,id=p1"));
+			"type=1,manufacturer=a/b", "-boot", "d", "--no-reboot", "-enable-kvm",
+			"-msg", "timestamp=on", "-usbdevice", "tablet", "-object",
+			"rng-random,id=r,filename="
+			"/dev/urandom",
+			"-object", "iothread,id=io0", "-device",
+			"isa-debug-exit,iobase="
+			"0xf4",
+			"-device", "pcie-root-port,port=16,chassis=1,id=p1"));
 	assert_planned();
 	/* The open format is named: a probed one the guest could change. */
 	assert_has("-drive",

@@ -38,7 +38,7 @@ static void qmp_send(FILE *q, const char *command, char *answer, int len)
 /* QEMU's answer to a command, on a connection of its own. */
 static void ask(const char *command, char *answer, int len)
 {
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	char line[4096];
 	FILE *q;
@@ -182,6 +182,49 @@ static void test_foreign_pid(void **state)
 	assert_int_equal(waitpid(other, &status, 0), other);
 }
 
+/* After a crash of transhipd there is a journal, and what it names may be used by others. */
+static void test_journaled(void **state)
+{
+	char *ram = in_dir("DIR/ram.x"), *used = in_dir("DIR/used"), *gone = in_dir("DIR/gone");
+	char *dead = in_dir("DIR/dead"), *live = in_dir("DIR/live");
+	char *created[] = {ram, used, gone, dead, live, NULL};
+	struct launch_plan p = {.created = created};
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	int status, fd, dead_fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	int live_fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	pid_t pid;
+
+	(void)state;
+	make_file("DIR/ram.x", 0600, 4096);
+	make_file("DIR/used", 0600, 4096);
+	fd = open(used, O_RDONLY);
+	strcpy(addr.sun_path, dead);
+	assert_int_equal(bind(dead_fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	close(dead_fd);
+	strcpy(addr.sun_path, live);
+	assert_int_equal(bind(live_fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	assert_int_equal(listen(live_fd, 1), 0);
+	launch_undo(&p, 0);
+	assert_false(exists(ram));
+	assert_true(exists(used));
+	assert_false(exists(dead));
+	assert_true(exists(live));
+	/* A pid that the caller vouches for. */
+	pid = fork();
+	if (!pid) {
+		pause();
+		_exit(0);
+	}
+	launch_undo(&p, pid);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSIGNALED(status));
+	assert_false(exists(used));
+	close(fd);
+	close(live_fd);
+	for (char **c = created; *c; c++)
+		free(*c);
+}
+
 /* A VM that ends by itself is collected, and undoing it still removes its files. */
 static void test_ends_itself(void **state)
 {
@@ -202,8 +245,9 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, fixture_setup, fixture_teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_launch),	TEST(test_early_death), TEST(test_silent),
+		TEST(test_launch),	    TEST(test_early_death), TEST(test_silent),
 		TEST(test_taken_meanwhile), TEST(test_foreign_pid), TEST(test_ends_itself),
+		TEST(test_journaled),
 	};
 
 	if (access(QEMU, X_OK)) {

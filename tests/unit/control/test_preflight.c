@@ -99,22 +99,64 @@ static unsigned int count(const json_t *checks, const char *level)
 	return n;
 }
 
-/* --- cases: what is changed, and the one complaint that must come of it ------------------------ */
+/* --- cases: what is changed, and the one complaint that must come of it ------------------------
+ */
 
-static void none(void) {}
-static void no_memory(void) { w.host.mem_available = GIB; }
-static void just_memory(void) { w.host.mem_available = GIB + GIB / 200 + (256 << 20); }
-static void one_byte_short(void) { w.host.mem_available = GIB + GIB / 200 + (256 << 20) - 1; }
-static void huge_size(void) { w.regions[0].size = UINT64_MAX; }
-static void older(void) { strcpy(w.host.qemus[0].version, "7.1.9"); }
-static void micro(void) { strcpy(w.host.qemus[0].version, "7.2.0"); }
-static void newer(void) { strcpy(w.host.qemus[0].version, "10.0.2"); }
-static void unknown_version(void) { w.host.qemus[0].version[0] = '\0'; }
-static void no_machine(void) { strcpy(w.host.qemus[0].machines, "pc-q35-7.20 xpc-q35-7.2"); }
-static void machines_unknown(void) { w.host.qemus[0].machines[0] = '\0'; }
-static void no_binary(void) { w.argv[0] = (char *)"/usr/bin/qemu-kvm"; }
-static void same_name(void) { w.argv[0] = (char *)"/opt/qemu/bin/qemu-system-x86_64"; }
-static void no_argv(void) { w.source.argv = NULL; }
+static void none(void)
+{
+}
+static void no_memory(void)
+{
+	w.host.mem_available = GIB;
+}
+static void just_memory(void)
+{
+	w.host.mem_available = GIB + GIB / 200 + (256 << 20);
+}
+static void one_byte_short(void)
+{
+	w.host.mem_available = GIB + GIB / 200 + (256 << 20) - 1;
+}
+static void huge_size(void)
+{
+	w.regions[0].size = UINT64_MAX;
+}
+static void older(void)
+{
+	strcpy(w.host.qemus[0].version, "7.1.9");
+}
+static void micro(void)
+{
+	strcpy(w.host.qemus[0].version, "7.2.0");
+}
+static void newer(void)
+{
+	strcpy(w.host.qemus[0].version, "10.0.2");
+}
+static void unknown_version(void)
+{
+	w.host.qemus[0].version[0] = '\0';
+}
+static void no_machine(void)
+{
+	strcpy(w.host.qemus[0].machines, "pc-q35-7.20 xpc-q35-7.2");
+}
+static void machines_unknown(void)
+{
+	w.host.qemus[0].machines[0] = '\0';
+}
+static void no_binary(void)
+{
+	w.argv[0] = (char *)"/usr/bin/qemu-kvm";
+}
+static void same_name(void)
+{
+	w.argv[0] = (char *)"/opt/qemu/bin/qemu-system-x86_64";
+}
+static void no_argv(void)
+{
+	w.source.argv = NULL;
+}
 
 static void hugetlb(void)
 {
@@ -122,36 +164,120 @@ static void hugetlb(void)
 	w.regions[0].page_size = w.waiting_regions[0].page_size = 2u << 20;
 	w.host.mem_available = GIB; /* it needs none of that */
 }
-static void hugetlb_full(void) { hugetlb(); w.host.huge_free_2m = 511; }
-static void hugetlb_exact(void) { hugetlb(); w.host.huge_free_2m = 512; }
+static void hugetlb_full(void)
+{
+	hugetlb();
+	w.host.huge_free_2m = 511;
+}
+static void hugetlb_exact(void)
+{
+	hugetlb();
+	w.host.huge_free_2m = 512;
+}
 static void hugetlb_1g(void)
 {
 	hugetlb();
 	w.regions[0].page_size = 1u << 30;
 }
 
-static void no_kvm(void) { source_cpu("GenuineIntel", "sse2"); w.host.kvm = false; }
-static void cpu_same(void) { source_cpu("GenuineIntel", "sse2 avx avx2 constant_tsc pti"); }
-static void cpu_lacks(void) { source_cpu("GenuineIntel", "sse2 avx512f"); }
+static void no_kvm(void)
+{
+	source_cpu("GenuineIntel", "sse2");
+	w.host.kvm = false;
+}
+static void cpu_same(void)
+{
+	source_cpu("GenuineIntel", "sse2 avx avx2 constant_tsc pti");
+}
+static void cpu_lacks(void)
+{
+	source_cpu("GenuineIntel", "sse2 avx512f");
+}
 /* avx512f is not there because avx is. */
-static void cpu_lacks_prefix(void) { source_cpu("GenuineIntel", "sse2 avx512f"); strcpy(w.host.cpu_flags, "sse2 avx avx512fx"); }
-static void cpu_vendor(void) { source_cpu("AuthenticAMD", "sse2"); }
-static void cpu_named(void) { cpu_lacks(); strcpy(w.source.cpu_model, "Skylake-Server"); }
-static void cpu_unknown(void) { cpu_same(); json_object_clear(w.source.extra); }
-static void cpu_explicit(void) { cpu_same(); strcpy(w.source.cpu_model, "qemu64,+avx512f,-avx2"); }
-static void cpu_explicit_on(void) { cpu_same(); strcpy(w.source.cpu_model, "qemu64,avx512f=on"); }
-static void cpu_explicit_there(void) { cpu_same(); strcpy(w.source.cpu_model, "qemu64,+sse4.2,sse3=on,avx512f=off"); }
-static void cpu_paravirtual(void) { cpu_same(); strcpy(w.source.cpu_model, "host,+x2apic,hv-time=on,kvm=off"); }
+static void cpu_lacks_prefix(void)
+{
+	source_cpu("GenuineIntel", "sse2 avx512f");
+	strcpy(w.host.cpu_flags, "sse2 avx avx512fx");
+}
+static void cpu_vendor(void)
+{
+	source_cpu("AuthenticAMD", "sse2");
+}
+static void cpu_named(void)
+{
+	cpu_lacks();
+	strcpy(w.source.cpu_model, "Skylake-Server");
+}
+static void cpu_unknown(void)
+{
+	cpu_same();
+	json_object_clear(w.source.extra);
+}
+static void cpu_explicit(void)
+{
+	cpu_same();
+	strcpy(w.source.cpu_model, "qemu64,+avx512f,-avx2");
+}
+static void cpu_explicit_on(void)
+{
+	cpu_same();
+	strcpy(w.source.cpu_model, "qemu64,avx512f=on");
+}
+static void cpu_explicit_there(void)
+{
+	cpu_same();
+	strcpy(w.source.cpu_model, "qemu64,+sse4.2,sse3=on,avx512f=off");
+}
+static void cpu_paravirtual(void)
+{
+	cpu_same();
+	strcpy(w.source.cpu_model, "host,+x2apic,hv-time=on,kvm=off");
+}
 
-static void waits(void) { w.incoming = true; }
-static void waits_running(void) { waits(); strcpy(w.waiting.state, "running"); }
-static void waits_older(void) { waits(); strcpy(w.waiting.version, "7.1.0"); }
-static void waits_newer(void) { waits(); strcpy(w.waiting.version, "8.2.0"); }
-static void waits_machine(void) { waits(); strcpy(w.waiting.machine, "pc-q35-7.1"); }
-static void waits_size(void) { waits(); w.waiting_regions[0].size = 2 * GIB; }
-static void waits_id(void) { waits(); strcpy(w.waiting_regions[0].id, "ram1"); }
-static void waits_pages(void) { waits(); w.waiting_regions[0].page_size = 2u << 20; }
-static void waits_private(void) { waits(); w.waiting_regions[0].share = false; }
+static void waits(void)
+{
+	w.incoming = true;
+}
+static void waits_running(void)
+{
+	waits();
+	strcpy(w.waiting.state, "running");
+}
+static void waits_older(void)
+{
+	waits();
+	strcpy(w.waiting.version, "7.1.0");
+}
+static void waits_newer(void)
+{
+	waits();
+	strcpy(w.waiting.version, "8.2.0");
+}
+static void waits_machine(void)
+{
+	waits();
+	strcpy(w.waiting.machine, "pc-q35-7.1");
+}
+static void waits_size(void)
+{
+	waits();
+	w.waiting_regions[0].size = 2 * GIB;
+}
+static void waits_id(void)
+{
+	waits();
+	strcpy(w.waiting_regions[0].id, "ram1");
+}
+static void waits_pages(void)
+{
+	waits();
+	w.waiting_regions[0].page_size = 2u << 20;
+}
+static void waits_private(void)
+{
+	waits();
+	w.waiting_regions[0].share = false;
+}
 static void waits_more(void)
 {
 	waits();
@@ -159,17 +285,37 @@ static void waits_more(void)
 	w.waiting_regions[1] = w.waiting_regions[0];
 	strcpy(w.waiting_regions[1].id, "ram1");
 }
-static void waits_cpus(void) { waits(); w.waiting.cpus = 4; }
-static void waits_accel(void) { waits(); strcpy(w.waiting.accel, "kvm"); }
-static void waits_model(void) { waits(); strcpy(w.waiting.cpu_model, "max"); }
-static void waits_kind(void) { waits(); strcpy(w.waiting.kind, "tranship"); }
+static void waits_cpus(void)
+{
+	waits();
+	w.waiting.cpus = 4;
+}
+static void waits_accel(void)
+{
+	waits();
+	strcpy(w.waiting.accel, "kvm");
+}
+static void waits_model(void)
+{
+	waits();
+	strcpy(w.waiting.cpu_model, "max");
+}
+static void waits_kind(void)
+{
+	waits();
+	strcpy(w.waiting.kind, "tranship");
+}
 static void waits_prealloc(void)
 {
 	waits();
 	w.waiting_regions[0].prealloc = true; /* it has its memory */
 	w.host.mem_available = GIB / 2;
 }
-static void waits_hugetlb(void) { waits(); hugetlb_full(); }
+static void waits_hugetlb(void)
+{
+	waits();
+	hugetlb_full();
+}
 static void memfd_moves_up(void)
 {
 	w.regions[0].backing = GUEST_BACKING_MEMFD;
@@ -182,7 +328,10 @@ static const struct {
 	void (*change)(void);
 	const char *error, *warning; /* codes, NULL: none at all */
 } cases[] = {
-#define CASE(f, error, warning) { #f, f, error, warning }
+#define CASE(f, error, warning)                                                                    \
+	{                                                                                          \
+#f, f, error, warning                                                              \
+	}
 	CASE(none, NULL, NULL),
 	CASE(no_memory, "memory", NULL),
 	CASE(just_memory, NULL, NULL),
@@ -249,10 +398,10 @@ static void test_cases(void **state)
 		fresh();
 		cases[i].change();
 		checks = run();
-		good = (cases[i].error ? find(checks, "error", cases[i].error) != NULL :
-					 !count(checks, "error")) &&
-		       (cases[i].warning ? find(checks, "warning", cases[i].warning) != NULL :
-					   !count(checks, "warning"));
+		good = (cases[i].error ? find(checks, "error", cases[i].error) != NULL
+				       : !count(checks, "error")) &&
+		       (cases[i].warning ? find(checks, "warning", cases[i].warning) != NULL
+					 : !count(checks, "warning"));
 		if (!good) {
 			json_dumpf(checks, stderr, JSON_INDENT(1));
 			fail_msg("case %s", cases[i].name);
@@ -262,14 +411,15 @@ static void test_cases(void **state)
 	fresh();
 }
 
-/* Every complaint has a documented code, a group of --skip-check or none, and ends in the verdict. */
+/* Every complaint has a documented code, a group of --skip-check or none, and ends in the verdict.
+ */
 static void test_form(void **state)
 {
-	static const char *const groups[] = { "", "cpu", "memory", "disk", "version", "devices" };
+	static const char *const groups[] = {"", "cpu", "memory", "disk", "version", "devices"};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		struct failure f = { 0 };
+		struct failure f = {0};
 		const json_t *c;
 		json_t *checks;
 		size_t k;
@@ -298,7 +448,7 @@ static void test_form(void **state)
 
 static void test_skip(void **state)
 {
-	struct failure f = { 0 };
+	struct failure f = {0};
 	json_t *checks = json_array();
 
 	(void)state;
@@ -321,7 +471,7 @@ static void test_skip(void **state)
 	assert_int_equal(checks_verdict(checks, &f), -EPERM);
 	assert_string_equal(f.code, "ram-not-shared");
 	for (size_t i = 0; i < 5; i++) {
-		static const char *const bad[] = { "ram", "cpu,", "cpu,,disk", "CPU", "al" };
+		static const char *const bad[] = {"ram", "cpu,", "cpu,,disk", "CPU", "al"};
 
 		failure_clear(&f);
 		/* A comma at the end is nothing. */
@@ -349,9 +499,9 @@ static void test_versions(void **state)
 	static const struct {
 		const char *a, *b;
 		int order;
-	} v[] = { { "7.2.22", "7.2.0", 0 }, { "7.2", "7.10", -1 }, { "10.0.0", "9.2", 1 },
-		  { "8.1.0", "8.1", 0 },    { "", "7.2", -1 },	   { "x", "", 0 },
-		  { "99999999999.1", "1.0", 1 } };
+	} v[] = {{"7.2.22", "7.2.0", 0},     {"7.2", "7.10", -1}, {"10.0.0", "9.2", 1},
+		 {"8.1.0", "8.1", 0},	     {"", "7.2", -1},	  {"x", "", 0},
+		 {"99999999999.1", "1.0", 1}};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(v) / sizeof(v[0]); i++) {
@@ -421,72 +571,6 @@ static void test_disk_here(void **state)
 	fresh();
 }
 
-static void test_disk_identity(void **state)
-{
-	static const struct {
-		const char *a, *b;
-		bool fixed, same;
-	} pairs[] = {
-#define ID(boot, rest) "boot=" boot " kind=" rest
-#define NFS "file fs=6969 dev="
-#define EXT4 "file fs=ef53 dev="
-#define BLOCK "block fs=0 dev="
-		/* one kernel */
-		{ ID("A", EXT4 "10 ino=5 size=9 wwid="), ID("A", EXT4 "10 ino=5 size=10 wwid="), true,
-		  true },
-		{ ID("A", EXT4 "10 ino=5 size=9 wwid="), ID("A", EXT4 "11 ino=5 size=9 wwid="), true,
-		  false },
-		{ ID("A", NFS "10 ino=5 size=9 wwid="), ID("A", NFS "10 ino=6 size=9 wwid="), true,
-		  false },
-		/* two kernels: local file systems repeat inode numbers */
-		{ ID("A", EXT4 "10 ino=12 size=9 wwid="), ID("B", EXT4 "10 ino=12 size=9 wwid="), true,
-		  false },
-		{ ID("A", NFS "10 ino=5 size=9 wwid="), ID("B", NFS "99 ino=5 size=9 wwid="), true,
-		  true },
-		{ ID("A", NFS "10 ino=5 size=9 wwid="), ID("B", NFS "10 ino=6 size=9 wwid="), true,
-		  false },
-		{ ID("A", NFS "10 ino=5 size=9 wwid="), ID("B", EXT4 "10 ino=5 size=9 wwid="), true,
-		  false },
-		/* a growing image */
-		{ ID("A", NFS "1 ino=5 size=9 wwid="), ID("B", NFS "1 ino=5 size=8 wwid="), true, false },
-		{ ID("A", NFS "1 ino=5 size=9 wwid="), ID("B", NFS "1 ino=5 size=8 wwid="), false, true },
-		/* block devices */
-		{ ID("A", BLOCK "810 ino=0 size=9 wwid=naa.5"), ID("B", BLOCK "820 ino=0 size=9 wwid=naa.5"),
-		  true, true },
-		{ ID("A", BLOCK "810 ino=0 size=9 wwid=naa.5"), ID("B", BLOCK "810 ino=0 size=9 wwid=naa.6"),
-		  true, false },
-		{ ID("A", BLOCK "810 ino=0 size=9 wwid="), ID("B", BLOCK "810 ino=0 size=9 wwid="), true,
-		  false },
-		{ ID("A", BLOCK "810 ino=0 size=9 wwid=naa.5"), ID("B", NFS "1 ino=5 size=9 wwid="), true,
-		  false },
-	};
-	static const char *const malformed[] = {
-		"", "boot=A", "boot=A kind=link fs=0 dev=0 ino=0 size=0 wwid=",
-		"boot=A kind=file fs=zz dev=0 ino=0 size=0 wwid=", "kind=file",
-	};
-	struct disk_identity a, b;
-	char why[100], text[DISK_IDENTITY_SIZE];
-
-	(void)state;
-	for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
-		why[0] = '\0';
-		assert_int_equal(disk_identity_parse(pairs[i].a, &a), 0);
-		assert_int_equal(disk_identity_parse(pairs[i].b, &b), 0);
-		if (disk_identity_same(&a, &b, pairs[i].fixed, why, sizeof(why)) != pairs[i].same)
-			fail_msg("%s | %s", pairs[i].a, pairs[i].b);
-		assert_int_equal(why[0] == '\0', pairs[i].same);
-	}
-	for (size_t i = 0; i < sizeof(malformed) / sizeof(malformed[0]); i++)
-		assert_int_equal(disk_identity_parse(malformed[i], &a), -EINVAL);
-	assert_int_equal(disk_identity_look("/dev/null", &a), -ENOTSUP);
-	assert_int_equal(disk_identity_look("/nowhere/at/all", &a), -ENOENT);
-	assert_int_equal(disk_identity_read("/proc/self/exe", text, 10), -ENOSPC);
-	assert_int_equal(disk_identity_read("/proc/self/exe", text, sizeof(text)), 0);
-	assert_int_equal(disk_identity_parse(text, &a), 0);
-	assert_int_equal(disk_identity_look("/proc/self/exe", &b), 0);
-	assert_true(disk_identity_same(&a, &b, true, why, sizeof(why)));
-}
-
 /* A tmpfs that is too small is found before the guest is copied into it. */
 static void test_ram_dir(void **state)
 {
@@ -511,6 +595,23 @@ static void test_ram_dir(void **state)
 	fresh();
 }
 
+/* The plan's refusal is a check, with nothing left behind. */
+static void test_launch(void **state)
+{
+	static struct config c;
+	json_t *checks = json_array();
+
+	(void)state;
+	fresh();
+	strcpy(c.qemu_binaries[c.nqemu_binaries++], "/bin/true");
+	preflight_launch(checks, &w.source, &c, "00112233445566778899aabbccddeeff");
+	assert_non_null(find(checks, "error", "launch-refused"));
+	assert_int_equal(checks_skip(checks, "all", NULL), 0);
+	assert_int_equal(count(checks, "error"), 1);
+	json_decref(checks);
+	fresh();
+}
+
 static void test_facts(void **state)
 {
 	static struct config c;
@@ -521,7 +622,8 @@ static void test_facts(void **state)
 
 	(void)state;
 	dprintf(fd, "#!/bin/sh\ncase $1 in -version) echo 'QEMU emulator version 9.8.7 (x)';;\n"
-		    "-machine) printf 'Supported machines are:\\nnone  empty machine\\nvirt-9.8  a\\n';;"
+		    "-machine) printf 'Supported machines are:\\nnone  empty machine\\nvirt-9.8  "
+		    "a\\n';;"
 		    "\nesac\n");
 	fchmod(fd, 0755);
 	close(fd);
@@ -575,11 +677,11 @@ static void test_real_qemu(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_cases),	   cmocka_unit_test(test_form),
-		cmocka_unit_test(test_skip),	   cmocka_unit_test(test_unprintable),
-		cmocka_unit_test(test_versions),   cmocka_unit_test(test_disk_here),
-		cmocka_unit_test(test_disk_identity), cmocka_unit_test(test_ram_dir),
-		cmocka_unit_test(test_facts),	   cmocka_unit_test(test_real_qemu),
+		cmocka_unit_test(test_cases),	 cmocka_unit_test(test_form),
+		cmocka_unit_test(test_skip),	 cmocka_unit_test(test_unprintable),
+		cmocka_unit_test(test_versions), cmocka_unit_test(test_disk_here),
+		cmocka_unit_test(test_ram_dir),	 cmocka_unit_test(test_launch),
+		cmocka_unit_test(test_facts),	 cmocka_unit_test(test_real_qemu),
 	};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
 
