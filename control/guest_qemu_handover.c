@@ -212,14 +212,17 @@ static int run_on(struct guest_qemu *q, struct failure *f)
 	return ret;
 }
 
-/* A guest that was paused before: QEMU puts it back by itself, except after completed. */
+/*
+ * A guest that was paused before: QEMU puts it back by itself (since 8.2) or leaves it in
+ * postmigrate, from which only cont leads on. Running it for a moment to come to "paused" is not
+ * ours to do: somebody may count on its disks and memory standing still.
+ */
 static int stay_paused(struct guest_qemu *q, struct failure *f)
 {
 	int ret = guest_qemu_status(q, f);
 
 	if (!ret && !strcmp(q->g.desc.state, "postmigrate"))
-		log_info("pid %d: the VM, paused before, is left in state postmigrate: "
-			 "running it for a moment would be no better", q->g.pid);
+		log_info("pid %d: the VM, paused before, is left in state postmigrate", q->g.pid);
 	return ret;
 }
 

@@ -156,13 +156,14 @@ int qemu_migration_prepare(struct guest_qemu *q, struct failure *f)
 static void set_back(struct qmp *q, json_t *capabilities, json_t *parameters)
 {
 	struct failure f = { 0 };
+	int ret = 0;
 
-	if (json_array_size(capabilities) && set_capabilities(q, capabilities, &f))
-		log_warn("migration capabilities stay changed: %s", f.message);
-	failure_clear(&f);
-	if (json_object_size(parameters) &&
-	    qmp_call(q, "migrate-set-parameters", json_incref(parameters), NULL, &f))
-		log_warn("migration parameters stay changed: %s", f.message);
+	if (json_array_size(capabilities))
+		ret = set_capabilities(q, capabilities, &f);
+	if (ret != -ECONNRESET && json_object_size(parameters))
+		ret = qmp_call(q, "migrate-set-parameters", json_incref(parameters), NULL, &f);
+	if (failure_is_set(&f) && ret != -ECONNRESET)
+		log_warn("migration capabilities or parameters stay changed: %s", f.message);
 }
 
 void qemu_migration_restore(struct guest_qemu *q)

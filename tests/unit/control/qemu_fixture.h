@@ -12,7 +12,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sched.h>
 #include <sys/inotify.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -29,6 +31,7 @@ struct fixture {
 	char qmp[96];	 /* the first monitor */
 	char ram[96];	 /* the RAM file, on tmpfs */
 	char name[32];
+	const char *hidden; /* not NULL: QEMU sees a tmpfs of its own on this directory */
 	char *argv[FIXTURE_ARGS_MAX + 1]; /* owned words */
 	int argc;
 };
@@ -88,6 +91,16 @@ static inline void fixture_shared_ram(struct fixture *x)
 	fixture_arg(x, "memory-backend-file,id=ram0,size=128M,mem-path=%s,share=on", x->ram);
 }
 
+/* In the child: a mount namespace in which x->hidden is another directory. */
+static inline int fixture_hide(const struct fixture *x)
+{
+	if (!x->hidden)
+		return 0;
+	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
+		return -1;
+	return mount("tmpfs", x->hidden, "tmpfs", 0, NULL);
+}
+
 /* True once somebody listens at the path; inotify tells when it comes into being. */
 static inline bool fixture_listens(const char *path)
 {
@@ -116,6 +129,8 @@ static inline void fixture_start(struct fixture *x)
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		dup2(out, 1);
 		dup2(out, 2);
+		if (fixture_hide(x))
+			_exit(126);
 		execvp(x->argv[0], x->argv);
 		_exit(127);
 	}
