@@ -54,6 +54,7 @@ static int judge_props(struct launch_context *c, const struct launch_option *o, 
 
 	if (rc)
 		return launch_refuse(c, NULL, "it is malformed");
+	c->reads_only = launch_props_on(&p, "readonly") || launch_props_on(&p, "read-only");
 	if (o->rules)
 		rc = launch_check_props(c, &p, o->rules);
 	if (!rc && o->props)
@@ -75,6 +76,7 @@ static int take_option(struct launch_context *c, const struct launch_option *o, 
 	int rc = 0;
 
 	c->disk = NULL;
+	c->reads_only = false;
 	c->rename = NULL;
 	if (o->verdict == LAUNCH_REFUSE)
 		return launch_refuse(c, NULL, "%s", o->why);
@@ -103,6 +105,7 @@ static int take_image(struct launch_context *c, const char *word)
 	c->option = "";
 	c->value = word;
 	c->disk = NULL;
+	c->reads_only = false;
 	rc = value ? launch_disk(c, &value) : launch_no_memory(c);
 	if (!rc && (launch_words_add(&c->argv, c->rename) || launch_words_add(&c->argv, value)))
 		rc = launch_no_memory(c);

@@ -187,11 +187,13 @@ static int find_disk(const struct launch_context *c, const char *path)
 
 int launch_value_disk(struct launch_context *c, const char *key, const char *value, const char *arg)
 {
-	const char *why;
-	int i;
+	const char *why, *ignored;
+	int i, rc;
 
 	(void)key, (void)arg;
-	if (launch_path_disk(c->config, value, &why))
+	/* Firmware images are in the system's directories, for everybody to read. */
+	rc = launch_path_disk(c->config, value, &why);
+	if (rc && !(rc == -EACCES && c->reads_only && !launch_path_readable(value, &ignored)))
 		return launch_refuse(c, NULL, "%s", why);
 	/*
 	 * What is opened must be what preflight judged, and what the VM uses now: after a live

@@ -42,6 +42,7 @@ struct launch_context {
 	const char *listening;	       /* unix socket that a chardev was last found to listen on */
 	const struct guest_disk *disk; /* that launch_value_disk found last */
 	const char *rename; /* a check wants the option written under this name instead */
+	bool reads_only;    /* the option under judgement opens its disk for reading */
 	bool machine_typed, display_seen;
 };
 

@@ -214,6 +214,27 @@ static void test_backing(void **state)
 	assert_planned();
 }
 
+/* Firmware is read from the system's own directories, and never written there. */
+static void test_firmware(void **state)
+{
+	(void)state;
+	add_disk("pflash0", QEMU, "raw")->read_only = true;
+	add_words(WORDS("-drive", "if=pflash,format=raw,unit=0,readonly=on,file=" QEMU));
+	assert_planned();
+	base_vm();
+	add_disk("pflash0", QEMU, "raw")->read_only = true;
+	add_words(WORDS("-drive", "if=pflash,format=raw,unit=0,file=" QEMU));
+	assert_refused("-drive");
+	base_vm();
+	add_disk("pflash0", QEMU, "raw")->read_only = true;
+	add_words(WORDS("-blockdev", "driver=file,node-name=n,read-only=off,filename=" QEMU));
+	assert_refused("-blockdev");
+	base_vm();
+	add_disk("pflash0", "/etc/shadow", "raw")->read_only = true;
+	add_words(WORDS("-drive", "if=pflash,format=raw,readonly=on,file=/etc/shadow"));
+	assert_refused("-drive");
+}
+
 static void test_memfd(void **state)
 {
 	(void)state;
@@ -250,7 +271,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_base),    TEST(test_ram_names), TEST(test_ram_dir), TEST(test_json),
 		TEST(test_dropped), TEST(test_added),	  TEST(test_by_hand), TEST(test_blockdev),
-		TEST(test_backing), TEST(test_memfd),	  TEST(test_vm_dirs),
+		TEST(test_backing), TEST(test_memfd),	  TEST(test_vm_dirs), TEST(test_firmware),
 	};
 
 	if (access(QEMU, X_OK)) {
