@@ -61,25 +61,23 @@ int tx_send_copy(struct tx *t, const struct region *r, uint64_t offset, uint64_t
 int tx_send_faulted(struct tx *t, const struct region *r, struct iovec **iov, unsigned int *count,
 		    int flags)
 {
-	uintptr_t at = (uintptr_t)(*iov)->iov_base, base;
-	uint64_t offset;
-	size_t n;
-	int err;
+	uintptr_t at = (uintptr_t)(*iov)->iov_base, base = r && r->map ? (uintptr_t)r->map : 0;
+	bool guest = base && at >= base && at < base + r->size;
+	struct iovec front = **iov;
 
-	if (!r || !r->map)
+	if (guest) {
+		uint64_t left = PAGE_BYTES - (at - base) % PAGE_BYTES;
+
+		if (front.iov_len > left)
+			front.iov_len = left;
+	} else if (!base || *count == 1) {
 		return -EFAULT;
-	base = (uintptr_t)r->map;
-	if (at < base || at >= base + r->size)
-		return -EFAULT;
-	offset = at - base;
-	n = PAGE_BYTES - offset % PAGE_BYTES;
-	if (n > (*iov)->iov_len)
-		n = (*iov)->iov_len;
-	err = tx_send_copy(t, r, offset, n,
-			   *count > 1 || n < (*iov)->iov_len ? flags | MSG_MORE : flags);
-	if (!err)
-		tx_iov_advance(iov, count, n);
-	return err;
+	}
+	if (*count > 1 || front.iov_len < (*iov)->iov_len)
+		flags |= MSG_MORE;
+	tx_iov_advance(iov, count, front.iov_len);
+	return guest ? tx_send_copy(t, r, at - base, front.iov_len, flags)
+		     : tx_send_iov(t, NULL, &front, 1, flags);
 }
 
 int tx_send_iov(struct tx *t, const struct region *r, struct iovec *iov, unsigned int count,

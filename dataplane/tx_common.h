@@ -34,8 +34,9 @@ int tx_send_iov(struct tx *t, const struct region *r, struct iovec *iov, unsigne
 int tx_send_copy(struct tx *t, const struct region *r, uint64_t offset, uint64_t length, int flags);
 
 /*
- * -EFAULT came for the first part of the vector: sends the page at its front by tx_send_copy and
- * advances. -EFAULT if that part is not guest memory.
+ * -EFAULT came for some part of the vector (TCP copies several at once, and a fault in any of them
+ * fails all when nothing was taken before): sends the first part alone, of guest memory its first
+ * page by tx_send_copy, and advances. -EFAULT if there is no guest memory in the vector.
  */
 int tx_send_faulted(struct tx *t, const struct region *r, struct iovec **iov, unsigned int *count,
 		    int flags);
