@@ -219,6 +219,13 @@ static void show_checks(struct cli_progress *p, const json_t *session)
 	p->checks_seen = n;
 }
 
+/* A bar that stopped halfway says nothing that the account of the end does not say better. */
+static bool ended_early(const json_t *session)
+{
+	return json_is_true(json_object_get(session, "terminal")) &&
+	       strcmp(cli_text(session, "state"), session_state_name(SESSION_DONE));
+}
+
 void cli_progress_show(struct cli_progress *p, const json_t *session)
 {
 	const char *state = cli_text(session, "state");
@@ -228,6 +235,10 @@ void cli_progress_show(struct cli_progress *p, const json_t *session)
 
 	show_checks(p, session);
 	snprintf(p->state, sizeof(p->state), "%s", state);
+	if (ended_early(session) && !p->cli->batch) {
+		erase(p);
+		return;
+	}
 	if (p->cli->terminal) {
 		cli_progress_line(session, terminal_width(p->cli->err), line, sizeof(line));
 		fprintf(p->cli->err, "\r%s\033[K", line);
