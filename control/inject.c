@@ -408,6 +408,17 @@ static pid_t choose_thread(pid_t pid, const pid_t *tried, int ntried)
 	return best;
 }
 
+/* Seizing says EPERM for a traced and for an ended process too. */
+static int why_not_permitted(pid_t pid)
+{
+	AUTO_CLOSE int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	struct pollfd p = { .fd = pidfd, .events = POLLIN };
+
+	if (pidfd < 0 || poll(&p, 1, 0) == 1)
+		return -ESRCH;
+	return proc_status_number(pid, "TracerPid") > 0 ? -EBUSY : -EPERM;
+}
+
 static int explain(const struct report *rep, pid_t pid, struct failure *f)
 {
 	const char *code = "inject-failed", *hint = NULL, *what = strerror(-rep->err);
@@ -474,8 +485,8 @@ int inject_syscall(pid_t pid, long nr, const uint64_t args[6], int64_t *result, 
 		    rep.stage != STAGE_SEIZE)
 			break;
 	}
-	if (rep.stage == STAGE_SEIZE && rep.err == -EPERM && proc_status_number(pid, "TracerPid") > 0)
-		rep.err = -EBUSY;
+	if (rep.stage == STAGE_SEIZE && rep.err == -EPERM)
+		rep.err = why_not_permitted(pid);
 	return explain(&rep, pid, f);
 }
 
