@@ -27,6 +27,17 @@ static void ok(int ret, const char *what)
 
 #define OK(call) (failure_clear(&f), ok((call), #call))
 
+static char huge_dir[64];
+static long huge_before = -1; /* pages reserved before the test, if it reserved more */
+
+static int reserve_huge_pages(long count)
+{
+	FILE *file = fopen("/proc/sys/vm/nr_hugepages", "w");
+	bool bad = !file || fprintf(file, "%ld", count) < 0;
+
+	return (file && fclose(file)) || bad ? -1 : 0;
+}
+
 static int release(void **state)
 {
 	(void)state;
@@ -36,6 +47,14 @@ static int release(void **state)
 		fixture_stop(&a);
 	if (b.pid)
 		fixture_stop(&b);
+	if (huge_dir[0]) {
+		umount(huge_dir);
+		rmdir(huge_dir);
+		huge_dir[0] = '\0';
+	}
+	if (huge_before >= 0)
+		reserve_huge_pages(huge_before);
+	huge_before = -1;
 	failure_clear(&f);
 	return 0;
 }
@@ -325,7 +344,7 @@ static void share_off_is_refused(void **state)
 	assert_string_equal(first_error(), "ram-not-shared");
 }
 
-static void expect_memory(unsigned int guest_address, const char *value)
+static void guest_sees(unsigned int guest_address, const char *value)
 {
 	char command[32], *text;
 
@@ -375,8 +394,8 @@ static void memfds(void **state)
 
 		assert_int_equal(pwrite(fd[i], &mark, 4, 20 << 20), 4);
 	}
-	expect_memory(20 << 20, "0xabcd0001");
-	expect_memory(52 << 20, "0xabcd0000");
+	guest_sees(20 << 20, "0xabcd0001");
+	guest_sees(52 << 20, "0xabcd0000");
 	close(fd[0]);
 	close(fd[1]);
 	sent_whole = guest_qemu_of(g)->version[0] > 8 ||
@@ -384,21 +403,27 @@ static void memfds(void **state)
 	assert_string_equal(first_error(), sent_whole ? "ram-memfd" : "");
 }
 
-/* 2 MiB pages of a hugetlbfs that is given as a directory: QEMU makes and removes a file in it. */
+static bool mount_huge_pages(void)
+{
+	FILE *file = fopen("/proc/sys/vm/nr_hugepages", "r");
+	bool known = file && fscanf(file, "%ld", &huge_before) == 1;
+
+	if (file)
+		fclose(file);
+	strcpy(huge_dir, "/tmp/tranship-test-huge-XXXXXX");
+	return known && !reserve_huge_pages(huge_before + 40) && mkdtemp(huge_dir) &&
+	       !mount("hugetlbfs", huge_dir, "hugetlbfs", 0, "pagesize=2M");
+}
+
+/* A hugetlbfs that is given as a directory: QEMU makes a file in it and removes its name. */
 static void huge_pages(void **state)
 {
-	char dir[] = "/tmp/tranship-test-huge-XXXXXX";
-	long before = 0;
-	FILE *file = fopen("/proc/sys/vm/nr_hugepages", "r+");
+	struct statfs fs;
+	int fd;
 
 	(void)state;
-	if (!file || fscanf(file, "%ld", &before) != 1 || fseek(file, 0, SEEK_SET) ||
-	    fprintf(file, "%ld", before + 40) < 0 || fclose(file) || !mkdtemp(dir)) {
-		print_message("no huge pages can be reserved here\n");
-		skip();
-	}
-	if (mount("hugetlbfs", dir, "hugetlbfs", 0, "pagesize=2M")) {
-		print_message("hugetlbfs cannot be mounted here: %s\n", strerror(errno));
+	if (!mount_huge_pages()) {
+		print_message("no huge pages can be had here\n");
 		skip();
 	}
 	fixture_init(&a, "huge");
@@ -407,25 +432,18 @@ static void huge_pages(void **state)
 	fixture_arg(&a, "-m");
 	fixture_arg(&a, "64M");
 	fixture_arg(&a, "-object");
-	fixture_arg(&a, "memory-backend-file,id=ram0,size=64M,mem-path=%s,share=on,prealloc=on", dir);
+	fixture_arg(&a, "memory-backend-file,id=ram0,size=64M,mem-path=%s,share=on,prealloc=on",
+		    huge_dir);
 	fixture_start(&a);
 	OK(guest_open(&g, a.name, &f));
 	assert_true(g->desc.regions[0].hugetlb && g->desc.regions[0].page_size == 2u << 20);
 	assert_true(g->desc.regions[0].prealloc);
 	assert_int_equal(g->desc.regions[0].nmappings, 1);
 	assert_string_equal(first_error(), "");
-	int fd;
 	OK(g->ops->open_ram(g, 0, true, &fd, &f));
-	struct statfs fs;
 	assert_int_equal(fstatfs(fd, &fs), 0);
 	assert_int_equal(fs.f_bsize, 2 << 20);
 	close(fd);
-	release(NULL);
-	umount(dir);
-	rmdir(dir);
-	file = fopen("/proc/sys/vm/nr_hugepages", "w");
-	fprintf(file, "%ld", before);
-	fclose(file);
 }
 
 static void a_writer_outside_is_refused(void **state)
