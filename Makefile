@@ -6,15 +6,18 @@
 
 CC      ?= gcc
 BUILD   ?= build
+V       ?= 0
 PREFIX  ?= /usr/local
 WERROR  ?= 0
 SANITIZE ?=
 VERSION := 0.1.0
 
-PKGS_DATAPLANE := liburing libzstd gnutls libseccomp libxxhash
-PKGS_CONTROL   := jansson libmicrohttpd libcurl gnutls
-# Recursive on purpose: evaluated only when something is compiled, after install-deps has run.
-pkg = $(shell pkg-config $(1) $(2))
+# One line a file; V=1 shows the commands. All processors, unless -j was given.
+Q := $(if $(filter 0,$(V)),@)
+say = $(if $(filter 0,$(V)),@printf '  %-4s %s\n' $(1) $(2:$(BUILD)/%=%))
+ifeq ($(filter -j%,$(MAKEFLAGS)),)
+MAKEFLAGS += -j$(shell nproc)
+endif
 
 CFLAGS ?= -O2 -g
 ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -DTRANSHIP_VERSION='"$(VERSION)"' -I. -pthread -MMD -MP \
@@ -57,12 +60,14 @@ $(LIB_TRANSHIP): $(call objs,lib) $(BUILD)/obj/lib/base/io.o
 $(LIB_DATAPLANE): $(call objs,dataplane)
 $(LIB_CONTROL): $(call objs,control)
 $(ARCHIVES):
+	$(call say,AR,$@)
 	@rm -f $@
-	$(AR) rcs $@ $^
+	$(Q)$(AR) rcs $@ $^
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -c $< -o $@
+	$(call say,CC,$<)
+	$(Q)$(CC) $(ALL_CFLAGS) -c $< -o $@
 
 $(BUILD)/transhipd: $(BUILD)/obj/control/transhipd_main.o $(ARCHIVES)
 $(BUILD)/tranship: $(BUILD)/obj/control/tranship_main.o $(ARCHIVES)
@@ -71,12 +76,14 @@ $(BUILD)/tranship-guard: $(BUILD)/obj/control/guard_main.o $(LIB_BASE)
 $(BUILD)/tranship-synthetic: $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard tools/synthetic_*.c)) \
 	$(LIB_TRANSHIP) $(LIB_BASE)
 $(PROGRAMS):
-	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o %.a,$^) -Wl,--as-needed $(LIBS)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o %.a,$^) -Wl,--as-needed $(LIBS)
 
 # A test or benchmark is one file with a main; it may use everything.
 $(UNIT_TESTS) $(PLATFORM_TESTS) $(BENCHES): $(BUILD)/%: $(BUILD)/obj/%.o $(ARCHIVES)
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o %.a,$^) -Wl,--as-needed $(LIBS) -lcmocka
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o %.a,$^) -Wl,--as-needed $(LIBS) -lcmocka
 
 deps:
 	@tools/install-deps build
