@@ -51,9 +51,10 @@ int launch_start(const struct launch_plan *p, pid_t *pid, struct failure *f);
  * with exactly the plan's command line is killed, so that a pid from a journal is safe to give; if
  * the plan has no argv (made from a journal) the caller vouches for pid. Safe to call twice.
  *
- * pid <= 0: with argv, nothing was started and nothing is done. Without, the VM of a journal has
- * ended or never came: of the created files those go that nobody uses (sockets that refuse
- * connections, files that no process has open).
+ * pid <= 0: with argv, nothing was started and nothing is done. Without, it is looked for by the
+ * files it names, since transhipd may have died before it wrote the pid down; if there is none, of
+ * the created files those go that nobody uses (sockets that refuse connections, files that no
+ * process has open).
  */
 void launch_undo(const struct launch_plan *p, pid_t pid);
 

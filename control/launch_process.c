@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "control/launch.h"
+#include "control/proc_maps.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
@@ -368,41 +369,68 @@ static void remove_unused(const struct launch_plan *p)
 	for (char **path = p->created; path && *path; path++)
 		if (is_unused(*path) && unlink(*path))
 			log_warn("%s could not be removed: %s", *path, strerror(errno));
+	if (p->log_path[0])
+		unlink(p->log_path);
 }
 
 /* True if pid runs exactly the plan's command line: pids are used again. */
 static bool is_ours(const struct launch_plan *p, pid_t pid)
 {
-	char path[64], chunk[4096];
-	size_t word = 0, at = 0;
-	bool same = true;
-	ssize_t n;
+	AUTO_FREE char **argv = NULL;
+	size_t argc, i = 0;
 
-	snprintf(path, sizeof(path), "/proc/%d/cmdline", pid);
-	AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
-
-	if (fd < 0)
+	if (proc_cmdline(pid, &argv, &argc))
 		return false;
-	while (same && (n = read(fd, chunk, sizeof(chunk))) > 0) {
-		for (ssize_t i = 0; same && i < n; i++) {
-			same = p->argv[word] && p->argv[word][at] == chunk[i];
-			at++;
-			if (!chunk[i]) {
-				word++;
-				at = 0;
-			}
-		}
-	}
-	return same && word > 0 && !p->argv[word];
+	while (argv[i] && p->argv[i] && !strcmp(argv[i], p->argv[i]))
+		i++;
+	return !argv[i] && !p->argv[i];
+}
+
+static bool names(char *const *argv, const char *path)
+{
+	for (; *argv; argv++)
+		if (strstr(*argv, path))
+			return true;
+	return false;
+}
+
+/* A VM that waits as we start them, and names every file of the plan. */
+static int look_for_vm(pid_t pid, void *arg)
+{
+	const struct launch_plan *p = arg;
+	AUTO_FREE char **argv = NULL;
+	size_t argc;
+
+	if (proc_cmdline(pid, &argv, &argc) || argc < 4 || strcmp(argv[argc - 3], "-incoming") ||
+	    strcmp(argv[argc - 2], "defer") || strcmp(argv[argc - 1], "-S"))
+		return 0;
+	for (char **path = p->created; *path; path++)
+		if (!names(argv, *path))
+			return 0;
+	return pid;
+}
+
+/*
+ * The VM of a journal that does not know its pid: transhipd died between starting it and writing
+ * that down. 0 if there is none.
+ */
+static pid_t find_vm(const struct launch_plan *p)
+{
+	int found = p->created && *p->created ? proc_each(look_for_vm, (void *)p) : 0;
+
+	return found > 0 ? found : 0;
 }
 
 void launch_undo(const struct launch_plan *p, pid_t pid)
 {
 	AUTO_CLOSE int pidfd = -1;
 
+	if (pid <= 0 && p->argv)
+		return;
+	if (pid <= 0)
+		pid = find_vm(p);
 	if (pid <= 0) {
-		if (!p->argv)
-			remove_unused(p);
+		remove_unused(p);
 		return;
 	}
 	pidfd = pidfd_open(pid, 0);

@@ -152,26 +152,27 @@ static void test_by_hand(void **state)
 	make_file("DIR/console.log", 0600, 10);
 	add_disk("d0", "DIR/disk,1.qcow2", "qcow2");
 	add_disk("ide1-cd0", "DIR/cd.iso", "raw")->read_only = true;
-	add_words(WORDS("-cpu", "Skylake-Server,+x2apic,model-id=My CPU @ 3 GHz", "-smp",
-			"4,sockets=1,cores=4", "-numa",
-			"node,nodeid=0,cpus=0-1,cpus=2-3,memdev=ram0", "-drive",
-			"file=DIR/disk,,1.qcow2,if=none,id=d0,cache=none,aio=native", "-device",
-			"virtio-blk-pci,drive=d0,serial=a/b", "-cdrom", "DIR/cd.iso", "-netdev",
-			"user,id=n0,hostfwd=tcp::2222-:22,hostfwd=tcp::8080-:80", "-device",
-			"virtio-net-pci,netdev=n0,mac=52:54:00:12:34:56,romfile=", "-serial",
-			"mon:stdio", "-chardev", "file,id=log,path=DIR/console.log,append=on",
-			"-device", "isa-serial,chardev=log", "-kernel", "DIR/vmlinuz", "-append",
-			"console=ttyS0 root=/dev/vda -incoming", "-bios", "bios-256k.bin", "-rtc",
-			"base=utc,driftfix=slew", "-uuid", "7d6ea3b8-1b1e-4d9c-8f3e-2b6f1c4a5d60",
-			"-global", "ICH9-LPC.disable_s3=1", "-sandbox", "on,spawn=deny", "-smbios",
-			"type=1,manufacturer=a/b", "-boot", "d", "--no-reboot", "-enable-kvm",
-			"-msg", "timestamp=on", "-usbdevice", "tablet", "-object",
-			"rng-random,id=r,filename="
-			"/dev/urandom",
-			"-object", "iothread,id=io0", "-device",
-			"isa-debug-exit,iobase="
-			"0xf4",
-			"-device", "pcie-root-port,port=16,chassis=1,id=p1"));
+	add_words(WORDS(
+		"-cpu", "Skylake-Server,+x2apic,model-id=My CPU @ 3 GHz", "-smp",
+		"4,sockets=1,cores=4", "-numa", "node,nodeid=0,cpus=0-1,cpus=2-3,memdev=ram0",
+		"-drive", "file=DIR/disk,,1.qcow2,if=none,id=d0,cache=none,aio=native", "-device",
+		"virtio-blk-pci,drive=d0,serial=a/b", "-cdrom", "DIR/cd.iso", "-netdev",
+		"tap,id=n1,ifname=lo,script=no,vhost=on", "-vnc", "127.0.0.1:5,password=on",
+		"-netdev", "user,id=n0,hostfwd=tcp::2222-:22,hostfwd=tcp::8080-:80", "-device",
+		"virtio-net-pci,netdev=n0,mac=52:54:00:12:34:56,romfile=", "-serial", "mon:stdio",
+		"-chardev", "file,id=log,path=DIR/console.log,append=on", "-device",
+		"isa-serial,chardev=log", "-kernel", "DIR/vmlinuz", "-append",
+		"console=ttyS0 root=/dev/vda -incoming", "-bios", "bios-256k.bin", "-rtc",
+		"base=utc,driftfix=slew", "-uuid", "7d6ea3b8-1b1e-4d9c-8f3e-2b6f1c4a5d60",
+		"-global", "ICH9-LPC.disable_s3=1", "-sandbox", "on,spawn=deny", "-smbios",
+		"type=1,manufacturer=a/b", "-boot", "d", "--no-reboot", "-enable-kvm", "-msg",
+		"timestamp=on", "-usbdevice", "tablet", "-object",
+		"rng-random,id=r,filename="
+		"/dev/urandom",
+		"-object", "iothread,id=io0", "-device",
+		"isa-debug-exit,iobase="
+		"0xf4",
+		"-device", "pcie-root-port,port=16,chassis=1,id=p1"));
 	assert_planned();
 	/* The open format is named: a probed one the guest could change. */
 	assert_has("-drive",

@@ -225,6 +225,22 @@ static void test_journaled(void **state)
 		free(*c);
 }
 
+/* The journal has the files and not the pid. */
+static void test_lost_pid(void **state)
+{
+	struct launch_plan p = {0};
+	pid_t pid;
+
+	(void)state;
+	assert_planned();
+	assert_int_equal(launch_start(&fx.plan, &pid, &fx.f), 0);
+	p.created = fx.plan.created;
+	strcpy(p.log_path, fx.plan.log_path);
+	launch_undo(&p, 0);
+	assert_gone(pid);
+	assert_nothing_left();
+}
+
 /* A VM that ends by itself is collected, and undoing it still removes its files. */
 static void test_ends_itself(void **state)
 {
@@ -247,7 +263,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_launch),	    TEST(test_early_death), TEST(test_silent),
 		TEST(test_taken_meanwhile), TEST(test_foreign_pid), TEST(test_ends_itself),
-		TEST(test_journaled),
+		TEST(test_journaled),	    TEST(test_lost_pid),
 	};
 
 	if (access(QEMU, X_OK)) {
