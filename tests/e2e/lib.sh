@@ -27,8 +27,9 @@ QEMU10=$CACHE/qemu10/root/usr/bin/qemu-system-x86_64
 QEMU7=/usr/bin/qemu-system-x86_64
 RESULT='{}'
 STATUS=0
-CLI_PID=
-declare -a VM_ARGS=()
+# The CLI that move_start began: for tests that interrupt it.
+export CLI_PID=
+declare -a VM_ARGS=() EXTRA_ARGS=()
 declare -A LISTENER=() DAEMON_OPTIONS=()
 
 note() { printf '%s %s\n' "$(date +%T.%3N)" "$*"; }
@@ -131,8 +132,8 @@ daemon_start() {
 		>>"$LOGS/transhipd-$host.log" 2>&1 &
 	local started=$!
 	disown
-	eventually 10 daemon_answers_or_died "$host" "$started" && daemon_answers "$host" >/dev/null ||
-		fail "transhipd on $host does not answer"
+	eventually 10 daemon_answers_or_died "$host" "$started"
+	daemon_answers "$host" >/dev/null || fail "transhipd on $host does not answer"
 }
 
 daemon_answers_or_died() { ! kill -0 "$2" 2>/dev/null || daemon_answers "$1"; }
@@ -172,8 +173,8 @@ profile() {
 #   ram=MiB (256)  backing=file|memfd|huge (file)  qemu=7|10 (7)  accel=tcg|kvm (tcg)
 #   rate=MiB/s (20)  ws=MiB (32)  pattern=seq|rand|zipf (rand)  zero=% (20)  plain=% (0)
 #   use=MiB (0: all)  beat=ms (2)  spin=0|1 (0)  prealloc=1  disk=PATH  disk_options=...
-#   incoming=1 (waits for a migration)  paused=1 (-S)  ram_file=PATH  machine=TYPE  extra=WORDS with
-#   commas for blanks
+#   incoming=1 (waits for a migration)  paused=1 (-S)  ram_file=PATH  machine=TYPE
+#   EXTRA_ARGS, an array, is added to the command line.
 vm_start() {
 	local host=$1 name=$2 p
 	shift 2
@@ -235,9 +236,46 @@ vm_command() {
 		"${disk[@]}")
 	[ -z "$(profile "$p" incoming '')" ] || VM_ARGS+=(-incoming defer)
 	[ -z "$(profile "$p" paused '')" ] || VM_ARGS+=(-S)
-	for word in $(profile "$p" extra '' | tr , ' '); do
-		VM_ARGS+=("$word")
+	VM_ARGS+=("${EXTRA_ARGS[@]}")
+}
+
+# linux_start HOST NAME [KEY=VALUE...]: the Linux guest, until its program answers.
+#   ram=MiB (192)  use=MiB (64)  rate (10)  ws (16)  beat=ms (5)  qemu=7|10  net=1 (on guest-net)
+#   disk=PATH disk_options=...  machine=TYPE
+linux_start() {
+	local host=$1 name=$2 p
+	shift 2
+	p="$*"
+	need_linux_guest
+	linux_command "$name" "$p"
+	on "$host" "${VM_ARGS[@]}" >>"$LOGS/qemu-$host-$name.log" 2>&1 &
+	disown
+	"$BEATCTL" ready --timeout 60 "$(vm_socket "$host" "$name" ctl)" ||
+		fail "Linux guest $name does not answer"
+}
+
+linux_command() {
+	local name=$1 p=$2 append
+
+	append="console=ttyS2 quiet loglevel=0 mitigations=off nokaslr ts.ram=$(profile "$p" use 64)"
+	append+=" ts.ws=$(profile "$p" ws 16) ts.rate=$(profile "$p" rate 10)"
+	append+=" ts.beat=$(profile "$p" beat 5) ts.address=10.78.0.2"
+	vm_command - "$name" "ram=$(profile "$p" ram 192) $p"
+	local -a args=()
+	local word next=
+	for word in "${VM_ARGS[@]}"; do
+		case $next in
+		-kernel) word=$CACHE/kernel/vmlinux ;;
+		-append) word=$append ;;
+		esac
+		next=$word
+		args+=("$word")
 	done
+	VM_ARGS=("${args[@]}" -initrd "$BUILD/guest/linux-initramfs"
+		-device "virtio-balloon-pci,id=balloon0")
+	[ -z "$(profile "$p" net '')" ] || VM_ARGS+=(-netdev
+		"tap,id=net0,ifname=tap0,script=no,downscript=no" -device
+		"virtio-net-pci,netdev=net0,mac=52:54:00:00:00:01,romfile=")
 }
 
 # A command to the guest itself: vm_tell HOST NAME WORDS

@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# timeout: 120
+# A destination that is too small, gone, busy, or does not allow plaintext; a lost link.
+. "$(dirname "$0")/lib.sh"
+
+hosts_up
+daemon_start a
+daemon_start b --sessions-max 1
+vm_start a web rate=30
+vm_start a two rate=30 ram=128
+beats_start web
+
+note "too small: what /proc/meminfo of b says"
+sed 's/^\(MemAvailable\|MemFree\): .*/\1:      102400 kB/' /proc/meminfo >"$DIR/meminfo"
+on b mount --bind "$DIR/meminfo" /proc/meminfo
+move a b web
+want_status 2
+want_code memory
+assert_runs a web
+on b umount /proc/meminfo
+assert_clean b
+
+note "too small: the file system that RAM would be in"
+on b mount -o remount,size=64M /dev/shm
+move a b web
+[ "$STATUS" = 2 ] || [ "$STATUS" = 3 ] || fail "exit $STATUS"
+assert_runs a web
+on b mount -o remount,size=4G /dev/shm
+eventually 10 no_pids b -f '^[^ ]*qemu-system' || fail "a VM is left on b"
+assert_clean b
+
+note "busy"
+move_start a b web --bandwidth 100Mbit
+eventually 10 in_state a copying || fail "not copying"
+second=$(cli a migrate two "$(socket_of b)" --encrypt off --json 2>/dev/null)
+status=$?
+note "exit $status: $second"
+jq -e '.error.code == "busy"' <<<"$second" >/dev/null || fail "not busy: $second"
+vm_runs a two || fail "the refused VM does not run"
+
+note "the link goes"
+"$HOSTS" link "$DIR" down
+move_end
+want_status 3
+assert_runs a web
+"$HOSTS" link "$DIR" up
+eventually 20 no_pids b -f '^[^ ]*qemu-system' || fail "a VM is left on b"
+assert_clean b
+
+note "gone"
+daemon_kill b
+move a b web
+want_status 3
+want_code peer-unreachable
+assert_runs a web
+assert_clean a "(web|two)"
+
+note "plaintext is not allowed there"
+on b "$BUILD/transhipd" --data-address 10.77.0.2 >>"$LOGS/transhipd-b.log" 2>&1 &
+disown
+eventually 10 daemon_answers b || fail "no daemon"
+move a b web
+want_status 2
+want_code plaintext-refused
+assert_runs a web
+beats_stop web

@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# timeout: 120
+# What is refused, with its code and what to do; exit codes; one JSON object in one line, always.
+. "$(dirname "$0")/lib.sh"
+
+ready_hosts
+
+# refused NAME CODE [STATUS]
+refused() {
+	note "$1: $2"
+	want_status "${3:-2}"
+	want_code "$2"
+	want '(.error.message | length > 0)'
+}
+
+move a b nothing
+refused "no such VM" vm-not-found
+RESULT=$(cli a migrate 2>/dev/null --json)
+STATUS=$?
+refused "no arguments" usage 1
+RESULT=$(cli a migrate web "$(socket_of b)" --json --max-downtime 3 2>/dev/null)
+STATUS=$?
+refused "a time without a unit" usage 1
+RESULT=$(cli a migrate web "$(socket_of b)" --json --no-such-option 2>/dev/null)
+STATUS=$?
+refused "an unknown option" usage 1
+
+vm_start a private backing=private ram=64
+move a b private
+refused "RAM that is not shared" ram-not-shared
+want '.error.hint | test("share=on")'
+vm_end a private
+
+EXTRA_ARGS=(-object
+	"memory-backend-file,id=shm0,size=1M,mem-path=/dev/shm/peer.ivshmem,share=on"
+	-device "ivshmem-plain,memdev=shm0,master=off")
+vm_start a peer ram=64
+EXTRA_ARGS=()
+move a b peer
+[ "$STATUS" = 2 ] || fail "a device that blocks migration is not refused"
+want_code device-blocks
+assert_runs a peer
+vm_end a peer
+on a rm -f /dev/shm/peer.ivshmem
+
+vm_start a web rate=20
+note "encryption, which there is none of yet"
+RESULT=$(cli a migrate web "$(socket_of b)" --json 2>/dev/null)
+STATUS=$?
+want_status 2
+want '.error.code | IN("encryption-unavailable", "plaintext-refused")'
+
+note "another process that maps the RAM"
+on a "$QEMU7" -name guest=mapper -M pc,memory-backend=m -m 256M -nodefaults -display none -S \
+	-object memory-backend-file,id=m,size=256M,mem-path=/dev/shm/web.ram,share=on \
+	>>"$LOGS/mapper.log" 2>&1 &
+disown
+eventually 5 vm_pid a mapper || fail "no mapper"
+sleep 0.5
+move a b web
+refused "an outside writer" outside-writer
+kill -KILL "$(vm_pid a mapper)"
+eventually 5 no_pids a -f guest=mapper
+
+note "its only QMP socket is held by a manager"
+on a sh -c 'sleep 1000 | socat - UNIX-CONNECT:/run/vm/web.qmp' >/dev/null 2>&1 &
+disown
+eventually 5 host_pids a -x socat
+sleep 0.2
+move a b web
+refused "a busy QMP socket" qmp-busy
+kill -KILL "$(host_pids a -x socat)"
+eventually 5 vm_runs a web
+note "and by --skip-check nothing is skipped that would lose the guest"
+vm_start a private backing=private ram=64
+move a b private --skip-check all
+refused "RAM that is not shared" ram-not-shared
+vm_end a private
+move a b web
+want_completed
+vm_verify b web
