@@ -48,8 +48,8 @@ struct main_loop {
 	bool quit;	     /* QUIT came, or transhipd is gone */
 	bool state_reported; /* STATE_DONE was sent */
 	int load_fd;	     /* the device state is being written there; -1: not */
-	uint64_t progress_ns; /* when PROGRESS was sent last, and what it said */
-	uint64_t progress_bytes;
+	uint64_t progress_ns;	 /* when PROGRESS was sent last */
+	uint64_t progress_total; /* and what had been done then, see report_progress */
 };
 
 void destination_notify(struct destination *d)
@@ -87,15 +87,6 @@ static int report(struct main_loop *m, enum ipc_type type, const void *body, str
 	return 0;
 }
 
-static uint64_t received_bytes(const struct destination *d)
-{
-	uint64_t sum = 0;
-
-	for (uint32_t i = 0; i < d->s->config.streams; i++)
-		sum += __atomic_load_n(&d->streams[i].rx.bytes, __ATOMIC_RELAXED);
-	return sum;
-}
-
 static void collect_stats(const struct destination *d, struct ipc_stats *out)
 {
 	memset(out, 0, sizeof(*out));
@@ -106,22 +97,26 @@ static void collect_stats(const struct destination *d, struct ipc_stats *out)
 		out->raw_bytes += __atomic_load_n(&c->raw_bytes, __ATOMIC_RELAXED);
 		out->zero_bytes += __atomic_load_n(&c->zero_bytes, __ATOMIC_RELAXED);
 		out->hole_bytes += __atomic_load_n(&c->hole_bytes, __ATOMIC_RELAXED);
+		out->wire_bytes += __atomic_load_n(&d->streams[i].rx.bytes, __ATOMIC_RELAXED);
 	}
-	out->wire_bytes = received_bytes(d);
 	out->state_bytes = __atomic_load_n(&d->state_bytes, __ATOMIC_RELAXED);
-	self_usage_read(d->status_fd, &out->cpu_ns, &out->rss_bytes);
 }
 
 static int report_progress(struct main_loop *m, struct failure *f)
 {
-	uint64_t now = clock_ns(), bytes = received_bytes(m->d);
+	uint64_t now = clock_ns(), total;
 	struct ipc_stats stats;
 
-	if (bytes == m->progress_bytes || now - m->progress_ns < PROGRESS_MS * NSEC_PER_MSEC)
+	if (now - m->progress_ns < PROGRESS_MS * NSEC_PER_MSEC)
+		return 0;
+	collect_stats(m->d, &stats);
+	/* whatever a stream does raises one of these last */
+	total = stats.wire_bytes + stats.sent_pages + stats.state_bytes;
+	if (total == m->progress_total)
 		return 0;
 	m->progress_ns = now;
-	m->progress_bytes = bytes;
-	collect_stats(m->d, &stats);
+	m->progress_total = total;
+	self_usage_read(m->d->status_fd, &stats.cpu_ns, &stats.rss_bytes);
 	return report(m, IPC_PROGRESS, &stats, f);
 }
 

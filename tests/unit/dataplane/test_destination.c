@@ -47,7 +47,6 @@ struct session {
 	int streams[STREAMS];
 	struct ipc_message last;
 	struct ipc_stats progress; /* of the last PROGRESS */
-	unsigned int progresses;
 };
 
 static struct session S;
@@ -118,10 +117,6 @@ static void expect(enum ipc_type type)
 
 	do {
 		err = ipc_recv(S.sock, &S.last, &fd, WAIT_MS);
-		if (!err && S.last.head.type == IPC_PROGRESS) {
-			S.progress = S.last.body.stats;
-			S.progresses++;
-		}
 	} while (!err && S.last.head.type == IPC_PROGRESS);
 	if (!err && S.last.head.type == IPC_FAILED && type != IPC_FAILED)
 		print_message("%s: %s\n", S.last.body.failure.code, S.last.body.failure.message);
@@ -286,40 +281,45 @@ static void test_rounds(void **state)
 	quit();
 }
 
-static void test_progress(void **state)
-{
-	uint64_t pages = 0;
-
-	(void)state;
-	start_connected();
-	while (!S.progresses) {
-		struct pollfd p = { .fd = S.sock, .events = POLLIN };
-		int fd;
-
-		put_pages(S.streams[0], 0, 0, 0, 16, 1);
-		put_pages(S.streams[1], 1, 0, 0, 1, 0);
-		pages += 17;
-		round_end(1);
-		if (poll(&p, 1, 1) <= 0)
-			continue;
-		assert_int_equal(ipc_recv(S.sock, &S.last, &fd, 0), 0);
-		assert_int_equal(S.last.head.type, IPC_PROGRESS);
-		S.progress = S.last.body.stats;
-		S.progresses++;
-	}
-	assert_true(S.progress.sent_pages > 0 && S.progress.sent_pages <= pages);
-	assert_int_equal(S.progress.sent_pages * PAGE_BYTES,
-			 S.progress.raw_bytes + S.progress.zero_bytes);
-	assert_true(S.progress.wire_bytes > S.progress.raw_bytes);
-	assert_true(S.progress.cpu_ns > 0 && S.progress.rss_bytes > 0);
-	assert_true(S.progress.rss_bytes < 64u << 20);
-	quit();
-}
-
 static void put_state(int fd, const uint8_t *bytes, uint32_t len)
 {
 	put_frame(fd, (struct wire_frame){ .type = WIRE_STATE, .length = len });
 	put(fd, bytes, len);
+}
+
+/* PROGRESS comes while something moves, and the last one tells all of it. */
+static void test_progress(void **state)
+{
+	const uint64_t pages = 40 * 17 + 100;
+	const struct ipc_stats *p = &S.progress;
+
+	(void)state;
+	start_connected();
+	for (unsigned int i = 0; i < 40; i++) {
+		put_pages(S.streams[0], 0, 0, 0, 16, 1);
+		put_pages(S.streams[1], 1, 0, 0, 1, 0);
+	}
+	put_frame(S.streams[1], (struct wire_frame){ .type = WIRE_HOLES, .extent = 100 * PAGE_BYTES,
+						     .region = 1 });
+	put_state(S.streams[0], (const uint8_t *)"state", 5);
+	round_end(1);
+	do {
+		int fd;
+
+		assert_int_equal(ipc_recv(S.sock, &S.last, &fd, WAIT_MS), 0);
+		assert_int_equal(S.last.head.type, IPC_PROGRESS);
+		S.progress = S.last.body.stats;
+		assert_true(p->sent_pages <= pages);
+	} while (p->sent_pages < pages);
+	assert_int_equal(p->raw_bytes, 40 * 16 * PAGE_BYTES);
+	assert_int_equal(p->zero_bytes, 40 * PAGE_BYTES);
+	assert_int_equal(p->hole_bytes, 100 * PAGE_BYTES);
+	assert_int_equal(p->state_bytes, 5);
+	/* frames: 80 of pages, holes, state, two round ends */
+	assert_int_equal(p->wire_bytes, 84 * WIRE_FRAME_SIZE + 80 * WIRE_RUN_SIZE + p->raw_bytes + 5);
+	assert_true(p->cpu_ns > 0 && p->rss_bytes > 0);
+	assert_true(p->rss_bytes < 64u << 20);
+	quit();
 }
 
 /* Sends a state of len bytes in unequal pieces, and its end. */

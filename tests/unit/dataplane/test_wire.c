@@ -13,12 +13,13 @@
 
 #include "dataplane/wire.h"
 
-/* Two regions; the second ends in the middle of its third chunk. */
+/* The second ends in the middle of its third chunk; the third is larger than any count. */
 static const struct region regions[] = {
 	{ .index = 0, .page_size = 4096, .size = 64ull << 20 },
 	{ .index = 1, .page_size = 4096, .size = 2 * (uint64_t)CHUNK_BYTES + 5 * PAGE_BYTES },
+	{ .index = 2, .page_size = 4096, .size = 1ull << 52 },
 };
-#define NREGIONS 2
+#define NREGIONS 3
 
 static int decode(const struct wire_frame *in, struct wire_frame *out)
 {
@@ -321,13 +322,21 @@ static void test_verify_header(void **state)
 	f = good[5];
 	f.count = f.length = 0;
 	refuses(f);
+	f.region = 2;
+	f.count = WIRE_HASHES_MAX;
+	f.length = WIRE_HASHES_MAX * WIRE_HASH_SIZE;
+	accepts(f);
+	f.count++;
+	f.length += WIRE_HASH_SIZE;
+	refuses(f);
 	f.count = 0x20000001u; /* times 8 this wraps to 8 */
 	f.length = 8;
 	refuses(f);
 	f = good[5];
 	f.length += 1;
 	refuses(f);
-	f.region = 2;
+	f = good[5];
+	f.region = NREGIONS;
 	refuses(f);
 }
 
