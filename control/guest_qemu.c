@@ -51,6 +51,7 @@ static void guest_qemu_free(struct guest *g)
 	guest_description_release(&g->desc);
 	free(q->map_devices);
 	qmp_free(q->q);
+	fd_close(&q->state_fd);
 	fd_close(&g->pidfd);
 	free(q);
 }
@@ -93,6 +94,7 @@ static int open_on(struct guest **out, pid_t pid, struct qmp *qmp, const char *q
 	q->g.pid = pid;
 	q->q = qmp;
 	q->uffd = -1;
+	q->state_fd = -1;
 	q->was_running = true;
 	snprintf(q->qmp_path, sizeof(q->qmp_path), "%s", qmp_path);
 	qmp_version(qmp, q->version);

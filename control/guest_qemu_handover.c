@@ -28,6 +28,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -38,11 +39,14 @@
 #include "lib/base/log.h"
 
 #define PAUSE_LIMIT_MS	10000u
-#define SAVE_LIMIT_MS	30000u
+#define SAVE_LIMIT_MS	10000u
+#define CALL_LIMIT_MS	5000u
+#define CONT_LIMIT_MS	30000u /* images are opened for writing, maybe over a network */
 #define CANCEL_LIMIT_MS 10000u
 #define LOAD_LIMIT_MS	60000u
 #define QUIT_LIMIT_MS	10000
 #define TERM_LIMIT_MS	3000
+#define KILL_LIMIT_MS	30000 /* terabytes are unmapped */
 #define STATE_FD_NAME	"tranship-state"
 
 /* QEMU's OFD locks on an image: one byte a permission, and one a permission that it denies. */
@@ -148,8 +152,9 @@ int guest_qemu_pause(struct guest *g, int state_fd, struct failure *f)
 		ret = give_state_fd(q, state_fd, f);
 	if (ret)
 		return ret;
+	fd_close(&q->state_fd);
+	q->state_fd = fcntl(state_fd, F_DUPFD_CLOEXEC, 0);
 	qmp_forget_events(q->q, "MIGRATION");
-	q->saving = true;
 	ret = qmp_call(q->q, "migrate", json_pack("{s:s}", "uri", "fd:" STATE_FD_NAME), NULL, f);
 	if (ret)
 		return ret;
@@ -162,7 +167,11 @@ int guest_qemu_save(struct guest *g, struct failure *f)
 	int ret = qmp_call(q->q, "migrate-continue", json_pack("{s:s}", "state", "pre-switchover"),
 			   NULL, f);
 
-	return ret ? ret : await_status(q, "completed", SAVE_LIMIT_MS, f);
+	if (!ret)
+		ret = await_status(q, "completed", SAVE_LIMIT_MS, f);
+	if (!ret)
+		fd_close(&q->state_fd);
+	return ret;
 }
 
 /* Ends a migration that is under way; nothing to do if none is. */
@@ -183,33 +192,49 @@ static int cancel_migration(struct guest_qemu *q, struct failure *f)
 	return ret;
 }
 
+static int cont(struct guest_qemu *q, struct failure *f)
+{
+	struct failure why = { 0 };
+	int ret;
+
+	qmp_set_time_limit(q->q, CONT_LIMIT_MS);
+	ret = qmp_call(q->q, "cont", NULL, NULL, &why);
+	qmp_set_time_limit(q->q, CALL_LIMIT_MS);
+	if (!ret)
+		return 0;
+	return failure_set(f, ret, strstr(qmp_error(q->q), " lock") ? "disk-locked" : why.code,
+			   why.hint, "%s", why.message);
+}
+
+static int expect_running(struct guest_qemu *q, struct failure *f)
+{
+	int ret = guest_qemu_status(q, f);
+
+	if (!ret && !q->g.desc.running)
+		ret = failure_set(f, -EIO, "qmp-failed", NULL, "the VM does not run on: it is %s",
+				  q->g.desc.state);
+	return ret;
+}
+
 /*
  * QEMU reports the end of a migration a moment before it has put the guest back. cont is refused
- * until then, and RESUME (or STOP of a guest that was paused) comes with it.
+ * until then, and RESUME comes with it.
  */
 static int run_on(struct guest_qemu *q, struct failure *f)
 {
-	struct failure why = { 0 };
 	int ret = guest_qemu_status(q, f);
 
 	if (ret || q->g.desc.running)
 		return ret;
 	if (!strcmp(q->g.desc.state, "finish-migrate")) {
 		ret = qmp_wait_event(q->q, "RESUME", NULL, NULL, CANCEL_LIMIT_MS, NULL, f);
-		if (ret && ret != -ETIMEDOUT)
+		if (!ret)
+			return expect_running(q, f);
+		if (ret != -ETIMEDOUT)
 			return ret;
 	}
-	ret = qmp_call(q->q, "cont", NULL, NULL, &why);
-	if (ret == -EREMOTEIO)
-		return failure_set(f, ret, strstr(qmp_error(q->q), "lock") ? "disk-locked" : why.code,
-				   why.hint, "%s", why.message);
-	if (ret)
-		return failure_set(f, ret, why.code, why.hint, "%s", why.message);
-	ret = guest_qemu_status(q, f);
-	if (!ret && !q->g.desc.running)
-		ret = failure_set(f, -EIO, "qmp-failed", NULL, "the VM does not run on: it is %s",
-				  q->g.desc.state);
-	return ret;
+	ret = cont(q, f);
+	return ret ? ret : expect_running(q, f);
 }
 
 /*
@@ -231,6 +256,13 @@ int guest_qemu_resume(struct guest *g, struct failure *f)
 	struct guest_qemu *q = guest_qemu_of(g);
 	int ret;
 
+	/*
+	 * QEMU writes the device state while it holds its big lock: if nobody reads it (a stalled
+	 * link), QMP does not answer until that write fails.
+	 */
+	if (q->state_fd >= 0)
+		shutdown(q->state_fd, SHUT_RDWR);
+	fd_close(&q->state_fd);
 	qmp_forget_events(q->q, "RESUME");
 	ret = cancel_migration(q, f);
 	if (!ret)
@@ -241,7 +273,6 @@ int guest_qemu_resume(struct guest *g, struct failure *f)
 		qemu_migration_restore(q);
 	else
 		qemu_migration_set(q->q, NULL); /* paused by a transhipd that is gone */
-	q->saving = false;
 	return 0;
 }
 
@@ -264,7 +295,7 @@ int guest_qemu_quit(struct guest *g, struct failure *f)
 	if (has_ended(g, TERM_LIMIT_MS))
 		return 0;
 	syscall(SYS_pidfd_send_signal, g->pidfd, SIGKILL, NULL, 0);
-	if (has_ended(g, TERM_LIMIT_MS))
+	if (has_ended(g, KILL_LIMIT_MS))
 		return 0;
 	return failure_set(f, -ETIMEDOUT, "qmp-failed", NULL, "process %d cannot be ended", g->pid);
 }
@@ -369,7 +400,7 @@ int guest_qemu_start(struct guest *g, struct failure *f)
 {
 	struct guest_qemu *q = guest_qemu_of(g);
 	struct failure ignored = { 0 };
-	int ret = run_on(q, f);
+	int ret = cont(q, f);
 
 	if (ret)
 		return ret;
@@ -378,5 +409,5 @@ int guest_qemu_start(struct guest *g, struct failure *f)
 			       "step", 100), NULL, &ignored))
 		log_warn("pid %d: %s", g->pid, ignored.message);
 	qemu_migration_restore(q);
-	return 0;
+	return expect_running(q, f);
 }

@@ -26,7 +26,7 @@ struct guest_qemu {
 
 	/* Hand-over. */
 	bool was_running; /* before pause; true if this process did not pause it */
-	bool saving;	  /* migrate was given and has not ended in resume */
+	int state_fd;	  /* a copy of what QEMU saves to, -1: not saving; see resume */
 	bool held_back;	  /* incoming() turned autostart off */
 	bool loading;	  /* load_begin() began */
 	json_t *old_capabilities; /* what to set to restore them, or NULL: untouched */

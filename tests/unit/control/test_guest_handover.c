@@ -278,6 +278,42 @@ static void the_stream_breaks(void **state)
 	resumes_after_saving(state);
 }
 
+static void *read_up_to_the_pause(void *arg)
+{
+	struct state_pipe *p = arg;
+	struct pollfd fds = { .fd = p->ours, .events = POLLIN };
+	static char sink[65536];
+
+	while (p->len == 0 && poll(&fds, 1, 20000) > 0 && read(p->ours, sink, sizeof(sink)) > 0)
+		;
+	return NULL;
+}
+
+/* The link stalls: nobody reads, nobody hangs up, and QEMU sits in write() with its big lock. */
+static void the_stream_stalls(void **state)
+{
+	struct state_pipe out = { 0 };
+	int pair[2], small = 4096;
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	assert_int_equal(setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
+	out.ours = pair[0];
+	pthread_create(&out.thread, NULL, read_up_to_the_pause, &out);
+	OK(src->ops->pause(src, pair[1], &f));
+	close(pair[1]);
+	pthread_cancel(out.thread);
+	pthread_join(out.thread, NULL);
+	qmp_set_deadline(guest_qemu_of(src)->q, clock_ns() + 300 * NSEC_PER_MSEC);
+	assert_true(src->ops->save(src, &f) < 0);
+	qmp_set_deadline(guest_qemu_of(src)->q, 0);
+	failure_clear(&f);
+	OK(src->ops->resume(src, &f));
+	expect_state(src, "running");
+	expect_untouched(src);
+	close(pair[0]);
+}
+
 /* QEMU before 8.2 leaves it in postmigrate, which is as still as paused. */
 static void expect_still(void)
 {
@@ -417,6 +453,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(resumes_what_runs, start_source, stop_all),
 		cmocka_unit_test_setup_teardown(another_resumes, start_source, stop_all),
 		cmocka_unit_test_setup_teardown(the_stream_breaks, start_source, stop_all),
+		cmocka_unit_test_setup_teardown(the_stream_stalls, start_source, stop_all),
 		cmocka_unit_test_setup_teardown(a_paused_guest_stays_paused, start_source, stop_all),
 		cmocka_unit_test_setup_teardown(the_source_dies, start_source, stop_all),
 		cmocka_unit_test_setup_teardown(refuses_what_does_not_wait, start_source, stop_all),
