@@ -38,9 +38,13 @@ int scheduler_init(struct scheduler *s, const struct region *regions, uint32_t n
 	s->pending = new_bitmaps(regions, nregions);
 	s->scanned = new_bitmaps(regions, nregions);
 	s->seen = new_bitmaps(regions, nregions);
+	s->held = new_bitmaps(regions, nregions);
+	s->held_counts = calloc(nregions ? nregions : 1, sizeof(*s->held_counts));
 	if (track_dma)
 		s->suspect = new_bitmaps(regions, nregions);
-	if (!s->first_chunk || !s->pending || !s->scanned || !s->seen || (track_dma && !s->suspect))
+	if (!s->first_chunk || !s->pending || !s->scanned || !s->seen || !s->held ||
+	    !s->held_counts ||
+	    (track_dma && !s->suspect))
 		goto no_memory;
 	for (uint32_t i = 0; i < nregions; i++) {
 		s->first_chunk[i] = chunks;
@@ -63,8 +67,10 @@ void scheduler_release(struct scheduler *s)
 	free_bitmaps(s->pending, s->nregions);
 	free_bitmaps(s->scanned, s->nregions);
 	free_bitmaps(s->seen, s->nregions);
+	free_bitmaps(s->held, s->nregions);
 	free_bitmaps(s->suspect, s->nregions);
 	bitmap_release(&s->dirty_chunks);
+	free(s->held_counts);
 	free(s->first_chunk);
 	free(s->order);
 	free(s->holes);
@@ -97,12 +103,15 @@ int scheduler_first(struct scheduler *s, bool barrier)
 	for (uint32_t i = 0; i < s->nregions; i++) {
 		const struct region *r = &s->regions[i];
 		struct bitmap *p = &s->pending[i];
+		uint64_t blocks;
 		int err;
 
 		bitmap_clear_all(p);
+		blocks = scheduler_blocks(r);
 		err = region_extents(r, p);
 		if (err)
 			return err;
+		scheduler_held_begin(s, i, blocks, scheduler_blocks(r));
 		s->pending_pages += bitmap_count(p);
 		for (uint64_t c = 0; c < region_chunks(r); c++) {
 			const uint64_t *w = p->words + c * SCHEDULER_CHUNK_WORDS;
@@ -127,7 +136,7 @@ static void merge_region(struct scheduler *s, uint32_t i, bool barrier)
 {
 	uint64_t *pending = s->pending[i].words, *scanned = s->scanned[i].words;
 	uint64_t *seen = s->seen[i].words, *suspect = s->suspect ? s->suspect[i].words : NULL;
-	uint64_t words = (s->pending[i].bits + 63) / 64;
+	uint64_t *held = s->held[i].words, words = (s->pending[i].bits + 63) / 64;
 
 	for (uint64_t w = 0; w < words; w++) {
 		uint64_t report = scanned[w], add = report;
@@ -141,6 +150,9 @@ static void merge_region(struct scheduler *s, uint32_t i, bool barrier)
 		if (report) {
 			s->seen_pages += (uint64_t)__builtin_popcountll(report & ~seen[w]);
 			seen[w] |= report;
+			s->held_counts[i].pages +=
+				(uint64_t)__builtin_popcountll(report & ~held[w]);
+			held[w] |= report;
 			scanned[w] = 0;
 			if (suspect && !barrier)
 				suspect[w] |= report;

@@ -17,6 +17,9 @@
  *   A chunk is taken once a round and rounds end with a barrier (wire.h): so no older version of a
  *   page overtakes a newer one.
  *
+ *   Discards. A guest gives memory back (balloon, free-page reporting) by punching holes, which no
+ *   tracker reports; scheduler_recheck.c finds them.
+ *
  *   Direct memory access. A page that was reported and re-armed while it is pinned for a device
  *   can change later without a report. So pages reported since the last barrier (a moment with no
  *   I/O in flight) are sent again after the next one. What a barrier's own scan reports is safe.
@@ -37,11 +40,19 @@ struct scheduler_holes {
 	uint64_t offset, length; /* bytes, whole chunks (or to the region's end) */
 };
 
+/* The file of a region, as far as it is known. */
+struct scheduler_held {
+	uint64_t pages;	 /* bits in held: pages that the file held when last looked at */
+	int64_t offset;	 /* blocks that the file has beyond those pages */
+	uint64_t walked_ns; /* when its extents were last read */
+};
+
 struct scheduler {
 	const struct region *regions;
 	uint32_t nregions;
 	bool track_dma;
-	struct bitmap *pending, *scanned, *seen, *suspect; /* one a region; owned */
+	struct bitmap *pending, *scanned, *seen, *held, *suspect; /* one a region; owned */
+	struct scheduler_held *held_counts; /* one a region; owned */
 	struct bitmap dirty_chunks; /* over all regions, numbered through */
 	uint64_t *first_chunk;	    /* number of each region's first chunk; nregions + 1 */
 	bool holes_owed;	    /* the next round also says what was never populated */
@@ -84,6 +95,16 @@ struct bitmap *scheduler_scanned(struct scheduler *s);
 
 /* Takes over what a collect put into scanned, and clears it. barrier: as in scheduler_first. */
 void scheduler_merge(struct scheduler *s, bool barrier);
+
+/*
+ * After scheduler_merge: finds pages that the guest has given back since, makes them pending and
+ * counts them in *vanished. barrier: the guest is stopped. -errno from reading extents.
+ */
+int scheduler_recheck(struct scheduler *s, bool barrier, uint64_t *vanished);
+/* Within scheduler_first: region i's extents are in pending; blocks: the file's before and after. */
+void scheduler_held_begin(struct scheduler *s, uint32_t i, uint64_t before, uint64_t after);
+/* st_blocks of the region's file. */
+uint64_t scheduler_blocks(const struct region *r);
 
 /* -ENOMEM. */
 int scheduler_begin_round(struct scheduler *s);

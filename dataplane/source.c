@@ -77,6 +77,21 @@ static void begin_job(struct serving *v, enum source_job job, uint32_t round)
 	streams_give(v->src, job, round);
 }
 
+static int find_discards(struct source *src, bool barrier, struct failure *f)
+{
+	uint64_t start = clock_ns(), vanished;
+	int err = scheduler_recheck(&src->scheduler, barrier, &vanished);
+
+	if (err)
+		return failure_set(f, err, "internal", NULL,
+				   "the extents of the guest's RAM cannot be read: %s",
+				   strerror(-err));
+	if (vanished)
+		log_debug("the guest gave back %llu pages; found in %.2f ms",
+			  (unsigned long long)vanished, clock_ms_since(start));
+	return 0;
+}
+
 /* Arms or collects; *pages: what was reported. Nothing reads the bitmaps meanwhile. */
 static int scan(struct source *src, uint32_t flags, uint64_t *pages, struct failure *f)
 {
@@ -99,9 +114,10 @@ static int scan(struct source *src, uint32_t flags, uint64_t *pages, struct fail
 	if (src->tracker)
 		err = src->tracker->ops->collect(src->tracker, scheduler_scanned(&src->scheduler),
 						 pages, f);
-	if (!err)
-		scheduler_merge(&src->scheduler, barrier);
-	return err;
+	if (err)
+		return err;
+	scheduler_merge(&src->scheduler, barrier);
+	return find_discards(src, barrier, f);
 }
 
 static int on_scan(struct serving *v, const struct ipc_message *m, struct failure *f)

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -216,6 +217,80 @@ static void test_first_scan_without_barrier_suspects_everything(void **state)
 	scheduler_release(&s);
 }
 
+static void punch(uint32_t r, uint64_t page, uint64_t count)
+{
+	assert_int_equal(fallocate(regions[r].fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				   (off_t)(page * PAGE_BYTES), (off_t)(count * PAGE_BYTES)), 0);
+}
+
+static void test_discards_are_found(void **state)
+{
+	struct scheduler s;
+	uint64_t gone;
+
+	(void)state;
+	for (uint64_t i = 0; i < 1000; i++)
+		populate(0, i);
+	populate(1, 0);
+	assert_int_equal(scheduler_init(&s, regions, 3, false), 0);
+	assert_int_equal(scheduler_first(&s, false), 0);
+	run_round(&s);
+	assert_int_equal(scheduler_recheck(&s, false, &gone), 0);
+	assert_int_equal(gone, 0);
+	punch(0, 3, 5);
+	punch(1, 0, 1);
+	assert_int_equal(scheduler_recheck(&s, false, &gone), 0);
+	assert_int_equal(gone, 6);
+	assert_int_equal(scheduler_pending(&s), 6);
+	run_round(&s);
+	assert_int_equal(pages_got(), 6);
+	assert_int_equal(got[0][3] + got[0][7] + got[1][0], 3);
+	/* Written, which is reported, and given back as many: the pause finds it. */
+	populate(0, 3);
+	report(&s, 0, 3, 1);
+	scheduler_merge(&s, true);
+	punch(0, 900, 1);
+	assert_int_equal(scheduler_recheck(&s, true, &gone), 0);
+	assert_int_equal(gone, 1);
+	run_round(&s);
+	assert_int_equal(got[0][900] + got[0][3], 2);
+	/* As many populated by a mere read, which nobody reports. */
+	populate(0, 4);
+	populate(0, 5);
+	punch(0, 901, 1);
+	assert_int_equal(scheduler_recheck(&s, true, &gone), 0);
+	assert_int_equal(gone, 1);
+	/* Found once. */
+	run_round(&s);
+	assert_int_equal(scheduler_recheck(&s, true, &gone), 0);
+	assert_int_equal(gone, 0);
+	scheduler_release(&s);
+}
+
+/* A region in the middle of a file that has blocks elsewhere. */
+static void test_discards_in_a_part_of_a_file(void **state)
+{
+	struct region r = regions[0];
+	struct scheduler s;
+	uint64_t gone;
+
+	(void)state;
+	for (uint64_t i = 0; i < 1000; i++)
+		populate(0, i);
+	r.file_offset = CHUNK_BYTES;
+	r.size = CHUNK_BYTES;
+	assert_int_equal(scheduler_init(&s, &r, 1, false), 0);
+	assert_int_equal(scheduler_first(&s, false), 0);
+	assert_int_equal(scheduler_pending(&s), 1000 - CHUNK_PAGES);
+	run_round(&s);
+	assert_int_equal(scheduler_recheck(&s, true, &gone), 0);
+	assert_int_equal(gone, 0);
+	punch(0, CHUNK_PAGES + 7, 2);
+	assert_int_equal(scheduler_recheck(&s, true, &gone), 0);
+	assert_int_equal(gone, 2);
+	scheduler_release(&s);
+}
+
 struct taker {
 	struct scheduler *s;
 	struct scheduler_chunk taken[16];
@@ -280,6 +355,9 @@ int main(void)
 						teardown),
 		cmocka_unit_test_setup_teardown(test_first_scan_without_barrier_suspects_everything,
 						setup, teardown),
+		cmocka_unit_test_setup_teardown(test_discards_are_found, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_discards_in_a_part_of_a_file, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(test_threads_share_without_overlap, setup,
 						teardown),
 	};
