@@ -12,7 +12,7 @@
  *   while the caller's data plane writes it.
  *
  *   A VMM may be another user's process: sizes, page sizes and addresses that it claims are checked
- *   against the file it hands over, and, before a move, against its mappings (guest_tranship_check.c).
+ *   against the file it hands over, and, before a move, its mappings (guest_tranship_check.c).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -76,8 +76,8 @@ static int bad_region(const struct guest_tranship *t, const struct tranship_regi
 }
 
 /* What the VMM said of a region against the file that it handed over. */
-static int check_region(const struct guest_tranship *t, const struct tranship_region_info *i, int fd,
-			struct failure *f)
+static int check_region(const struct guest_tranship *t, const struct tranship_region_info *i,
+			int fd, struct failure *f)
 {
 	uint64_t mask = (uint64_t)i->page_size - 1;
 	struct statfs fs;
@@ -235,8 +235,8 @@ static int tranship_open_ram(struct guest *g, uint32_t i, bool writable, int *fd
 static int simple(struct guest *g, uint16_t type, int timeout_ms, const char *code,
 		  struct failure *f)
 {
-	return tranship_link_call(&from_guest(g)->link, type, NULL, -1, NULL, NULL, timeout_ms, code,
-				  f);
+	return tranship_link_call(&from_guest(g)->link, type, NULL, -1, NULL, NULL, timeout_ms,
+				  code, f);
 }
 
 static void tranship_disarm(struct guest *g)

@@ -46,9 +46,9 @@ static int look_at_own(const struct proc_map *m, void *arg)
 
 	if (!maps_region(m, s))
 		return 0;
-	/* In order of address, each where the one before ended, at the offset that belongs there. */
-	if (m->start <= start + s->covered && m->end > start + s->covered && s->covered < s->r->size &&
-	    m->offset - s->r->file_offset == m->start - start)
+	/* In order of address, each where the one before ended and at its offset. */
+	if (m->start <= start + s->covered && m->end > start + s->covered &&
+	    s->covered < s->r->size && m->offset - s->r->file_offset == m->start - start)
 		s->covered = (m->end < end ? m->end : end) - start;
 	else if (m->write)
 		s->elsewhere = true;
@@ -89,7 +89,8 @@ static int check_region(struct guest *g, const struct guest_region *r, json_t *c
 	if (s.covered != r->size)
 		check_add(checks, "ram", "", CHECK_ERROR, "ram-not-shared",
 			  "The VMM must map its RAM shared, where it says.",
-			  "RAM region %s is not mapped shared at the address that the VMM gave", r->id);
+			  "RAM region %s is not mapped shared at the address that the VMM gave",
+			  r->id);
 	else if (s.elsewhere)
 		check_add(checks, "writers", "", CHECK_ERROR, "outside-writer",
 			  "The VMM must map its RAM once.",

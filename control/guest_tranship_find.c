@@ -70,11 +70,11 @@ static int add_to_list(const struct found *v, void *arg)
 			     v->busy	? "a session holds it" :
 					  "it has no guest that could be moved now";
 
-	json_array_append_new(arg, json_pack("{s:s, s:i, s:s, s:I, s:s, s:b, s:s, s:s}", "name",
-					     v->d.name, "pid", (int)v->pid, "kind", "tranship",
-					     "ram_bytes", (json_int_t)v->d.ram_bytes, "state", state,
-					     "migratable", migratable, "reason", reason, "code",
-					     code));
+	json_array_append_new(arg,
+			      json_pack("{s:s, s:i, s:s, s:I, s:s, s:b, s:s, s:s}", "name",
+					v->d.name, "pid", (int)v->pid, "kind", "tranship",
+					"ram_bytes", (json_int_t)v->d.ram_bytes, "state", state,
+					"migratable", migratable, "reason", reason, "code", code));
 	return 0;
 }
 
@@ -127,7 +127,7 @@ int guest_tranship_open_name(struct guest **out, const char *name, struct failur
 	return open_found(out, &s, what, f);
 }
 
-/* A socket of the process, wherever its path is; -EPROTOTYPE of other kinds ends the try at once. */
+/* A socket of the process, wherever its path is; those of other kinds refuse to be connected. */
 static int look_at_fd(int fd, const char *target, void *arg)
 {
 	struct search *s = arg;

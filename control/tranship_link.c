@@ -37,7 +37,8 @@ static int gone(const struct tranship_link *l, int err, uint16_t type, struct fa
 
 static int malformed(const struct tranship_link *l, uint16_t type, struct failure *f)
 {
-	return failure_set(f, -EBADMSG, "vmm-failed", "The VMM's libtranship is damaged or foreign.",
+	return failure_set(f, -EBADMSG, "vmm-failed",
+			   "The VMM's libtranship is damaged or foreign.",
 			   "the VMM at %s gave a malformed answer to `%s`", l->path,
 			   type_names[type]);
 }

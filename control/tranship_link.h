@@ -24,10 +24,10 @@ int tranship_link_open(struct tranship_link *l, const char *path, struct transhi
 void tranship_link_close(struct tranship_link *l);
 
 /*
- * One request and its answer. body: tranship_request_size() bytes, or NULL; fd goes with it if it is
- * not -1 and stays the caller's. out: tranship_reply_size() bytes, or NULL; out_fd: the descriptor
- * of the answer (caller's), or NULL where the type has none. code: of f if the VMM says no. -errno
- * as the VMM gave it, -ETIMEDOUT, or -ECONNRESET with vm-gone.
+ * One request and its answer. body: tranship_request_size() bytes, or NULL; fd goes with it if it
+ * is not -1 and stays the caller's. out: tranship_reply_size() bytes, or NULL; out_fd: the
+ * descriptor of the answer (caller's), or NULL where the type has none. code: of f if the VMM says
+ * no. -errno as the VMM gave it, -ETIMEDOUT, or -ECONNRESET with vm-gone.
  */
 int tranship_link_call(struct tranship_link *l, uint16_t type, const void *body, int fd, void *out,
 		       int *out_fd, int timeout_ms, const char *code, struct failure *f);

@@ -18,13 +18,13 @@
  * Threads. tranship_start makes one thread, the service thread. All callbacks run on it, one at a
  * time, with every signal blocked; they may block, and no other request is answered meanwhile. The
  * VMM's callbacks must therefore be safe against its other threads. No callback may call
- * tranship_free. The functions below may be called from any thread but not beside each other for one
- * struct tranship; a callback may call none of them, nor wait for a thread that calls one.
+ * tranship_free. The functions below may be called from any thread but not beside each other for
+ * one struct tranship; a callback may call none of them, nor wait for a thread that calls one.
  *
  * Who stops the guest. Between the callbacks pause and resume the guest must not run, whatever the
  * VMM's own user asks for: its memory and state are being taken elsewhere. If transhipd is lost in
- * that time, libtranship resumes the guest by itself, unless its state had been saved whole: then the
- * guest may run at the destination already, and stays paused here until transhipd, or a person
+ * that time, libtranship resumes the guest by itself, unless its state had been saved whole: then
+ * the guest may run at the destination already, and stays paused here until transhipd, or a person
  * through it, decides. A guest that was loaded never starts by itself. See tranship_claim.
  *
  * Memory. Every byte of guest RAM must be in a region, mapped shared (MAP_SHARED) from a memfd or a
@@ -132,15 +132,15 @@ struct tranship_region {
 int tranship_new(struct tranship **out, const struct tranship_config *config);
 
 /*
- * Adds one region; before tranship_start. -EINVAL: not aligned, not a mapping's address, or the file
- * is too short; -EEXIST: the id is taken; -ENOSPC: too many; -EBUSY: already started.
+ * Adds one region; before tranship_start. -EINVAL: not aligned, not a mapping's address, or the
+ * file is too short; -EEXIST: the id is taken; -ENOSPC: too many; -EBUSY: already started.
  */
 int tranship_add_region(struct tranship *t, const struct tranship_region *region);
 
 /*
  * Binds the socket (mode 0600; a stale one is replaced) and starts the service thread. From here on
- * callbacks may come. -EINVAL: no region; -EADDRINUSE: another process answers there; other errors of
- * socket, bind and pthread_create. The object can be freed, or started again, after a failure.
+ * callbacks may come. -EINVAL: no region; -EADDRINUSE: another process answers there; other errors
+ * of socket, bind and pthread_create. The object can be freed, or started again, after a failure.
  */
 int tranship_start(struct tranship *t);
 

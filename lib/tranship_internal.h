@@ -58,7 +58,7 @@ void tranship_serve_busy(struct tranship *t);
 /* The connection ended, with or without a word: the rules of tranship_serve.c. */
 void tranship_serve_lost(struct tranship *t);
 
-/* Registers every region for asynchronous write protection; the data plane does the rest. -errno. */
+/* Registers every region for asynchronous write protection; scans do the rest. -errno. */
 int tranship_track_arm(struct tranship *t);
 /* Undoes it in windows that do not stall the guest; nothing if not armed. */
 void tranship_track_disarm(struct tranship *t);

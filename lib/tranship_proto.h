@@ -13,12 +13,12 @@
  *   be 0 or the VMM's own; anybody else is closed without an answer.
  *
  *   A session of transhipd:
- *     HELLO                          version, description
- *     REGION 0 .. regions-1          each with the descriptor of its RAM file
- *     ARM  (STOP RESUME)  STOP  SAVE(fd)                    source, until the destination is prepared
- *     QUIT                                                  source, after commit
- *     RESUME  DISARM                                        source, after a failure
- *     INCOMING  LOAD(fd)  START                             destination
+ *     HELLO                                version, description
+ *     REGION 0 .. regions-1                each with the descriptor of its RAM file
+ *     ARM  (STOP RESUME)  STOP  SAVE(fd)   source, until the destination is prepared
+ *     QUIT                                 source, after commit
+ *     RESUME  DISARM                       source, after a failure
+ *     INCOMING  LOAD(fd)  START            destination
  *
  *   States of the guest and what may be asked in each (- : -EPROTO; "same" is answered with 0):
  *
@@ -30,16 +30,16 @@
  *   LOADED    -        -      -        WAITING   LOADED  RUNNING  stays
  *   BROKEN    -        -      -        WAITING   LOADED  -        stays
  *
- *   HELLO, DESCRIBE, REGION, DISARM and QUIT may be asked in every state, ARM where there is a guest
- *   that can be stopped (RUNNING, STOPPED). A failed SAVE stays in STOPPED, a failed LOAD leads to
- *   BROKEN. Whenever the connection is lost, tracking ends too.
+ *   HELLO, DESCRIBE, REGION, DISARM and QUIT may be asked in every state, ARM in RUNNING and
+ *   STOPPED. A failed SAVE stays in STOPPED, a failed LOAD leads to BROKEN. Whenever the connection
+ *   is lost, tracking ends too.
  *
  *   All integers are little-endian; sizes are asserted below. The order of bytes is the host's: the
  *   kernels that can track a VMM from here (x86-64, arm64) are little-endian.
  *
- * The guard speaks through a duplicate of transhipd's connection: as long as it holds it the VMM sees
- * no loss, and tranship_request_resume() below is all that it has to send. Before it ends it reads
- * answers up to the one with its serial.
+ * The guard speaks through a duplicate of transhipd's connection: as long as it holds it the VMM
+ * sees no loss, and tranship_request_resume() below is all that it has to send. Before it ends it
+ * reads answers up to the one with its serial.
  */
 #ifndef TRANSHIP_PROTO_H
 #define TRANSHIP_PROTO_H
@@ -62,7 +62,7 @@
 enum tranship_type {
 	TRANSHIP_HELLO = 1, /* struct tranship_hello -> struct tranship_description; first */
 	TRANSHIP_DESCRIBE,  /* - -> struct tranship_description */
-	TRANSHIP_REGION,    /* struct tranship_index -> struct tranship_region_info; fd in the answer */
+	TRANSHIP_REGION,    /* struct tranship_index -> struct tranship_region_info and an fd */
 	TRANSHIP_ARM,	    /* - -> struct tranship_armed */
 	TRANSHIP_DISARM,    /* - -> - */
 	TRANSHIP_STOP,	    /* - -> - */
@@ -70,7 +70,7 @@ enum tranship_type {
 	TRANSHIP_RESUME,    /* - -> - */
 	TRANSHIP_QUIT,	    /* - -> -; the VMM then ends */
 	TRANSHIP_INCOMING,  /* - -> -; status -EPROTO if the VMM does not wait for a guest */
-	TRANSHIP_LOAD,	    /* fd in the request: device state comes from there, until its end -> - */
+	TRANSHIP_LOAD,	    /* fd in the request: device state comes from there, to its end -> - */
 	TRANSHIP_START,	    /* - -> - */
 	TRANSHIP_TYPES,	    /* one beyond the last */
 };

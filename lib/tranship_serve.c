@@ -4,8 +4,9 @@
  *
  * Theory of operation
  *   Requests and the states in which each is allowed: tranship_proto.h. One handler a type; a
- *   handler that fails leaves the state as it was (a failed load excepted: BROKEN), puts a line into
- *   call.why and returns -errno, which becomes the answer. Malformed packets end the connection.
+ *   handler that fails leaves the state as it was (a failed load excepted: BROKEN), puts a line
+ *   into call.why and returns -errno, which becomes the answer. Malformed packets end the
+ *   connection.
  *
  *   Who may run the guest. transhipd answers for exactly one runner; what this side may do by
  *   itself when the connection ends is decided by what the other host can have:
@@ -161,7 +162,8 @@ static int do_save(struct tranship *t, struct call *c)
 		return wrong_state(t, c);
 	err = t->ops->save_state(t->opaque, c->fd);
 	if (err)
-		return refuse(c, err, "the VMM could not save the device state: %s", strerror(-err));
+		return refuse(c, err, "the VMM could not save the device state: %s",
+			      strerror(-err));
 	t->state = TRANSHIP_SAVED;
 	/* the end of the state is seen before the answer */
 	fd_close(&c->fd);
@@ -241,8 +243,8 @@ static int (*const handlers[TRANSHIP_TYPES])(struct tranship *, struct call *) =
 
 /*
  * One packet and its descriptor, its form checked. -EAGAIN: none waits; -EBADMSG: malformed. A peer
- * that closes with answers unread leaves ECONNRESET in front of what it had asked before: the second
- * receipt gets that, or the end.
+ * that closes with answers unread leaves ECONNRESET in front of what it had asked before: the
+ * second receipt gets that, or the end.
  */
 static int receive(int sock, struct call *c)
 {
@@ -264,7 +266,7 @@ static int receive(int sock, struct call *c)
 	for (int i = 1; i < nfds; i++)
 		close(fds[i]);
 	size = len >= sizeof(*h) ? tranship_request_size(h->type) : -1;
-	/* an unknown type may have any body and no descriptor: a later version's, answered as such */
+	/* an unknown type, a later version's, may have any body and no descriptor; it is answered */
 	if (len < sizeof(*h) || h->magic != TRANSHIP_PROTO_MAGIC || h->status || h->reserved ||
 	    h->type & TRANSHIP_REPLY || h->size != len - sizeof(*h) ||
 	    (size >= 0 && h->size != (uint32_t)size) || nfds != tranship_request_fds(h->type)) {

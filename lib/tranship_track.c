@@ -5,8 +5,8 @@
  * Theory of operation
  *   arm makes a userfaultfd and registers every region's mapping for asynchronous write protection.
  *   That alone protects nothing: transhipd's data plane does so with PAGEMAP_SCAN on this process's
- *   pagemap, which reports and re-protects written pages in one step. A protected page's first write
- *   costs one fault that the kernel resolves by itself; nobody reads this descriptor.
+ *   pagemap, which reports and re-protects written pages in one step. A protected page's first
+ *   write costs one fault that the kernel resolves by itself; nobody reads this descriptor.
  *
  *   WP_UNPOPULATED: pages that were never touched are reported too once they are. USER_MODE_ONLY
  *   suffices, so that the VMM needs no privilege: with WP_ASYNC the kernel's own writes (read(2)

@@ -125,8 +125,8 @@ static json_t *do_stats(struct synthetic_control *c)
 			p = phase_now(g, &c->phases[i]);
 		json_array_append_new(phases, phase_json(&p));
 	}
-	j = json_pack("{s:s, s:s, s:i, s:b, s:I, s:I, s:I, s:I, s:I, s:o}", "event", "stats", "name",
-		      c->name, "pid", (int)getpid(), "running", running, "ram_bytes",
+	j = json_pack("{s:s, s:s, s:i, s:b, s:I, s:I, s:I, s:I, s:I, s:o}", "event", "stats",
+		      "name", c->name, "pid", (int)getpid(), "running", running, "ram_bytes",
 		      (json_int_t)(g->pages * SYNTHETIC_PAGE), "working_set_bytes",
 		      (json_int_t)(g->p.working_set * SYNTHETIC_PAGE), "pages_written",
 		      (json_int_t)synthetic_written(g), "beats", (json_int_t)g->beats,
@@ -138,7 +138,8 @@ static json_t *do_stats(struct synthetic_control *c)
 
 static json_t *do_phase(struct synthetic_control *c, const char *name)
 {
-	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_";
+	static const char allowed[] =
+		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_";
 	struct synthetic_phase *last = &c->phases[c->nphases - 1];
 
 	if (!*name || name[strspn(name, allowed)] || strlen(name) >= sizeof(last->name))

@@ -5,8 +5,8 @@
  * Theory of operation
  *   RAM is `pages` pages of which the first `touched` are filled at the start (version 1) and the
  *   first `working_set` rewritten by the writers, each of which owns an equal part of them: a
- *   writer makes a page's next version and then notes it in versions[], so that whenever all writers
- *   stand still the table says exactly what RAM must hold.
+ *   writer makes a page's next version and then notes it in versions[], so that whenever all
+ *   writers stand still the table says exactly what RAM must hold.
  *
  *   They stand still while any reason to pause is set (a move, the user, a check): gate.paused is
  *   looked at before every page, and pause returns when no writer is inside the gate.
@@ -104,8 +104,8 @@ struct synthetic_check {
 };
 
 /*
- * Over ram (pages of it, MAP_SHARED of ram_fd), which stays the caller's. The guest stands still for
- * `reasons`. -EINVAL if the parameters do not fit; -ENOMEM.
+ * Over ram (pages of it, MAP_SHARED of ram_fd), which stays the caller's. The guest stands still
+ * for `reasons`. -EINVAL if the parameters do not fit; -ENOMEM.
  */
 int synthetic_init(struct synthetic *g, const struct synthetic_params *p, uint64_t *ram,
 		   uint64_t pages, int ram_fd, uint32_t reasons);

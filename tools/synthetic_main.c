@@ -25,9 +25,9 @@
 #include "tools/synthetic_guest.h"
 
 static const char usage[] =
-	"tranship-synthetic --name N --ram SIZE [options]      a guest\n"
-	"tranship-synthetic --ctl NAME|PATH COMMAND [ARG]      stats, verify, phase NAME, pause, run,\n"
-	"                                                      corrupt OFFSET, stop\n"
+	"tranship-synthetic --name N --ram SIZE [options]   a guest\n"
+	"tranship-synthetic --ctl NAME|PATH COMMAND [ARG]   stats, verify, phase NAME, pause,\n"
+	"                                                   run, corrupt OFFSET, stop\n"
 	"  --backing memfd|hugetlb|file:PATH  where RAM is (memfd)\n"
 	"  --touched SIZE         how much of RAM is filled at the start (all)\n"
 	"  --working-set SIZE     how much of it is rewritten (all that is touched)\n"
@@ -40,7 +40,7 @@ static const char usage[] =
 	"  --socket PATH          of libtranship (/run/tranship/vmm/NAME.sock)\n"
 	"  --control PATH         of commands (the socket's path with .ctl for .sock)\n"
 	"  --incoming             waits for a guest to come; takes all but --ram from it\n"
-	"  --beat-log PATH        a line a millisecond of life: number, CLOCK_MONOTONIC nanoseconds\n"
+	"  --beat-log PATH        a line a ms of life: number, CLOCK_MONOTONIC nanoseconds\n"
 	"SIGUSR1 prints the stats, SIGUSR2 verifies, SIGTERM and SIGINT stop.\n";
 
 struct options {
@@ -351,7 +351,8 @@ static int make_guest(struct program *m)
 	if (err)
 		return err;
 	if (m->o.beat_log) {
-		m->g.beat_log = open(m->o.beat_log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+		m->g.beat_log =
+			open(m->o.beat_log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
 		if (m->g.beat_log < 0)
 			return -errno;
 	}

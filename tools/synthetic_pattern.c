@@ -2,7 +2,7 @@
 /*
  * Orders of visiting pages; see synthetic_pattern.h.
  *
- * Zipf by rejection-inversion (W. Hörmann, G. Derflinger, "Rejection-inversion to generate variates
+ * Zipf by rejection-inversion (Hörmann and Derflinger, "Rejection-inversion to generate variates
  * from monotone discrete distributions", ACM TOMACS 6.3, 1996): no table, a few logarithms a draw.
  * Ranks are scattered over the pages by a hash, so that hot pages do not lie side by side; that two
  * ranks may share a page changes nothing that matters here.

@@ -160,8 +160,9 @@ static void test_run_and_hello(void **state)
 
 static void test_libtranship(void **state)
 {
-	static const char *const names[] = { "HELLO", "DESCRIBE", "REGION", "ARM", "DISARM", "STOP",
-					     "SAVE", "RESUME", "QUIT", "INCOMING", "LOAD", "START" };
+	static const char *const names[] = { "HELLO",  "DESCRIBE", "REGION", "ARM",
+					     "DISARM", "STOP",	   "SAVE",   "RESUME",
+					     "QUIT",   "INCOMING", "LOAD",   "START" };
 
 	(void)state;
 	FIELD(struct tranship_head, "Head, 24", "u32", magic);

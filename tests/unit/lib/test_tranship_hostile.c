@@ -141,7 +141,8 @@ static void test_noise(void **state)
 			bytes[i] = (uint8_t)rand_r(&seed);
 		/* half of them look right at first sight, but for what acts on the guest */
 		if (round & 1) {
-			tranship_request(&p.head, (uint16_t)(round % 3), 1, (uint32_t)rand_r(&seed) % 64);
+			tranship_request(&p.head, (uint16_t)(round % 3), 1,
+					 (uint32_t)rand_r(&seed) % 64);
 			len = len < sizeof(p.head) ? sizeof(p.head) : len;
 		}
 		io_send_packet(fd, &p, len, NULL, 0);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A VMM of the tests: a child process that links libtranship, holds RAM and does what the test says;
- * and the connection to it. Included by the tests that need one.
+ * A VMM of the tests: a child process that links libtranship, holds RAM and does what the test
+ * says; and the connection to it. Included by the tests that need one.
  */
 #ifndef TRANSHIP_TESTS_VMM_PROCESS_H
 #define TRANSHIP_TESTS_VMM_PROCESS_H
