@@ -266,7 +266,7 @@ static int receive(int sock, struct call *c)
 	for (int i = 1; i < nfds; i++)
 		close(fds[i]);
 	size = len >= sizeof(*h) ? tranship_request_size(h->type) : -1;
-	/* an unknown type, a later version's, may have any body and no descriptor; it is answered */
+	/* an unknown type, a later version's, may have any body and no descriptor: answered */
 	if (len < sizeof(*h) || h->magic != TRANSHIP_PROTO_MAGIC || h->status || h->reserved ||
 	    h->type & TRANSHIP_REPLY || h->size != len - sizeof(*h) ||
 	    (size >= 0 && h->size != (uint32_t)size) || nfds != tranship_request_fds(h->type)) {
