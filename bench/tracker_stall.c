@@ -29,12 +29,21 @@
 #include "lib/base/kernel_abi.h"
 
 enum phase {
-	IDLE, INJECT, REGISTER, ARM, COLLECT_FIRST, COLLECT, UNREGISTER, CLOSE, DIRECT_CLOSE, PHASES
+	IDLE,
+	INJECT,
+	REGISTER,
+	ARM,
+	COLLECT_FIRST,
+	COLLECT,
+	UNREGISTER,
+	CLOSE,
+	DIRECT_CLOSE,
+	PHASES
 };
 
 static const char *const phase_names[PHASES] = {
-	"nothing", "inject", "register", "arm", "collect 1st", "collect x20",
-	"unregister", "close inside", "close armed",
+	"nothing",     "inject",     "register",     "arm",	    "collect 1st",
+	"collect x20", "unregister", "close inside", "close armed",
 };
 
 /* Shared with the child. */
@@ -59,7 +68,7 @@ static void note(_Atomic uint64_t *longest, uint64_t gap)
 /* Alone on a processor of its own, so that other load does not look like a stall. */
 static void be_real_time(int processor, int priority)
 {
-	struct sched_param p = { .sched_priority = priority };
+	struct sched_param p = {.sched_priority = priority};
 	cpu_set_t set;
 
 	CPU_ZERO(&set);
@@ -88,7 +97,7 @@ static void *write_forever(void *arg)
 		if (++writes % 64)
 			continue;
 		/* leave the processor some room, or the kernel takes 50 ms of each second itself */
-		nanosleep(&(struct timespec){ 0, 50000 }, NULL);
+		nanosleep(&(struct timespec){0, 50000}, NULL);
 		last = clock_ns();
 	}
 	return NULL;
@@ -105,14 +114,14 @@ static void *map_forever(void *arg)
 
 		munmap(p, PAGE_BYTES);
 		note(&c->shared->mmap_gap[c->shared->phase], clock_ns() - start);
-		nanosleep(&(struct timespec){ 0, 200000 }, NULL);
+		nanosleep(&(struct timespec){0, 200000}, NULL);
 	}
 	return NULL;
 }
 
 static pid_t start_child(struct shared *shared, uint8_t *map, uint64_t pages)
 {
-	struct child c = { shared, map, pages };
+	struct child c = {shared, map, pages};
 	pthread_t writer, mapper;
 	pid_t pid = fork();
 
@@ -145,8 +154,8 @@ static void enter(enum phase p)
 	usleep(20000); /* who was stalled notes it when it runs again */
 	if (last != IDLE || p != IDLE)
 		printf("%-13s %8.2f ms   longest gap: writer %7.3f ms, mmap %7.3f ms\n",
-		       phase_names[last], took,
-		       (double)shared->write_gap[last] / 1e6, (double)shared->mmap_gap[last] / 1e6);
+		       phase_names[last], took, (double)shared->write_gap[last] / 1e6,
+		       (double)shared->mmap_gap[last] / 1e6);
 	last = p;
 	shared->phase = (int)p;
 	phase_start = clock_ns();
@@ -154,7 +163,7 @@ static void enter(enum phase p)
 
 static void collect(struct tracker *t, struct bitmap *dirty, int times)
 {
-	struct failure f = { 0 };
+	struct failure f = {0};
 	double worst = 0, total = 0;
 	uint64_t pages = 0;
 
@@ -187,10 +196,13 @@ int main(int argc, char **argv)
 	uint64_t touched = argc > 2 ? strtoull(argv[2], NULL, 10) << 20 : size;
 	unsigned int threads = argc > 3 ? (unsigned int)atoi(argv[3]) : 0;
 	bool hugetlb = argc > 4 && !strcmp(argv[4], "hugetlb");
-	struct region_mapping m = { 0 };
-	struct region r = { .size = size, .page_size = hugetlb ? 2u << 20 : PAGE_BYTES,
-			    .hugetlb = hugetlb, .mappings = &m, .nmappings = 1 };
-	struct failure f = { 0 };
+	struct region_mapping m = {0};
+	struct region r = {.size = size,
+			   .page_size = hugetlb ? 2u << 20 : PAGE_BYTES,
+			   .hugetlb = hugetlb,
+			   .mappings = &m,
+			   .nmappings = 1};
+	struct failure f = {0};
 	struct bitmap dirty;
 	struct tracker *t;
 	uint8_t *map;
@@ -202,11 +214,12 @@ int main(int argc, char **argv)
 	if (fd < 0 || ftruncate(fd, (off_t)size) || bitmap_init(&dirty, size >> PAGE_SHIFT))
 		die("memfd", &f);
 	map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+		      0);
 	if (map == MAP_FAILED || shared == MAP_FAILED)
 		die("mmap", &f);
 	r.fd = fd;
-	m = (struct region_mapping){ (uintptr_t)map, (uintptr_t)map + size, 0 };
+	m = (struct region_mapping){(uintptr_t)map, (uintptr_t)map + size, 0};
 	pid = start_child(shared, map, touched / PAGE_BYTES);
 	while (!shared->ready)
 		usleep(1000);
@@ -239,8 +252,9 @@ int main(int argc, char **argv)
 
 	/* for comparison: the same, closed while armed */
 	enter(IDLE);
-	if (uffd_inside(pid, false, &uffd, &remote, &f) || uffd_api(uffd, UFFD_TRACK_FEATURES, &f) ||
-	    uffd_register_wp(uffd, m.start, m.end, &f) || t->ops->start(t, &f))
+	if (uffd_inside(pid, false, &uffd, &remote, &f) ||
+	    uffd_api(uffd, UFFD_TRACK_FEATURES, &f) || uffd_register_wp(uffd, m.start, m.end, &f) ||
+	    t->ops->start(t, &f))
 		die("again", &f);
 	enter(DIRECT_CLOSE);
 	if (uffd_close_inside(pid, remote, uffd, &f))

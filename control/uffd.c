@@ -28,7 +28,7 @@
 #include "lib/base/kernel_abi.h"
 #include "lib/base/log.h"
 
-#define UNREGISTER_WINDOW (8ull << 20)
+#define UNREGISTER_WINDOW   (8ull << 20)
 #define UNREGISTER_PAUSE_NS 20000
 
 #define KERNEL_HINT "Tracking from outside needs Linux 6.7 or later with userfaultfd."
@@ -69,8 +69,8 @@ static int probe_tracking(int uffd, uint8_t *map, uint64_t size, struct failure 
 
 int uffd_probe(struct failure *f)
 {
-	AUTO_CLOSE int uffd = (int)syscall(SYS_userfaultfd,
-					   O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+	AUTO_CLOSE int uffd =
+		(int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
 	AUTO_CLOSE int memory = memfd_create("tranship-probe", MFD_CLOEXEC);
 	uint64_t size = 2 * (uint64_t)sysconf(_SC_PAGESIZE);
 	uint8_t *map;
@@ -102,8 +102,8 @@ static int take_out(pid_t pid, int remote_fd)
 
 static void close_number(pid_t pid, int remote_fd)
 {
-	const uint64_t args[6] = { (uint64_t)remote_fd };
-	struct failure f = { 0 };
+	const uint64_t args[6] = {(uint64_t)remote_fd};
+	struct failure f = {0};
 	int64_t result;
 
 	if (inject_syscall(pid, SYS_close, args, &result, &f))
@@ -113,7 +113,7 @@ static void close_number(pid_t pid, int remote_fd)
 
 int uffd_inside(pid_t pid, bool full, int *local_fd, int *remote_fd, struct failure *f)
 {
-	const uint64_t args[6] = { O_CLOEXEC | O_NONBLOCK | (full ? 0 : UFFD_USER_MODE_ONLY) };
+	const uint64_t args[6] = {O_CLOEXEC | O_NONBLOCK | (full ? 0 : UFFD_USER_MODE_ONLY)};
 	int64_t result;
 	int fd, err = inject_syscall(pid, SYS_userfaultfd, args, &result, f);
 
@@ -141,7 +141,7 @@ int uffd_inside(pid_t pid, bool full, int *local_fd, int *remote_fd, struct fail
 
 int uffd_api(int fd, uint64_t features, struct failure *f)
 {
-	struct uffdio_api api = { .api = UFFD_API, .features = features };
+	struct uffdio_api api = {.api = UFFD_API, .features = features};
 
 	if (!ioctl(fd, UFFDIO_API, &api))
 		return 0;
@@ -153,7 +153,7 @@ int uffd_api(int fd, uint64_t features, struct failure *f)
 int uffd_register_wp(int fd, uint64_t start, uint64_t end, struct failure *f)
 {
 	struct uffdio_register reg = {
-		.range = { .start = start, .len = end - start },
+		.range = {.start = start, .len = end - start},
 		.mode = UFFDIO_REGISTER_MODE_WP,
 	};
 	int err;
@@ -182,7 +182,7 @@ int uffd_unregister_windows(int fd, uint64_t start, uint64_t end)
 		};
 
 		/* without a pause the lock is ours again before a waiting fault is awake */
-		nanosleep(&(struct timespec){ 0, UNREGISTER_PAUSE_NS }, NULL);
+		nanosleep(&(struct timespec){0, UNREGISTER_PAUSE_NS}, NULL);
 		if (!ioctl(fd, UFFDIO_UNREGISTER, &r))
 			continue;
 		if (errno == ESRCH)
@@ -229,20 +229,20 @@ int uffd_adopt(pid_t pid, int remote_fd, int *local_fd, struct failure *f)
 
 	if (!is_ours(pid, remote_fd))
 		return failure_set(f, -ENOENT, "internal", NULL,
-				   "descriptor %d of process %d is no userfaultfd of ours", remote_fd,
-				   (int)pid);
+				   "descriptor %d of process %d is no userfaultfd of ours",
+				   remote_fd, (int)pid);
 	fd = take_out(pid, remote_fd);
 	if (fd < 0)
 		return failure_set(f, fd, "internal", NULL,
-				   "the userfaultfd cannot be taken out of process %d: %s", (int)pid,
-				   strerror(-fd));
+				   "the userfaultfd cannot be taken out of process %d: %s",
+				   (int)pid, strerror(-fd));
 	*local_fd = fd;
 	return 0;
 }
 
 int uffd_close_inside(pid_t pid, int remote_fd, int local_fd, struct failure *f)
 {
-	const uint64_t args[6] = { (uint64_t)remote_fd };
+	const uint64_t args[6] = {(uint64_t)remote_fd};
 	long same = syscall(SYS_kcmp, getpid(), pid, KCMP_FILE, local_fd, remote_fd);
 	int64_t result;
 	int err;

@@ -29,8 +29,8 @@ int uffd_probe(struct failure *f);
 /*
  * A userfaultfd of pid's memory: *local_fd is ours (close-on-exec), *remote_fd its number inside.
  * full: one that also catches the kernel's accesses is needed (post-copy); otherwise one for user
- * mode will do where the VMM lacks the privilege (write-protection tracks the kernel's all the same).
- * Failures: inject-failed, vm-gone, tracker-unavailable.
+ * mode will do where the VMM lacks the privilege (write-protection tracks the kernel's all the
+ * same). Failures: inject-failed, vm-gone, tracker-unavailable.
  */
 int uffd_inside(pid_t pid, bool full, int *local_fd, int *remote_fd, struct failure *f);
 

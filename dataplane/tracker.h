@@ -29,7 +29,8 @@ struct tracker_ops {
 	/*
 	 * Adds to dirty[i] the pages of regions[i] written since the last start or collect, and
 	 * re-arms them. dirty[] has one initialised bitmap per region. *pages: how many 4 KiB pages
-	 * were reported. 0 or -errno with f filled (tracker-lost: nothing after it can be trusted).
+	 * were reported. 0 or -errno with f filled (tracker-lost, vm-gone: nothing after it can be
+	 * trusted).
 	 */
 	int (*collect)(struct tracker *t, struct bitmap *dirty, uint64_t *pages, struct failure *f);
 	void (*free)(struct tracker *t);

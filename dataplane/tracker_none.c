@@ -23,8 +23,7 @@ static int none_start(struct tracker *t, struct failure *f)
 	return 0;
 }
 
-static int none_collect(struct tracker *t, struct bitmap *dirty, uint64_t *pages,
-			struct failure *f)
+static int none_collect(struct tracker *t, struct bitmap *dirty, uint64_t *pages, struct failure *f)
 {
 	struct tracker_none *n = (struct tracker_none *)t;
 
@@ -63,7 +62,7 @@ int tracker_none_new(struct tracker **out, const struct region *regions, uint32_
 
 	if (!n)
 		return -ENOMEM;
-	n->base = (struct tracker){ .ops = &none_ops, .regions = regions, .nregions = nregions };
+	n->base = (struct tracker){.ops = &none_ops, .regions = regions, .nregions = nregions};
 	*out = &n->base;
 	return 0;
 }

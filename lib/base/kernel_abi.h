@@ -33,11 +33,11 @@ struct pagemap_range {
 };
 
 struct pagemap_scan {
-	uint64_t size;	      /* of this struct */
-	uint64_t flags;	      /* PAGEMAP_SCAN_WP_MATCHING ... */
+	uint64_t size;	/* of this struct */
+	uint64_t flags; /* PAGEMAP_SCAN_WP_MATCHING ... */
 	uint64_t start, end;
-	uint64_t walk_end;    /* out: where the walk stopped */
-	uint64_t vec;	      /* struct pagemap_range *, or 0 */
+	uint64_t walk_end; /* out: where the walk stopped */
+	uint64_t vec;	   /* struct pagemap_range *, or 0 */
 	uint64_t vec_len;
 	uint64_t max_pages;
 	uint64_t category_inverted;

@@ -38,7 +38,8 @@ static void check_runs(const struct model *m, uint64_t from, uint64_t limit)
 {
 	uint64_t at, first, count, expected = from;
 
-	for (at = from; bitmap_next_run(&m->bitmap, at, limit, &first, &count); at = first + count) {
+	for (at = from; bitmap_next_run(&m->bitmap, at, limit, &first, &count);
+	     at = first + count) {
 		assert_true(count > 0 && first >= at && first + count <= limit);
 		for (; expected < first; expected++)
 			assert_false(m->bits[expected]);
@@ -52,7 +53,7 @@ static void check_runs(const struct model *m, uint64_t from, uint64_t limit)
 
 static void test_against_model(void **state)
 {
-	struct model m = { 0 };
+	struct model m = {0};
 
 	(void)state;
 	srand(1);
@@ -71,7 +72,8 @@ static void test_against_model(void **state)
 		} else if (op == 1) {
 			bitmap_clear_range(&m.bitmap, first, count);
 		} else {
-			assert_int_equal(bitmap_set_range_atomic(&m.bitmap, first, count), expected);
+			assert_int_equal(bitmap_set_range_atomic(&m.bitmap, first, count),
+					 expected);
 		}
 		check_same(&m);
 		check_runs(&m, pick(BITS / 2), BITS / 2 + pick(BITS / 2));
@@ -118,7 +120,7 @@ static void test_edges(void **state)
 	bitmap_release(&other);
 }
 
-#define THREADS 4
+#define THREADS	    4
 #define SHARED_BITS 100003
 
 static struct bitmap shared;
@@ -133,7 +135,8 @@ static void *set_all(void *arg)
 		uint64_t count = first + 7 <= SHARED_BITS ? 7 : SHARED_BITS - first;
 
 		*added += bitmap_set_range_atomic(&shared, first, count);
-		*added += bitmap_set_range_atomic(&shared, i, i + 7 <= SHARED_BITS ? 7 : SHARED_BITS - i);
+		*added += bitmap_set_range_atomic(&shared, i,
+						  i + 7 <= SHARED_BITS ? 7 : SHARED_BITS - i);
 	}
 	return NULL;
 }
@@ -141,7 +144,7 @@ static void *set_all(void *arg)
 static void test_atomic(void **state)
 {
 	pthread_t threads[THREADS];
-	uint64_t added[THREADS] = { 0 }, total = 0;
+	uint64_t added[THREADS] = {0}, total = 0;
 
 	(void)state;
 	assert_int_equal(bitmap_init(&shared, SHARED_BITS), 0);

@@ -49,11 +49,11 @@
 
 /* Shared between a test and its victim. */
 struct shared {
-	volatile int32_t go;	/* at offset 0: the victim may end */
-	volatile int32_t fd;	/* at 4: what `blocked` reads from */
-	uint64_t regs[14];	/* at 8: rax rbx rcx rdx rsi rdi rbp r8 .. r14 at the end */
-	uint64_t xmm[4];	/* at 120 */
-	char byte;		/* at 152 */
+	volatile int32_t go;	 /* at offset 0: the victim may end */
+	volatile int32_t fd;	 /* at 4: what `blocked` reads from */
+	uint64_t regs[14];	 /* at 8: rax rbx rcx rdx rsi rdi rbp r8 .. r14 at the end */
+	uint64_t xmm[4];	 /* at 120 */
+	char byte;		 /* at 152 */
 	volatile int32_t inside; /* the victim is about to block */
 	volatile int32_t signals;
 };
@@ -68,18 +68,19 @@ static int pipe_fds[2];
 void spin_with_registers(struct shared *s);
 void block_with_registers(struct shared *s);
 
-#define SAVE "push %rbx\n push %rbp\n push %r12\n push %r13\n push %r14\n push %r15\n mov %rdi, %r15\n"
+#define SAVE                                                                                       \
+	"push %rbx\n push %rbp\n push %r12\n push %r13\n push %r14\n push %r15\n mov %rdi, %r15\n"
 #define FILL                                                                                       \
-	"movabs $0x1111111111111111, %rbx\n movq %rbx, %xmm0\n movq %rbx, %xmm15\n"                  \
-	"movabs $0x2222222222222222, %rbp\n movabs $0x3333333333333333, %r12\n"                      \
-	"movabs $0x4444444444444444, %r13\n movabs $0x5555555555555555, %r14\n"                      \
-	"movabs $0x6666666666666666, %r8\n movabs $0x7777777777777777, %r9\n"                        \
+	"movabs $0x1111111111111111, %rbx\n movq %rbx, %xmm0\n movq %rbx, %xmm15\n"                \
+	"movabs $0x2222222222222222, %rbp\n movabs $0x3333333333333333, %r12\n"                    \
+	"movabs $0x4444444444444444, %r13\n movabs $0x5555555555555555, %r14\n"                    \
+	"movabs $0x6666666666666666, %r8\n movabs $0x7777777777777777, %r9\n"                      \
 	"movabs $0x8888888888888888, %r10\n"
 #define STORE                                                                                      \
-	"mov %rax, 8(%r15)\n mov %rbx, 16(%r15)\n mov %rcx, 24(%r15)\n mov %rdx, 32(%r15)\n"         \
-	"mov %rsi, 40(%r15)\n mov %rdi, 48(%r15)\n mov %rbp, 56(%r15)\n mov %r8, 64(%r15)\n"         \
-	"mov %r9, 72(%r15)\n mov %r10, 80(%r15)\n mov %r11, 88(%r15)\n mov %r12, 96(%r15)\n"         \
-	"mov %r13, 104(%r15)\n mov %r14, 112(%r15)\n movq %xmm0, 120(%r15)\n"                        \
+	"mov %rax, 8(%r15)\n mov %rbx, 16(%r15)\n mov %rcx, 24(%r15)\n mov %rdx, 32(%r15)\n"       \
+	"mov %rsi, 40(%r15)\n mov %rdi, 48(%r15)\n mov %rbp, 56(%r15)\n mov %r8, 64(%r15)\n"       \
+	"mov %r9, 72(%r15)\n mov %r10, 80(%r15)\n mov %r11, 88(%r15)\n mov %r12, 96(%r15)\n"       \
+	"mov %r13, 104(%r15)\n mov %r14, 112(%r15)\n movq %xmm0, 120(%r15)\n"                      \
 	"movq %xmm15, 128(%r15)\n"
 #define LOAD "pop %r15\n pop %r14\n pop %r13\n pop %r12\n pop %rbp\n pop %rbx\n ret\n"
 
@@ -93,7 +94,8 @@ __asm__(".text\n.globl spin_with_registers\nspin_with_registers:\n" SAVE FILL
 	"syscall\n" STORE LOAD);
 
 _Static_assert(offsetof(struct shared, regs) == 8 && offsetof(struct shared, xmm) == 120 &&
-		       offsetof(struct shared, byte) == 152, "the assembly above knows these");
+		       offsetof(struct shared, byte) == 152,
+	       "the assembly above knows these");
 
 static void require(bool claim, int line)
 {
@@ -106,7 +108,8 @@ static void require(bool claim, int line)
 
 static void setup_shared(void)
 {
-	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+		      0);
 	assert_ptr_not_equal(shared, MAP_FAILED);
 	assert_int_equal(pipe2(pipe_fds, O_CLOEXEC), 0);
 	shared->fd = pipe_fds[0];
@@ -150,8 +153,8 @@ static void wait_blocked(pid_t pid, long nr)
 
 static void inject_getpid(pid_t pid)
 {
-	const uint64_t args[6] = { 0 };
-	struct failure f = { 0 };
+	const uint64_t args[6] = {0};
+	struct failure f = {0};
 	int64_t result = 0;
 
 	if (inject_syscall(pid, SYS_getpid, args, &result, &f))
@@ -245,7 +248,7 @@ static void in_read(void)
 
 static void in_ppoll(void)
 {
-	struct pollfd p = { .fd = pipe_fds[0], .events = POLLIN };
+	struct pollfd p = {.fd = pipe_fds[0], .events = POLLIN};
 	sigset_t during, own;
 
 	/* blocked but while it waits; the other way round for USR2 */
@@ -255,14 +258,14 @@ static void in_ppoll(void)
 	sigemptyset(&during);
 	sigaddset(&during, SIGUSR2);
 	shared->inside = 1;
-	REQUIRE(ppoll(&p, 1, &(struct timespec){ 60, 0 }, &during) == 1);
+	REQUIRE(ppoll(&p, 1, &(struct timespec){60, 0}, &during) == 1);
 	sigprocmask(SIG_SETMASK, NULL, &own);
 	REQUIRE(sigismember(&own, SIGUSR1) && !sigismember(&own, SIGUSR2));
 }
 
 static void in_poll(void)
 {
-	struct pollfd p = { .fd = pipe_fds[0], .events = POLLIN };
+	struct pollfd p = {.fd = pipe_fds[0], .events = POLLIN};
 
 	shared->inside = 1;
 	REQUIRE(poll(&p, 1, 60000) == 1);
@@ -284,13 +287,13 @@ static void in_nanosleep(void)
 
 	/* goes on as restart_syscall, with the remaining time */
 	shared->inside = 1;
-	REQUIRE(syscall(SYS_nanosleep, &(struct timespec){ 0, 400000000 }, NULL) == 0);
+	REQUIRE(syscall(SYS_nanosleep, &(struct timespec){0, 400000000}, NULL) == 0);
 	REQUIRE(clock_ns() - start >= 400000000 && clock_ns() - start < 5 * NSEC_PER_SEC);
 }
 
 static void in_futex(void)
 {
-	struct timespec limit = { 60, 0 };
+	struct timespec limit = {60, 0};
 
 	shared->inside = 1;
 	/* go becomes 1 without a wake: then the restarted call sees another value */
@@ -324,7 +327,7 @@ static void on_signal(int signo)
 
 static void in_sigsuspend(void)
 {
-	struct sigaction a = { .sa_handler = on_signal };
+	struct sigaction a = {.sa_handler = on_signal};
 	sigset_t all, none, now;
 
 	sigaction(SIGUSR1, &a, NULL);
@@ -400,15 +403,15 @@ static void test_sigsuspend(void **state)
 
 static void counting(void)
 {
-	struct sigaction a = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
+	struct sigaction a = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
 
 	sigaction(SIGRTMIN, &a, NULL);
 	shared->inside = 1;
 	while (shared->signals < STORM) {
-		struct pollfd p = { .fd = pipe_fds[0], .events = POLLIN };
+		struct pollfd p = {.fd = pipe_fds[0], .events = POLLIN};
 
 		/* EINTR is the signal's doing here */
-		REQUIRE(ppoll(&p, 1, &(struct timespec){ 60, 0 }, NULL) < 0 && errno == EINTR);
+		REQUIRE(ppoll(&p, 1, &(struct timespec){60, 0}, NULL) < 0 && errno == EINTR);
 	}
 	while (!shared->go)
 		sched_yield();
@@ -420,7 +423,7 @@ static void *send_storm(void *arg)
 	pid_t pid = *(pid_t *)arg;
 
 	for (int i = 0; i < STORM;) {
-		if (!sigqueue(pid, SIGRTMIN, (union sigval){ 0 }))
+		if (!sigqueue(pid, SIGRTMIN, (union sigval){0}))
 			i++;
 		else
 			sched_yield();
@@ -463,9 +466,9 @@ static void kill_victim(pid_t pid)
 
 static void test_refusals(void **state)
 {
-	const uint64_t args[6] = { (uint64_t)-1 };
+	const uint64_t args[6] = {(uint64_t)-1};
 	pid_t pid = start_victim(sleeping_for_ever);
-	struct failure f = { 0 };
+	struct failure f = {0};
 	int64_t result = 0;
 	int status;
 
@@ -521,9 +524,9 @@ static void in_vfork(void)
 
 static void test_unstoppable(void **state)
 {
-	const uint64_t args[6] = { 0 };
+	const uint64_t args[6] = {0};
 	pid_t pid = start_victim(in_vfork);
-	struct failure f = { 0 };
+	struct failure f = {0};
 	int64_t result;
 
 	(void)state;
@@ -584,7 +587,7 @@ static void filtered(void)
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};
-	struct sock_fprog program = { sizeof(code) / sizeof(code[0]), code };
+	struct sock_fprog program = {sizeof(code) / sizeof(code[0]), code};
 	char c;
 
 	REQUIRE(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
@@ -597,7 +600,7 @@ static void filtered(void)
 static void test_seccomp(void **state)
 {
 	pid_t pid = start_victim(filtered);
-	struct failure f = { 0 };
+	struct failure f = {0};
 	int local, remote, status;
 
 	(void)state;
@@ -618,7 +621,7 @@ static void test_seccomp(void **state)
 static void test_uffd_life(void **state)
 {
 	pid_t pid = start_victim(sleeping_for_ever);
-	struct failure f = { 0 };
+	struct failure f = {0};
 	int local, remote, adopted, other = open("/dev/null", O_RDONLY);
 
 	(void)state;
@@ -642,7 +645,7 @@ static void test_uffd_life(void **state)
 /* The daemon is killed at any moment of it: the victim never notices. */
 static void test_killed_injector(void **state)
 {
-	const uint64_t no_args[6] = { 0 };
+	const uint64_t no_args[6] = {0};
 	pid_t pid = start_victim(in_ppoll);
 	int64_t number;
 
@@ -653,13 +656,13 @@ static void test_killed_injector(void **state)
 		int status;
 
 		if (injector == 0) {
-			const uint64_t args[6] = { 0 };
+			const uint64_t args[6] = {0};
 			int64_t result;
 
 			for (;;)
 				inject_syscall(pid, SYS_getpid, args, &result, NULL);
 		}
-		nanosleep(&(struct timespec){ 0, 1000000 + i * 37000 }, NULL);
+		nanosleep(&(struct timespec){0, 1000000 + i * 37000}, NULL);
 		kill(injector, SIGKILL);
 		assert_int_equal(waitpid(injector, &status, 0), injector);
 	}
@@ -676,11 +679,11 @@ static void test_killed_injector(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_calls_go_on),   cmocka_unit_test(test_futex),
-		cmocka_unit_test(test_sleep),	      cmocka_unit_test(test_sigsuspend),
-		cmocka_unit_test(test_signals_arrive), cmocka_unit_test(test_refusals),
-		cmocka_unit_test(test_unstoppable),   cmocka_unit_test(test_main_thread_ended),
-		cmocka_unit_test(test_seccomp),	      cmocka_unit_test(test_uffd_life),
+		cmocka_unit_test(test_calls_go_on),	cmocka_unit_test(test_futex),
+		cmocka_unit_test(test_sleep),		cmocka_unit_test(test_sigsuspend),
+		cmocka_unit_test(test_signals_arrive),	cmocka_unit_test(test_refusals),
+		cmocka_unit_test(test_unstoppable),	cmocka_unit_test(test_main_thread_ended),
+		cmocka_unit_test(test_seccomp),		cmocka_unit_test(test_uffd_life),
 		cmocka_unit_test(test_killed_injector),
 	};
 

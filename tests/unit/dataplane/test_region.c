@@ -14,14 +14,14 @@
 
 #include "dataplane/region.h"
 
-#define PAGES 64
+#define PAGES	     64
 #define OFFSET_PAGES 10
 
 static struct region make(void)
 {
-	struct region r = { .page_size = PAGE_BYTES,
-			    .size = PAGES * PAGE_BYTES,
-			    .file_offset = OFFSET_PAGES * PAGE_BYTES };
+	struct region r = {.page_size = PAGE_BYTES,
+			   .size = PAGES * PAGE_BYTES,
+			   .file_offset = OFFSET_PAGES * PAGE_BYTES};
 
 	r.fd = memfd_create("region", MFD_CLOEXEC);
 	assert_true(r.fd >= 0);
@@ -31,17 +31,18 @@ static struct region make(void)
 
 static void fill(const struct region *r, uint64_t first, uint64_t count)
 {
-	static const char page[PAGE_BYTES] = { 1 };
+	static const char page[PAGE_BYTES] = {1};
 
 	for (uint64_t i = first; i < first + count; i++)
-		assert_int_equal(pwrite(r->fd, page, sizeof(page),
-					(off_t)(r->file_offset + i * PAGE_BYTES)), PAGE_BYTES);
+		assert_int_equal(
+			pwrite(r->fd, page, sizeof(page), (off_t)(r->file_offset + i * PAGE_BYTES)),
+			PAGE_BYTES);
 }
 
 static void check_extents(const struct region *r, const char *expected)
 {
 	struct bitmap b;
-	char text[PAGES + 1] = { 0 };
+	char text[PAGES + 1] = {0};
 
 	assert_int_equal(bitmap_init(&b, PAGES), 0);
 	assert_int_equal(region_extents(r, &b), 0);
@@ -79,7 +80,8 @@ static void test_extents(void **state)
 	assert_int_equal(region_next_data(&r, r.size, &start, &end), -ENXIO);
 
 	assert_int_equal(fallocate(r.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-				   (off_t)r.file_offset, PAGE_BYTES), 0);
+				   (off_t)r.file_offset, PAGE_BYTES),
+			 0);
 	check_extents(&r, ".#...#........................................................##");
 	region_release(&r);
 	assert_int_equal(r.fd, -1);

@@ -23,7 +23,7 @@
 
 #include <sys/syscall.h>
 
-#define BLOCK (2u << 20)
+#define BLOCK	      (2u << 20)
 #define MADV_PAGEOUT_ 21
 
 /* One region, its mapping in this process under a userfaultfd, and its tracker. */
@@ -53,17 +53,20 @@ static void init(struct fixture *x, uint64_t size, uint64_t file_offset)
 		print_message("skip: %s\n", x->f.message);
 		skip();
 	}
-	x->region = (struct region){ .page_size = PAGE_BYTES, .size = size,
-				     .file_offset = file_offset, .mappings = x->mappings,
-				     .nmappings = 1 };
+	x->region = (struct region){.page_size = PAGE_BYTES,
+				    .size = size,
+				    .file_offset = file_offset,
+				    .mappings = x->mappings,
+				    .nmappings = 1};
 	x->region.fd = memfd_create("ram", MFD_CLOEXEC);
 	assert_int_equal(ftruncate(x->region.fd, (off_t)(size + file_offset)), 0);
 	x->map = map_aligned(x->region.fd, size, file_offset);
 	assert_ptr_not_equal(x->map, MAP_FAILED);
-	x->mappings[0] = (struct region_mapping){ (uintptr_t)x->map, (uintptr_t)x->map + size, 0 };
+	x->mappings[0] = (struct region_mapping){(uintptr_t)x->map, (uintptr_t)x->map + size, 0};
 	x->uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
 	assert_int_equal(uffd_api(x->uffd, UFFD_TRACK_FEATURES, &x->f), 0);
-	assert_int_equal(uffd_register_wp(x->uffd, x->mappings[0].start, x->mappings[0].end, &x->f), 0);
+	assert_int_equal(uffd_register_wp(x->uffd, x->mappings[0].start, x->mappings[0].end, &x->f),
+			 0);
 	assert_int_equal(bitmap_init(&x->dirty, size >> PAGE_SHIFT), 0);
 }
 
@@ -111,7 +114,8 @@ static void touch(struct fixture *x, uint64_t page)
 static void test_exact(void **state)
 {
 	/* neighbours, block ends, more than one block's groups, far away */
-	static const uint64_t pages[] = { 0, 1, 5, 100, 200, 300, 400, 500, 511, 512, 1023, 4000, 8191 };
+	static const uint64_t pages[] = {0,   1,   5,	100,  200,  300, 400,
+					 500, 511, 512, 1023, 4000, 8191};
 	const uint64_t count = sizeof(pages) / sizeof(pages[0]);
 	struct fixture x;
 
@@ -125,7 +129,8 @@ static void test_exact(void **state)
 	assert_int_equal(collect(&x), count);
 	check_dirty(&x, pages, count);
 	assert_int_equal(collect(&x), 0);
-	/* reading, of data and of a hole, is no write; a page that reading created may be reported */
+	/* reading, of data and of a hole, is no write; a page that reading created may be reported
+	 */
 	assert_int_equal(*(volatile uint8_t *)(x.map + 700 * PAGE_BYTES), 1);
 	assert_int_equal(collect(&x), 0);
 	/* the bitmap is added to */
@@ -171,7 +176,7 @@ static void test_holes_stay_free(void **state)
 /* Written, then gone from the page table while the file still has it. */
 static void test_zapped(void **state)
 {
-	static const uint64_t written[] = { 3, 600, 601 };
+	static const uint64_t written[] = {3, 600, 601};
 	struct fixture x;
 
 	(void)state;
@@ -201,7 +206,7 @@ static void test_zapped(void **state)
 
 static void test_two_mappings(void **state)
 {
-	static const uint64_t pages[] = { 1, 2, 513 };
+	static const uint64_t pages[] = {1, 2, 513};
 	struct fixture x;
 	uint8_t *second;
 
@@ -209,8 +214,10 @@ static void test_two_mappings(void **state)
 	init(&x, 2 * BLOCK, 0);
 	memset(x.map, 1, 2 * BLOCK);
 	second = map_aligned(x.region.fd, BLOCK, BLOCK);
-	assert_int_equal(uffd_register_wp(x.uffd, (uintptr_t)second, (uintptr_t)second + BLOCK, &x.f), 0);
-	x.mappings[1] = (struct region_mapping){ (uintptr_t)second, (uintptr_t)second + BLOCK, BLOCK };
+	assert_int_equal(
+		uffd_register_wp(x.uffd, (uintptr_t)second, (uintptr_t)second + BLOCK, &x.f), 0);
+	x.mappings[1] =
+		(struct region_mapping){(uintptr_t)second, (uintptr_t)second + BLOCK, BLOCK};
 	x.region.nmappings = 2;
 	start(&x, 2);
 	collect(&x);
@@ -233,7 +240,8 @@ static void test_lost(void **state)
 	memset(x.map, 1, 4 * BLOCK);
 	start(&x, 1);
 	assert_int_equal(uffd_unregister_windows(x.uffd, x.mappings[0].start + BLOCK,
-						 x.mappings[0].start + 2 * BLOCK), 0);
+						 x.mappings[0].start + 2 * BLOCK),
+			 0);
 	assert_int_equal(x.t->ops->collect(x.t, &x.dirty, &pages, &x.f), -EPERM);
 	assert_string_equal(x.f.code, "tracker-lost");
 	release(&x);
@@ -247,27 +255,48 @@ static void test_lost(void **state)
 	release(&x);
 }
 
+/* More runs than fit any buffer, each counted once. */
+static void test_many_runs(void **state)
+{
+	struct fixture x;
+	uint64_t pages = 40000;
+
+	(void)state;
+	init(&x, pages * PAGE_BYTES, 0);
+	memset(x.map, 1, pages * PAGE_BYTES);
+	start(&x, 1);
+	for (int i = 0; i < 3; i++) {
+		for (uint64_t p = (uint64_t)i; p < pages; p += 5)
+			touch(&x, p);
+		assert_int_equal(collect(&x), pages / 5);
+		assert_int_equal(bitmap_count(&x.dirty), pages / 5);
+		for (uint64_t p = (uint64_t)i; p < pages; p += 5)
+			assert_true(bitmap_test(&x.dirty, p));
+	}
+	release(&x);
+}
+
 static void test_refused(void **state)
 {
-	struct region_mapping m = { 0x200000, 0x400000, 0 };
-	struct region r = { .page_size = PAGE_BYTES, .size = BLOCK, .fd = -1, .mappings = &m,
-			    .nmappings = 1 };
-	struct failure f = { 0 };
+	struct region_mapping m = {0x200000, 0x400000, 0};
+	struct region r = {
+		.page_size = PAGE_BYTES, .size = BLOCK, .fd = -1, .mappings = &m, .nmappings = 1};
+	struct failure f = {0};
 	struct tracker *t;
 
 	(void)state;
 	m.offset = PAGE_BYTES; /* reaches past the region */
 	assert_int_equal(tracker_pagemap_new(&t, &r, 1, -1, 1, &f), -EINVAL);
-	m = (struct region_mapping){ 0x200000, 0x200000, 0 };
+	m = (struct region_mapping){0x200000, 0x200000, 0};
 	assert_int_equal(tracker_pagemap_new(&t, &r, 1, -1, 1, &f), -EINVAL);
-	m = (struct region_mapping){ 0x200800, 0x300800, 0 };
+	m = (struct region_mapping){0x200800, 0x300800, 0};
 	assert_int_equal(tracker_pagemap_new(&t, &r, 1, -1, 1, &f), -EINVAL);
-	m = (struct region_mapping){ 0x200000, 0x300000, ~0ull & ~0xfffull };
+	m = (struct region_mapping){0x200000, 0x300000, ~0ull & ~0xfffull};
 	assert_int_equal(tracker_pagemap_new(&t, &r, 1, -1, 1, &f), -EINVAL);
-	m = (struct region_mapping){ 0x200000, 0x400000, 0 };
+	m = (struct region_mapping){0x200000, 0x400000, 0};
 	r.index = 1;
 	assert_int_equal(tracker_pagemap_new(&t, &r, 1, -1, 1, &f), -EINVAL);
-	r = (struct region){ .page_size = 1u << 30, .size = 1u << 30, .hugetlb = true, .fd = -1 };
+	r = (struct region){.page_size = 1u << 30, .size = 1u << 30, .hugetlb = true, .fd = -1};
 	failure_clear(&f);
 	assert_int_equal(tracker_pagemap_new(&t, &r, 1, -1, 1, &f), -EOPNOTSUPP);
 	assert_string_equal(f.code, "tracker-unavailable");
@@ -289,7 +318,8 @@ static void *write_forever(void *arg)
 		uint64_t page = (uint64_t)rand_r(&seed) % w->pages;
 
 		/* atomic: the main thread copies the page meanwhile, as transmission does */
-		__atomic_fetch_add((uint32_t *)(w->x->map + page * PAGE_BYTES), 1, __ATOMIC_RELAXED);
+		__atomic_fetch_add((uint32_t *)(w->x->map + page * PAGE_BYTES), 1,
+				   __ATOMIC_RELAXED);
 	}
 	return NULL;
 }
@@ -345,10 +375,10 @@ static void test_nothing_lost(void **state)
 
 static void test_none(void **state)
 {
-	struct region r = { .page_size = PAGE_BYTES, .size = 10 * PAGE_BYTES };
+	struct region r = {.page_size = PAGE_BYTES, .size = 10 * PAGE_BYTES};
 	struct tracker *t;
 	struct bitmap dirty;
-	struct failure f = { 0 };
+	struct failure f = {0};
 	uint64_t pages;
 
 	(void)state;
@@ -378,6 +408,7 @@ int main(void)
 		cmocka_unit_test(test_zapped),	     cmocka_unit_test(test_two_mappings),
 		cmocka_unit_test(test_lost),	     cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_nothing_lost), cmocka_unit_test(test_none),
+		cmocka_unit_test(test_many_runs),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
