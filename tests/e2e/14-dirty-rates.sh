@@ -7,8 +7,10 @@
 ready_hosts
 for pattern in seq rand zipf; do
 	for rate in 5 60 200; do
-		note "pattern $pattern, $rate MiB/s"
-		checked_move "g-$pattern-$rate" "ram=192 ws=48 rate=$rate pattern=$pattern"
+		# Zero pages one by one, a few together, in large extents.
+		grain=$((rate == 5 ? 1 : rate == 60 ? 7 : 512))
+		note "pattern $pattern, $rate MiB/s, zero pages by $grain"
+		checked_move "g-$pattern-$rate" "ram=192 ws=48 rate=$rate pattern=$pattern grain=$grain"
 		vm_end b "g-$pattern-$rate"
 	done
 done

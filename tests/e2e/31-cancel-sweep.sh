@@ -3,6 +3,7 @@
 # timeout: 170
 # Cancelled at moments spread over the whole move, the hand-over among them: it either is cancelled
 # and the source runs, or it completes and the destination runs; exactly one of them, each time.
+# shellcheck disable=SC2034
 . "$(dirname "$0")/lib.sh"
 
 ready_hosts

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 # timeout: 120
 # What is refused, with its code and what to do; exit codes; one JSON object in one line, always.
+# shellcheck disable=SC2034
 . "$(dirname "$0")/lib.sh"
 
 ready_hosts
@@ -63,14 +64,18 @@ refused "an outside writer" outside-writer
 kill -KILL "$(vm_pid a mapper)"
 eventually 5 no_pids a -f guest=mapper
 
-note "its only QMP socket is held by a manager"
-on a sh -c 'sleep 1000 | socat - UNIX-CONNECT:/run/vm/web.qmp' >/dev/null 2>&1 &
-disown
-eventually 5 host_pids a -x socat
+note "managers hold all its QMP sockets"
+for socket in qmp mon; do
+	on a sh -c "sleep 1000 | socat - UNIX-CONNECT:/run/vm/web.$socket" >/dev/null 2>&1 &
+	disown
+done
+both_held() { [ "$(host_pids a -x socat | wc -l)" = 2 ]; }
+eventually 5 both_held
 sleep 0.2
 move a b web
-refused "a busy QMP socket" qmp-busy
-kill -KILL "$(host_pids a -x socat)"
+refused "busy QMP sockets" qmp-busy
+# shellcheck disable=SC2046
+kill -KILL $(host_pids a -x socat)
 eventually 5 vm_runs a web
 note "and by --skip-check nothing is skipped that would lose the guest"
 vm_start a private backing=private ram=64

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 # What every end-to-end test sources: two hosts, their daemons, VMs, moves and assertions.
 #
 #   . "$(dirname "$0")/lib.sh"
@@ -29,7 +29,10 @@ RESULT='{}'
 STATUS=0
 # The CLI that move_start began: for tests that interrupt it.
 export CLI_PID=
-declare -a VM_ARGS=() EXTRA_ARGS=()
+MOVE=
+declare -a VM_ARGS=()
+# Words that vm_start and linux_start add to QEMU's command line.
+declare -a EXTRA_ARGS=()
 declare -A LISTENER=() DAEMON_OPTIONS=()
 
 note() { printf '%s %s\n' "$(date +%T.%3N)" "$*"; }
@@ -171,7 +174,8 @@ profile() {
 
 # vm_start HOST NAME [KEY=VALUE...] starts a bare-metal guest and waits until it obeys.
 #   ram=MiB (256)  backing=file|memfd|huge (file)  qemu=7|10 (7)  accel=tcg|kvm (tcg)
-#   rate=MiB/s (20)  ws=MiB (32)  pattern=seq|rand|zipf (rand)  zero=% (20)  plain=% (0)
+#   rate=MiB/s (20)  ws=MiB (32)  pattern=seq|rand|zipf (rand)  zero=% (20)  grain=pages (64)
+#   plain=% (0)
 #   use=MiB (0: all)  beat=ms (2)  spin=0|1 (0)  prealloc=1  disk=PATH  disk_options=...
 #   incoming=1 (waits for a migration)  paused=1 (-S)  ram_file=PATH  machine=TYPE
 #   EXTRA_ARGS, an array, is added to the command line.
@@ -216,7 +220,7 @@ vm_command() {
 			"$CACHE/qemu10/root/usr/share/seabios" -L /usr/share/qemu)
 	fi
 	for word in "rate=$(profile "$p" rate 20)" "ws=$(profile "$p" ws 32)" \
-		"pattern=$(profile "$p" pattern rand)" "zero=$(profile "$p" zero 20)" \
+		"pattern=$(profile "$p" pattern rand)" "zero=$(profile "$p" zero 20)" "grain=$(profile "$p" grain 64)" \
 		"plain=$(profile "$p" plain 0)" "ram=$(profile "$p" use 0)" \
 		"beat=$(profile "$p" beat 2)" "seed=$(profile "$p" seed 1)" \
 		"spin=$(profile "$p" spin 0)"; do
@@ -231,6 +235,7 @@ vm_command() {
 		-m "$size" -object "$(vm_backend "$name" "$p" "$size")" -nodefaults -display none
 		-kernel "$BUILD/guest/beater.elf" -append "${append# }"
 		-qmp "unix:/run/vm/$name.qmp,server=on,wait=off"
+		-qmp "unix:/run/vm/$name.mon,server=on,wait=off"
 		-chardev "socket,id=beat,path=/run/vm/$name.beat,server=on,wait=off" -serial chardev:beat
 		-chardev "socket,id=ctl,path=/run/vm/$name.ctl,server=on,wait=off" -serial chardev:ctl
 		"${disk[@]}")
@@ -288,15 +293,11 @@ vm_verify() {
 	note "verified on $1: $answer"
 }
 
-# One QMP command, its return value on standard output: vm_qmp HOST NAME COMMAND [ARGUMENTS]
+# One QMP command on the socket that is the tests' own, during a session too; prints what it returns:
+# vm_qmp HOST NAME COMMAND [ARGUMENTS]
 vm_qmp() {
-	local in='{"execute":"qmp_capabilities"}'
-	in+=$'\n'"{\"execute\":\"$3\"${4:+,\"arguments\":$4},\"id\":1}"
-	{
-		printf '%s\n' "$in"
-		sleep "${QMP_WAIT:-0.3}"
-	} | socat -t 1 - "UNIX-CONNECT:$(vm_socket "$1" "$2" qmp)" |
-		jq -ce 'select(.id == 1) | .return // .error'
+	"$BEATCTL" qmp --timeout 10 "$(vm_socket "$1" "$2" mon)" \
+		"{\"execute\":\"$3\"${4:+,\"arguments\":$4}}" | jq -c '.return // .error'
 }
 
 vm_status() { vm_qmp "$1" "$2" query-status | jq -r .status; }

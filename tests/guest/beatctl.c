@@ -5,6 +5,7 @@
  *   beatctl listen [--seconds N] [--started FILE] [--trace FILE] SOCKET...
  *   beatctl ready [--timeout S] SOCKET           waits until the guest obeys commands
  *   beatctl command [--timeout S] SOCKET WORDS   prints the answer; exit 0 unless it is E or V bad
+ *   beatctl qmp [--timeout S] SOCKET JSON        one QMP command; prints its return or error line
  *
  * Theory of operation (listen)
  *   Each SOCKET is the heartbeat port of one QEMU that may run the guest; none needs to exist yet,
@@ -293,7 +294,7 @@ static bool read_line(int fd, char *line, size_t size, uint64_t end)
 
 static bool send_line(int fd, const char *words)
 {
-	char line[256];
+	char line[4096];
 	int n = snprintf(line, sizeof(line), "%s\n", words);
 
 	return n < (int)sizeof(line) && send(fd, line, (size_t)n, MSG_NOSIGNAL) == n;
@@ -341,11 +342,40 @@ static int run_command(const char *path, const char *words, double timeout)
 	return line[0] == 'E' || !strncmp(line, "V bad", 5);
 }
 
+/* A line that starts an object with that member: return and error answer, the rest are events. */
+static bool qmp_answer(int fd, char *line, size_t size, uint64_t end)
+{
+	do {
+		if (!read_line(fd, line, size, end))
+			return false;
+	} while (strncmp(line, "{\"return\"", 9) && strncmp(line, "{\"error\"", 8));
+	return true;
+}
+
+static int run_qmp(const char *path, const char *json, double timeout)
+{
+	uint64_t end = now_ns() + (uint64_t)(timeout * 1e9);
+	static char line[1 << 20];
+	int fd = connect_until(path, now_ns() + CONNECT_NS);
+
+	if (fd < 0 || !send_line(fd, "{\"execute\":\"qmp_capabilities\"}") ||
+	    !qmp_answer(fd, line, sizeof(line), end) || !send_line(fd, json) ||
+	    !qmp_answer(fd, line, sizeof(line), end)) {
+		fprintf(stderr, "beatctl: %s: no answer to %s\n", path, json);
+		return 1;
+	}
+	close(fd);
+	line[strcspn(line, "\r")] = 0;
+	puts(line);
+	return line[2] == 'e';
+}
+
 static int usage(void)
 {
 	fprintf(stderr, "usage: beatctl listen [--seconds N] [--started FILE] [--trace FILE] "
 			"SOCKET...\n       beatctl ready [--timeout S] SOCKET\n"
-			"       beatctl command [--timeout S] SOCKET WORDS\n");
+			"       beatctl command [--timeout S] SOCKET WORDS\n"
+			"       beatctl qmp [--timeout S] SOCKET JSON\n");
 	return 2;
 }
 
@@ -385,5 +415,7 @@ int main(int argc, char **argv)
 		return run_ready(argv[optind], timeout);
 	if (!strcmp(verb, "command") && argc - optind == 2)
 		return run_command(argv[optind], argv[optind + 1], timeout);
+	if (!strcmp(verb, "qmp") && argc - optind == 2)
+		return run_qmp(argv[optind], argv[optind + 1], timeout);
 	return usage();
 }

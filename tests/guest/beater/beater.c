@@ -12,8 +12,8 @@
  *   Stalls: the time between two looks at the clock while work was going on. "stall" is one around
  *   memory writes only, which is what dirty tracking slows down; "loop" is any, ports included.
  *
- *   Command line (-append): ram=MiB ws=MiB rate=MiB/s pattern=seq|rand|zipf zero=% plain=% seed=N
- *   beat=ms spin=0|1. On COM1: "B SEQ US" a beat. On COM2, a line each, answered by a line each:
+ *   Command line (-append): ram=MiB ws=MiB rate=MiB/s pattern=seq|rand|zipf zero=% grain=pages
+ *   plain=% seed=N beat=ms spin=0|1. On COM1: "B SEQ US" a beat. On COM2, a line each, answered by a line each:
  *     ping                 "P us"
  *     verify               stops dirtying, checks every page: "V ok PAGES 0" or
  *                          "V bad PAGES BAD ADDRESS..." (the first eight)
@@ -122,6 +122,8 @@ static bool set(struct beater *b, const char *name, const char *value)
 		return parse_pattern(value, &b->pattern);
 	} else if (after(name, "zero")) {
 		b->pages.zero_percent = (unsigned int)n;
+	} else if (after(name, "grain")) {
+		b->pages.zero_grain = (unsigned int)n;
 	} else if (after(name, "plain")) {
 		b->pages.plain_percent = (unsigned int)n;
 	} else if (after(name, "seed")) {
@@ -264,7 +266,8 @@ static bool command_set(struct beater *b, char *line)
 	if (after(line, "exit"))
 		machine_exit((uint8_t)parse_number(value));
 	/* Pages' kinds are fixed once they are filled. */
-	if (after(line, "zero") || after(line, "plain") || after(line, "seed"))
+	if (after(line, "zero") || after(line, "grain") || after(line, "plain") ||
+	    after(line, "seed"))
 		return false;
 	if (!set(b, line, value))
 		return false;

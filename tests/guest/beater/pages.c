@@ -53,10 +53,12 @@ bool pages_init(struct pages *p, const struct machine *m, uint64_t limit)
 	return p->count > 0;
 }
 
-/* What a page is made of, fixed for its life. */
+/* What pages are made of, fixed for their life: zero by whole grains, plain page by page. */
 static uint64_t kind_of(const struct pages *p, uint64_t page)
 {
-	return mix(page * 0x9e3779b97f4a7c15ull + p->seed);
+	uint64_t grain = p->zero_grain ? p->zero_grain : 64;
+
+	return mix(page / grain * 0x9e3779b97f4a7c15ull + p->seed);
 }
 
 static bool is_zero(const struct pages *p, uint64_t kind, uint32_t version)
@@ -64,9 +66,9 @@ static bool is_zero(const struct pages *p, uint64_t kind, uint32_t version)
 	return kind % 100 < p->zero_percent && !(version & 1);
 }
 
-static bool is_plain(const struct pages *p, uint64_t kind)
+static bool is_plain(const struct pages *p, uint64_t page)
 {
-	return (kind >> 32) % 100 < p->plain_percent;
+	return mix(page ^ p->seed) % 100 < p->plain_percent;
 }
 
 static uint64_t first_word(const struct pages *p, uint64_t page, uint32_t version)
@@ -112,7 +114,7 @@ static void write_page(const struct pages *p, uint64_t page, uint32_t version)
 		for (uint64_t i = 0; i < WORDS; i += 8, at += 8)
 			for (int j = 0; j < 8; j++)
 				at[j] = 0;
-	else if (is_plain(p, kind))
+	else if (is_plain(p, page))
 		write_content(at, first_word(p, page, version), true);
 	else
 		write_content(at, first_word(p, page, version), false);
@@ -154,5 +156,5 @@ bool pages_good(const struct pages *p, uint64_t page)
 			differs |= at[i];
 		return !differs;
 	}
-	return check_content(at, first_word(p, page, version), is_plain(p, kind));
+	return check_content(at, first_word(p, page, version), is_plain(p, page));
 }

@@ -22,6 +22,7 @@ struct pages {
 	uint64_t written;   /* sum of all versions */
 	uint64_t seed;
 	unsigned int zero_percent;  /* zero at even versions; half of them never touched at 0 */
+	unsigned int zero_grain;    /* zero pages come in so many at a time; 0: 64 (256 KiB) */
 	unsigned int plain_percent; /* of the others: compressible about eight to one */
 };
 

@@ -56,7 +56,7 @@ static struct {
 	int disk;
 	uint64_t disk_blocks, disk_reads;
 	uint8_t *slots;
-	int64_t slot_block[SLOTS]; /* -1: nothing read yet */
+	int64_t slot_block[SLOTS]; /* -1: nothing was read */
 } guest;
 
 static uint64_t now_us(void)
@@ -274,13 +274,18 @@ static void answer(const char *line)
 	}
 }
 
+/* The whole disk goes through here, so many blocks at a time. */
+#define BATCH 64u
+static uint8_t batch[BATCH * BLOCK] __attribute__((aligned(4096)));
+
 static void disk_fill(void)
 {
-	static uint64_t content[BLOCK / 8] __attribute__((aligned(4096)));
+	for (uint64_t b = 0; b < guest.disk_blocks; b += BATCH) {
+		size_t n = guest.disk_blocks - b < BATCH ? guest.disk_blocks - b : BATCH;
 
-	for (uint64_t b = 0; b < guest.disk_blocks; b++) {
-		block_content(content, b);
-		if (pwrite(guest.disk, content, BLOCK, (off_t)(b * BLOCK)) != BLOCK) {
+		for (size_t i = 0; i < n; i++)
+			block_content((uint64_t *)(batch + i * BLOCK), b + i);
+		if (pwrite(guest.disk, batch, n * BLOCK, (off_t)(b * BLOCK)) != (ssize_t)(n * BLOCK)) {
 			answer("E disk write\n");
 			return;
 		}
@@ -289,10 +294,26 @@ static void disk_fill(void)
 	answer("OK\n");
 }
 
+static uint64_t disk_bad_blocks(void)
+{
+	uint64_t bad = 0;
+
+	for (uint64_t b = 0; b < guest.disk_blocks; b += BATCH) {
+		size_t n = guest.disk_blocks - b < BATCH ? guest.disk_blocks - b : BATCH;
+
+		if (pread(guest.disk, batch, n * BLOCK, (off_t)(b * BLOCK)) != (ssize_t)(n * BLOCK)) {
+			bad += n;
+			continue;
+		}
+		for (size_t i = 0; i < n; i++)
+			bad += !block_good(batch + i * BLOCK, b + i);
+	}
+	return bad;
+}
+
 static void disk_verify(void)
 {
-	static uint8_t content[BLOCK] __attribute__((aligned(4096)));
-	uint64_t bad_slots = 0, bad_blocks = 0, slots = 0;
+	uint64_t bad_slots = 0, bad_blocks, slots = 0;
 	char line[128];
 
 	guest.disk_running = false;
@@ -304,9 +325,7 @@ static void disk_verify(void)
 		bad_slots += !block_good(guest.slots + (size_t)i * BLOCK,
 					 (uint64_t)guest.slot_block[i]);
 	}
-	for (uint64_t b = 0; b < guest.disk_blocks; b++)
-		bad_blocks += pread(guest.disk, content, BLOCK, (off_t)(b * BLOCK)) != BLOCK ||
-			      !block_good(content, b);
+	bad_blocks = disk_bad_blocks();
 	pthread_mutex_unlock(&guest.disk_lock);
 	snprintf(line, sizeof(line), "V %s slots=%lu bad=%lu blocks=%lu bad=%lu reads=%lu\n",
 		 bad_slots || bad_blocks ? "bad" : "ok", slots, bad_slots, guest.disk_blocks,
