@@ -108,8 +108,8 @@ static int query_number(struct call *c, const char *name, uint64_t *value, struc
 	*value = 0;
 	for (const char *p = text; p && *p; p++) {
 		if (*p < '0' || *p > '9' || p - text > 18)
-			return failure_set(f, -EINVAL, "usage", NULL, "%s=%.40s is no number.", name,
-					   text);
+			return failure_set(f, -EINVAL, "usage", NULL, "%s=%.40s is no number.",
+					   name, text);
 		*value = *value * 10 + (uint64_t)(*p - '0');
 	}
 	return 0;
@@ -194,8 +194,8 @@ static int post_finish(struct call *c, json_t **out, struct failure *f)
 
 struct route {
 	const char *method;
-	const char *path;     /* '*' stands for a session's id */
-	unsigned int id_min;  /* digits */
+	const char *path;    /* '*' stands for a session's id */
+	unsigned int id_min; /* digits */
 	int (*handle)(struct call *c, json_t **out, struct failure *f);
 };
 
@@ -269,8 +269,8 @@ static const struct route *find_route(const char *method, const char *url, struc
 	}
 	*status = known ? MHD_HTTP_METHOD_NOT_ALLOWED : MHD_HTTP_NOT_FOUND;
 	failure_set(f, -EINVAL, "usage", "docs/protocol.md lists the routes.",
-		    known ? "%.16s is not a method of %.100s." : "There is no route %.16s %.100s.", method,
-		    url);
+		    known ? "%.16s is not a method of %.100s." : "There is no route %.16s %.100s.",
+		    method, url);
 	return NULL;
 }
 
@@ -296,7 +296,8 @@ static unsigned int status_of(const struct failure *f)
 }
 
 /* Queues the text, which is freed here or by libmicrohttpd. */
-static enum MHD_Result answer_text(struct MHD_Connection *connection, unsigned int status, char *text)
+static enum MHD_Result answer_text(struct MHD_Connection *connection, unsigned int status,
+				   char *text)
 {
 	struct MHD_Response *r;
 	enum MHD_Result queued;
@@ -332,9 +333,9 @@ static json_t *lenient_string(const char *text)
 static enum MHD_Result answer_failure(struct MHD_Connection *connection, unsigned int status,
 				      const struct failure *f)
 {
-	json_t *answer = json_pack("{s:{s:o, s:o, s:o}}", "error", "code", lenient_string(f->code),
-				   "message", lenient_string(f->message), "hint",
-				   lenient_string(f->hint));
+	json_t *answer =
+		json_pack("{s:{s:o, s:o, s:o}}", "error", "code", lenient_string(f->code),
+			  "message", lenient_string(f->message), "hint", lenient_string(f->hint));
 	char *text = answer ? json_dumps(answer, JSON_COMPACT) : NULL;
 
 	json_decref(answer);
@@ -352,8 +353,8 @@ static enum MHD_Result answer_result(struct MHD_Connection *connection, int err,
 		json_decref(out);
 		return answer_failure(connection, status_of(f), f);
 	}
-	queued = answer_text(connection, MHD_HTTP_OK, out ? json_dumps(out, JSON_COMPACT)
-							  : strdup("{}"));
+	queued = answer_text(connection, MHD_HTTP_OK,
+			     out ? json_dumps(out, JSON_COMPACT) : strdup("{}"));
 	json_decref(out);
 	return queued;
 }
@@ -504,6 +505,7 @@ static void api_release(struct api *a)
 	free(a);
 }
 
+/* clang-format off */
 static struct MHD_Daemon *start_daemon(struct api *a, int fd)
 {
 	return MHD_start_daemon(MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD |
@@ -516,6 +518,7 @@ static struct MHD_Daemon *start_daemon(struct api *a, int fd)
 				MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEM,
 				MHD_OPTION_NOTIFY_COMPLETED, on_completed, a, MHD_OPTION_END);
 }
+/* clang-format on */
 
 int api_new(struct api **out, struct host *h, const char *socket_path, struct failure *f)
 {

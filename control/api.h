@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The HTTP+JSON API on a unix socket (mode 0600, root's): routes only, no logic; see host.h for what
- * each does and docs/protocol.md for the routes.
+ * The HTTP+JSON API on a unix socket (mode 0600, root's): routes only, no logic; see host.h for
+ * what each does and docs/protocol.md for the routes.
  *
  *   GET  /v1/version                        POST /v1/peer/sessions                offer
  *   GET  /v1/vms                            GET  /v1/peer/sessions/ID             status

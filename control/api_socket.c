@@ -58,7 +58,8 @@ static int bind_and_listen(struct api_socket *s, int *out)
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
-	/* the name is made with the mode of the socket's inode: never open to others, not briefly */
+	/* the name is made with the mode of the socket's inode: never open to others, not briefly
+	 */
 	if (fchmod(fd, 0600) || bind(fd, (struct sockaddr *)&a, sizeof(a)))
 		return -errno;
 	if (listen(fd, BACKLOG) || stat(s->path, &st)) {
@@ -87,7 +88,8 @@ int api_socket_listen(struct api_socket *s, const char *path, int *fd, struct fa
 	if (err)
 		return failure_set(f, err, "internal", "Check the directory of --socket.",
 				   "Cannot listen on %s: %s.", path,
-				   err == -EEXIST ? "it exists and is not a socket" : strerror(-err));
+				   err == -EEXIST ? "it exists and is not a socket"
+						  : strerror(-err));
 	return 0;
 }
 

@@ -15,11 +15,11 @@
 #define JSON_LINE (JSON_COMPACT | JSON_REAL_PRECISION(12))
 
 const struct cli_command *const cli_commands[] = {
-	&cli_list,	 &cli_migrate, &cli_status,   &cli_cancel, &cli_resolve,
-	&cli_dirty_rate, &cli_predict, &cli_evacuate, &cli_bench,  &cli_pki,
-	NULL,
+	&cli_list,    &cli_migrate,  &cli_status, &cli_cancel, &cli_resolve, &cli_dirty_rate,
+	&cli_predict, &cli_evacuate, &cli_bench,  &cli_pki,    NULL,
 };
 
+/* clang-format off */
 const struct cli_option cli_common_options[] = {
 	{ .name = "socket", .arg = "PATH", .kind = CLI_TEXT, .member = "socket",
 	  .help = "the local daemon's socket [" CONFIG_DEFAULT_SOCKET "]" },
@@ -29,6 +29,7 @@ const struct cli_option cli_common_options[] = {
 	{ .name = "version", .kind = CLI_SWITCH, .member = "version", .help = "print the version" },
 	{ .name = NULL },
 };
+/* clang-format on */
 
 /* --- output ----------------------------------------------------------------------------------- */
 
@@ -76,14 +77,16 @@ const char *cli_text(const json_t *object, const char *member)
 
 static json_t *failure_json(const struct failure *f)
 {
-	return json_pack("{s:s, s:s, s:s}", "code", f->code, "message", f->message, "hint", f->hint);
+	return json_pack("{s:s, s:s, s:s}", "code", f->code, "message", f->message, "hint",
+			 f->hint);
 }
 
 void cli_print_failure(struct cli *cli, const struct failure *f)
 {
 	char text[sizeof(f->message)];
 
-	fprintf(cli->err, "tranship: %s [%s]\n", cli_clean(f->message, text, sizeof(text)), f->code);
+	fprintf(cli->err, "tranship: %s [%s]\n", cli_clean(f->message, text, sizeof(text)),
+		f->code);
 	if (*f->hint)
 		fprintf(cli->err, "          %s\n", cli_clean(f->hint, text, sizeof(text)));
 }
@@ -133,8 +136,9 @@ int cli_call(struct cli *cli, const char *method, const char *path, const json_t
 {
 	int err = cli_connect(cli, f);
 
-	return err ? err : client_call(cli->client, method, path, in, out, timeout_ms,
-				       "daemon-unreachable", f);
+	return err ? err
+		   : client_call(cli->client, method, path, in, out, timeout_ms,
+				 "daemon-unreachable", f);
 }
 
 json_t *cli_absolute(const char *word)
@@ -164,9 +168,11 @@ static int set_socket(struct cli *cli, const json_t *values, struct failure *f)
 
 	if (!*path)
 		path = CONFIG_DEFAULT_SOCKET;
+	if (!strncmp(path, "unix:", 5)) /* as a destination is written */
+		path += 5;
 	if (*path != '/' && !getcwd(cwd, sizeof(cwd)))
-		return failure_set(f, -errno, "usage", NULL, "The directory of %.80s is not known: %m.",
-				   path);
+		return failure_set(f, -errno, "usage", NULL,
+				   "The directory of %.80s is not known: %m.", path);
 	n = snprintf(cli->socket, sizeof(cli->socket), "%s%s%s", cwd, *cwd ? "/" : "", path);
 	if ((size_t)n >= sizeof(cli->socket))
 		return failure_set(f, -EINVAL, "usage", NULL, "The socket's path is too long.");
@@ -198,9 +204,11 @@ static void print_help(FILE *to)
 		fprintf(to, "  %-30s %s\n", left, (*c)->help);
 	}
 	fputs("\nVM    NAME | qemu:/path/to/qmp.sock | tranship:/path/to.sock | pid:N\n"
-	      "DEST  unix:/path/to/transhipd.sock\n\n", to);
+	      "DEST  unix:/path/to/transhipd.sock\n\n",
+	      to);
 	print_options(to, cli_common_options);
-	fputs("\n`tranship COMMAND --help` shows a command's options; tranship(1) has everything.\n",
+	fputs("\n`tranship COMMAND --help` shows a command's options; tranship(1) has "
+	      "everything.\n",
 	      to);
 }
 
@@ -242,7 +250,8 @@ static bool has_word(int argc, char **argv, const char *word)
 	return false;
 }
 
-static int check_words(const struct cli_command *c, const struct cli_words *words, struct failure *f)
+static int check_words(const struct cli_command *c, const struct cli_words *words,
+		       struct failure *f)
 {
 	if (words->count < c->words_min)
 		return failure_set(f, -EINVAL, "usage", "See `tranship COMMAND --help`.",
@@ -262,7 +271,8 @@ static int check_words(const struct cli_command *c, const struct cli_words *word
 	return 0;
 }
 
-static enum cli_exit run_command(struct cli *cli, const struct cli_command *c, int argc, char **argv)
+static enum cli_exit run_command(struct cli *cli, const struct cli_command *c, int argc,
+				 char **argv)
 {
 	json_t *values = json_object();
 	struct cli_words words = { .count = 0 };

@@ -30,10 +30,10 @@ enum cli_exit {
 struct cli {
 	FILE *out, *err;
 	bool json;
-	bool batch;	   /* progress as JSON lines; --json implies it */
-	bool terminal;	   /* err is one, and progress may be redrawn */
-	char socket[512];  /* of the local daemon */
-	struct client *client; /* to it; cli_connect */
+	bool batch;		   /* progress as JSON lines; --json implies it */
+	bool terminal;		   /* err is one, and progress may be redrawn */
+	char socket[512];	   /* of the local daemon */
+	struct client *client;	   /* to it; cli_connect */
 	unsigned int reconnect_ms; /* how long a daemon that went away is asked again */
 };
 
@@ -41,16 +41,16 @@ struct cli {
 
 struct cli_command {
 	const char *name;
-	const char *words;	/* "VM DEST", shown in help */
+	const char *words; /* "VM DEST", shown in help */
 	int words_min, words_max;
 	const struct cli_option *options;
-	const char *help;	/* one line */
+	const char *help; /* one line */
 	/* Returns the exit status, having printed everything. values: the options' members. */
 	enum cli_exit (*run)(struct cli *cli, const struct cli_words *words, json_t *values);
 	/* Tells a failure that came before run; NULL: cli_fail. */
 	enum cli_exit (*refuse)(struct cli *cli, const struct cli_words *words,
 				const struct failure *f);
-	bool unavailable;	/* in the contract, not in this version: any words are taken */
+	bool unavailable; /* in the contract, not in this version: any words are taken */
 };
 
 /* The commands in the order of help, NULL-terminated, and the options that all of them take. */
@@ -61,8 +61,8 @@ extern const struct cli_command cli_list, cli_migrate, cli_status, cli_cancel, c
 	cli_dirty_rate, cli_predict, cli_evacuate, cli_bench, cli_pki;
 
 /*
- * The whole program but for main. cli has out, err, terminal and reconnect_ms; the rest is set here.
- * Writes to out and err only.
+ * The whole program but for main. cli has out, err, terminal and reconnect_ms; the rest is set
+ * here. Writes to out and err only.
  */
 enum cli_exit cli_run(struct cli *cli, int argc, char **argv);
 

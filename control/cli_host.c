@@ -6,7 +6,7 @@
 #include "control/cli.h"
 #include "lib/base/units.h"
 
-#define LIST_MS		 60000u /* a VM whose manager holds its socket costs its time limit */
+#define LIST_MS		    60000u /* a VM whose manager holds its socket costs its time limit */
 #define DIRTY_RATE_EXTRA_MS 60000u
 
 static double number(const json_t *j, const char *member)
@@ -86,8 +86,13 @@ const struct cli_command cli_list = {
 #define SECONDS_DEFAULT 5
 
 static const struct cli_option dirty_rate_options[] = {
-	{ .name = "seconds", .arg = "N", .kind = CLI_SECONDS, .member = "seconds", .min = 1,
-	  .max = 3600, .help = "how long to look, 1 to 3600 [5]" },
+	{ .name = "seconds",
+	  .arg = "N",
+	  .kind = CLI_SECONDS,
+	  .member = "seconds",
+	  .min = 1,
+	  .max = 3600,
+	  .help = "how long to look, 1 to 3600 [5]" },
 	{ .name = NULL },
 };
 
@@ -151,7 +156,8 @@ static enum cli_exit run_unavailable(struct cli *cli, const char *name)
 {
 	struct failure f = { 0 };
 
-	failure_set(&f, -EOPNOTSUPP, "unsupported-option", "tranship(1), LIMITATIONS, says what there is.",
+	failure_set(&f, -EOPNOTSUPP, "unsupported-option",
+		    "tranship(1), LIMITATIONS, says what there is.",
 		    "`tranship %s` is not available in this version.", name);
 	return cli_fail(cli, &f);
 }

@@ -26,7 +26,9 @@ static int check_compress(const char *value)
 /* A comma-separated list of the groups of checks. */
 static int check_skip_list(const char *value)
 {
-	static const char *const groups[] = { "cpu", "memory", "disk", "version", "devices", "all" };
+	static const char *const groups[] = {
+		"cpu", "memory", "disk", "version", "devices", "all"
+	};
 
 	for (;;) {
 		size_t n = strcspn(value, ","), i;
@@ -43,6 +45,7 @@ static int check_skip_list(const char *value)
 }
 
 /* Members that begin with a dash are ours; the others are the request's options (host.h). */
+/* clang-format off */
 static const struct cli_option options[] = {
 	{ .name = "dry-run", .kind = CLI_SWITCH, .member = "dry_run",
 	  .help = "checks and forecast only; changes nothing" },
@@ -50,7 +53,8 @@ static const struct cli_option options[] = {
 	  .check = check_skip_list, .help = "cpu, memory, disk, version, devices, all: warn only" },
 	{ .name = "mode", .arg = "MODE", .kind = CLI_CHOICE, .member = "mode",
 	  .choices = "auto|precopy|postcopy|hybrid", .help = "auto, precopy, postcopy or hybrid" },
-	{ .name = "cold", .kind = CLI_SWITCH, .member = "cold", .help = "stop the VM while it moves" },
+	{ .name = "cold", .kind = CLI_SWITCH, .member = "cold",
+	  .help = "stop the VM while it moves" },
 	{ .name = "max-downtime", .arg = "TIME", .kind = CLI_TIME, .member = "max_downtime_ms",
 	  .help = "longest pause that is acceptable [300ms]" },
 	{ .name = "timeout", .arg = "TIME", .kind = CLI_TIME, .member = "timeout_ms",
@@ -87,6 +91,7 @@ static const struct cli_option options[] = {
 	  .help = "progress as JSON objects, one a line" },
 	{ .name = NULL },
 };
+/* clang-format on */
 
 static json_t *make_request(const struct cli_words *words, const json_t *values)
 {
@@ -96,7 +101,8 @@ static json_t *make_request(const struct cli_words *words, const json_t *values)
 	const char *member;
 
 	json_object_foreach((json_t *)values, member, value)
-		if (member[0] != '-' && !cli_option_find(cli_common_options, member, strlen(member)))
+		if (member[0] != '-' &&
+		    !cli_option_find(cli_common_options, member, strlen(member)))
 			json_object_set(wanted, member, value);
 	return request;
 }
@@ -135,10 +141,12 @@ static int start(struct cli *cli, const json_t *request, json_t **answer, const 
 
 	if (!err) {
 		*id = cli_text(*answer, "id");
-		return **id ? 0 : failure_set(f, -EPROTO, "internal", NULL,
-					      "The daemon's answer names no session.");
+		return **id ? 0
+			    : failure_set(f, -EPROTO, "internal", NULL,
+					  "The daemon's answer names no session.");
 	}
-	/* The answer is given at once, so a session that began without one is rare, but possible. */
+	/* The answer is given at once, so a session that began without one is rare, but possible.
+	 */
 	if (err != -EREMOTEIO && cli->client && client_was_sent(cli->client))
 		return failure_set(f, err, "unresolved",
 				   "`tranship status` lists the sessions once transhipd is back.",

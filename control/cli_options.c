@@ -173,8 +173,8 @@ static int parse_one(const struct cli_option *table, const struct cli_option *co
 	}
 	if (!value) {
 		if (*i + 1 >= argc)
-			return failure_set(f, -EINVAL, "usage", USAGE_HINT, "--%s needs a value: %s.",
-					   o->name, o->arg);
+			return failure_set(f, -EINVAL, "usage", USAGE_HINT,
+					   "--%s needs a value: %s.", o->name, o->arg);
 		value = argv[++*i];
 	}
 	return take_option(o, value, values, f);
@@ -193,7 +193,8 @@ int cli_options_parse(const struct cli_option *table, const struct cli_option *c
 		else if (options && argv[i][0] == '-' && argv[i][1])
 			err = parse_one(table, common, argc, argv, &i, values, f);
 		else if (words->count == CLI_WORDS_MAX)
-			err = failure_set(f, -EINVAL, "usage", USAGE_HINT, "There are too many words.");
+			err = failure_set(f, -EINVAL, "usage", USAGE_HINT,
+					  "There are too many words.");
 		else
 			words->word[words->count++] = argv[i];
 	}

@@ -12,18 +12,18 @@
 #include "lib/base/failure.h"
 
 enum cli_kind {
-	CLI_SWITCH, /* true; takes no value */
-	CLI_TEXT,   /* as it is; not empty */
-	CLI_CHOICE, /* one of the words of choices */
-	CLI_NUMBER, /* a whole number from min to max; the word of choices, if any, stands for 0 */
-	CLI_RATE,   /* units_parse_rate: bytes per second */
-	CLI_TIME,   /* units_parse_time: milliseconds */
+	CLI_SWITCH,  /* true; takes no value */
+	CLI_TEXT,    /* as it is; not empty */
+	CLI_CHOICE,  /* one of the words of choices */
+	CLI_NUMBER,  /* a whole number from min to max; the word of choices, if any, stands for 0 */
+	CLI_RATE,    /* units_parse_rate: bytes per second */
+	CLI_TIME,    /* units_parse_time: milliseconds */
 	CLI_SECONDS, /* units_parse_time or a bare number: whole seconds from min to max */
 };
 
 struct cli_option {
-	const char *name;    /* without the dashes */
-	const char *arg;     /* shown in help; NULL for a switch */
+	const char *name; /* without the dashes */
+	const char *arg;  /* shown in help; NULL for a switch */
 	enum cli_kind kind;
 	const char *member;  /* where the value goes */
 	const char *choices; /* "a|b|c" */

@@ -17,10 +17,10 @@ void cli_progress_line(const json_t *session, unsigned int width, char *buf, siz
 
 struct cli_progress {
 	struct cli *cli;
-	bool drawn;		/* a line stands on the terminal */
-	char state[32];		/* last one shown */
-	uint64_t shown_ns;	/* when a plain or JSON line was last written */
-	size_t checks_seen;	/* of the session's checks */
+	bool drawn;	    /* a line stands on the terminal */
+	char state[32];	    /* last one shown */
+	uint64_t shown_ns;  /* when a plain or JSON line was last written */
+	size_t checks_seen; /* of the session's checks */
 };
 
 /*

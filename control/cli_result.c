@@ -20,16 +20,17 @@ static json_t *nulls(const char *const *members)
 /* In the order in which the contract lists them. */
 static json_t *template(void)
 {
-	static const char *const first[] = { "id",	  "vm",	     "status",	 "mode",
-					     "transport", "tx",	     "encrypt",	 "streams",
+	static const char *const first[] = { "id",	  "vm",	      "status",	  "mode",
+					     "transport", "tx",	      "encrypt",  "streams",
 					     "tracker",	  "total_ms", "setup_ms", "downtime_ms",
 					     NULL };
 	static const char *const downtime[] = { "pause_ms", "final_copy_ms", "state_ms",
 						"resume_ms", NULL };
-	static const char *const ram[] = { "total_bytes",    "zero_bytes",     "raw_bytes",
-					   "zstd_in_bytes",  "zstd_out_bytes", "delta_in_bytes",
-					   "delta_out_bytes", "wire_bytes",    "zero_copy_bytes",
-					   NULL };
+	static const char *const ram[] = { "total_bytes",     "zero_bytes",
+					   "raw_bytes",	      "zstd_in_bytes",
+					   "zstd_out_bytes",  "delta_in_bytes",
+					   "delta_out_bytes", "wire_bytes",
+					   "zero_copy_bytes", NULL };
 	static const char *const cpu[] = { "source", "destination", NULL };
 	json_t *j = nulls(first);
 
@@ -105,9 +106,9 @@ enum cli_exit cli_result_exit(const json_t *result)
 		const char *status;
 		enum cli_exit exit;
 	} exits[] = {
-		{ "completed", CLI_DONE },	 { "started", CLI_DONE },
-		{ "refused", CLI_REFUSED },	 { "failed", CLI_FAILED },
-		{ "cancelled", CLI_CANCELLED },	 { "unresolved", CLI_UNRESOLVED },
+		{ "completed", CLI_DONE },	{ "started", CLI_DONE },
+		{ "refused", CLI_REFUSED },	{ "failed", CLI_FAILED },
+		{ "cancelled", CLI_CANCELLED }, { "unresolved", CLI_UNRESOLVED },
 	};
 	const char *status = cli_text(result, "status");
 
@@ -135,8 +136,9 @@ static void print_downtime(FILE *to, const json_t *result)
 {
 	const json_t *d = json_object_get(result, "downtime");
 
-	fprintf(to, "  downtime   %.1f ms: pause %.1f, final copy %.1f, device state %.1f, resume "
-		    "%.1f\n",
+	fprintf(to,
+		"  downtime   %.1f ms: pause %.1f, final copy %.1f, device state %.1f, resume "
+		"%.1f\n",
 		number(result, "downtime_ms"), number(d, "pause_ms"), number(d, "final_copy_ms"),
 		number(d, "state_ms"), number(d, "resume_ms"));
 }
@@ -190,7 +192,8 @@ static void print_ram(FILE *to, const json_t *result)
 	fprintf(to, "\n  wire       %s", size_text(ram, "wire_bytes", size, sizeof(size)));
 	if (ms > 0)
 		fprintf(to, ", %s on average",
-			units_format_rate(number(ram, "wire_bytes") * 1000 / ms, rate, sizeof(rate)));
+			units_format_rate(number(ram, "wire_bytes") * 1000 / ms, rate,
+					  sizeof(rate)));
 	fputc('\n', to);
 }
 
@@ -201,22 +204,24 @@ static void print_completed(FILE *to, const json_t *result)
 	char vm[128];
 
 	fprintf(to, "%s has moved in %.2f s, downtime %.1f ms\n",
-		cli_clean(cli_text(result, "vm"), vm, sizeof(vm)), number(result, "total_ms") / 1000,
-		number(result, "downtime_ms"));
+		cli_clean(cli_text(result, "vm"), vm, sizeof(vm)),
+		number(result, "total_ms") / 1000, number(result, "downtime_ms"));
 	fprintf(to, "  setup      %.0f ms\n", number(result, "setup_ms"));
 	print_downtime(to, result);
 	print_rounds(to, json_object_get(result, "rounds"));
 	print_ram(to, result);
 	fprintf(to, "  CPU        source %.2f s, destination %.2f s\n",
 		number(cpu, "source") / 1000, number(cpu, "destination") / 1000);
-	fprintf(to, "  by         %s, %.0f streams, %s, encryption %s, tracker %s, %s\n",
-		cli_text(result, "transport"), number(result, "streams"), cli_text(result, "tx"),
+	fprintf(to, "  by         %s, %.0f stream%s, %s, encryption %s, tracker %s, %s\n",
+		cli_text(result, "transport"), number(result, "streams"),
+		number(result, "streams") == 1 ? "" : "s", cli_text(result, "tx"),
 		cli_text(result, "encrypt"), cli_text(result, "tracker"), cli_text(result, "mode"));
 	if (number(ram, "verified_chunks") > 0)
 		fprintf(to, "  verified   %.0f chunks of 2 MiB, all equal\n",
 			number(ram, "verified_chunks"));
 	if (number(result, "throttle_max_percent") > 0)
-		fprintf(to, "  throttle   at most %.0f %%\n", number(result, "throttle_max_percent"));
+		fprintf(to, "  throttle   at most %.0f %%\n",
+			number(result, "throttle_max_percent"));
 }
 
 static void print_failed(struct cli *cli, const json_t *result)
@@ -230,7 +235,8 @@ static void print_failed(struct cli *cli, const json_t *result)
 	if (!strcmp(status, "refused"))
 		fprintf(cli->err, "%s was not moved: refused, nothing was changed\n", vm);
 	else if (!strcmp(status, "unresolved"))
-		fprintf(cli->err, "%s: which side may run it is NOT KNOWN; a person must decide\n", vm);
+		fprintf(cli->err, "%s: which side may run it is NOT KNOWN; a person must decide\n",
+			vm);
 	else
 		fprintf(cli->err, "%s was not moved: %s, it stays at the source\n", vm, status);
 	if (!*cli_text(error, "code"))

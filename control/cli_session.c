@@ -8,8 +8,8 @@
 #include "control/cli_watch.h"
 #include "lib/base/units.h"
 
-#define RESOLVE_MS	 60000u
-#define TABLE_EVERY_NS	 500000000
+#define RESOLVE_MS     60000u
+#define TABLE_EVERY_NS 500000000
 
 static int check_id(const char *id, struct failure *f)
 {
@@ -24,7 +24,9 @@ static int check_id(const char *id, struct failure *f)
 /* --- status ----------------------------------------------------------------------------------- */
 
 static const struct cli_option status_options[] = {
-	{ .name = "watch", .kind = CLI_SWITCH, .member = "watch",
+	{ .name = "watch",
+	  .kind = CLI_SWITCH,
+	  .member = "watch",
 	  .help = "follow until the end; exits as the migration does" },
 	{ .name = NULL },
 };
@@ -48,7 +50,8 @@ static void print_table(FILE *to, const json_t *sessions)
 
 		if (!terminal) {
 			snprintf(percent, sizeof(percent), "%.0f %%", number(p, "percent"));
-			snprintf(elapsed, sizeof(elapsed), "%.0f s", number(p, "elapsed_ms") / 1000);
+			snprintf(elapsed, sizeof(elapsed), "%.0f s",
+				 number(p, "elapsed_ms") / 1000);
 		}
 		fprintf(to, "%-8.8s  %-20s  %-11s  %-11s  %5s  %s\n", cli_text(s, "id"),
 			cli_clean(cli_text(s, "vm"), vm, sizeof(vm)), cli_text(s, "side"),
@@ -215,8 +218,8 @@ static enum cli_exit ask(struct cli *cli, const char *id, const char *verb, cons
 	if (cli->json)
 		cli_print_json(cli, answer);
 	else
-		fprintf(cli->out, "%.8s: %s\n", *cli_text(answer, "id") ? cli_text(answer, "id") : id,
-			done);
+		fprintf(cli->out, "%.8s: %s\n",
+			*cli_text(answer, "id") ? cli_text(answer, "id") : id, done);
 	json_decref(answer);
 	return CLI_DONE;
 }
@@ -237,9 +240,13 @@ const struct cli_command cli_cancel = {
 };
 
 static const struct cli_option resolve_options[] = {
-	{ .name = "run-here", .kind = CLI_SWITCH, .member = "run_here",
+	{ .name = "run-here",
+	  .kind = CLI_SWITCH,
+	  .member = "run_here",
 	  .help = "the VM is to run on this host" },
-	{ .name = "give-up", .kind = CLI_SWITCH, .member = "give_up",
+	{ .name = "give-up",
+	  .kind = CLI_SWITCH,
+	  .member = "give_up",
 	  .help = "this host's VM is to be ended" },
 	{ .name = NULL },
 };
@@ -253,7 +260,8 @@ static enum cli_exit run_resolve(struct cli *cli, const struct cli_words *words,
 	json_t *in;
 
 	if (run_here == give_up) {
-		failure_set(&f, -EINVAL, "usage", "Decide only when you know what the other side does.",
+		failure_set(&f, -EINVAL, "usage",
+			    "Decide only when you know what the other side does.",
 			    "resolve needs either --run-here or --give-up.");
 		return cli_fail(cli, &f);
 	}

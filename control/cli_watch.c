@@ -4,8 +4,8 @@
  *
  * Theory of operation
  *   A long poll at a time, POLL_MS each: the daemon answers at every change, so the display is
- *   fresh, and an interrupt waits POLL_MS at most. An interrupt asks the daemon to cancel, once, and
- *   the session is followed to its end as before: only its end says where the VM runs.
+ *   fresh, and an interrupt waits POLL_MS at most. An interrupt asks the daemon to cancel, once,
+ * and the session is followed to its end as before: only its end says where the VM runs.
  *
  *   When the daemon does not answer, it is asked again for a while (it may be restarting, and
  *   recovers the session); after that cli_lost.c finds out what can be known without it.
@@ -22,9 +22,9 @@
 #include "control/cli_result.h"
 #include "lib/base/clock.h"
 
-#define POLL_MS	      250u
-#define ANSWER_MS     10000u /* beyond the poll: a busy host, not a dead daemon */
-#define RETRY_NS      (100 * 1000000)
+#define POLL_MS	  250u
+#define ANSWER_MS 10000u /* beyond the poll: a busy host, not a dead daemon */
+#define RETRY_NS  (100 * 1000000)
 
 static volatile sig_atomic_t interrupts;
 

@@ -15,9 +15,9 @@
 struct cli_watch {
 	struct cli *cli;
 	const char *id;
-	const char *vm;		     /* as the user named it */
-	char state_dir[PATH_MAX];    /* of the daemon, "" if not known */
-	bool cancels;		     /* an interrupt cancels the session */
+	const char *vm;		  /* as the user named it */
+	char state_dir[PATH_MAX]; /* of the daemon, "" if not known */
+	bool cancels;		  /* an interrupt cancels the session */
 };
 
 /* Reads the daemon's version answer: state_dir. Fails with daemon-unreachable. */
@@ -46,8 +46,8 @@ enum cli_lost { LOST_AT_SOURCE, LOST_COMPLETED, LOST_CANCELLED, LOST_UNRESOLVED 
 
 /*
  * The rule, apart from where the facts come from. journaled: the last durable state at the source.
- * was_running: the guest ran before the session. runs: it runs now (asked only if the guest may have
- * been stopped).
+ * was_running: the guest ran before the session. runs: it runs now (asked only if the guest may
+ * have been stopped).
  */
 enum cli_lost cli_lost_rule(enum session_state journaled, bool was_running, bool runs);
 

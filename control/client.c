@@ -3,9 +3,10 @@
  * The HTTP client of the API, on libcurl over a unix socket.
  *
  * Theory of operation
- *   One easy handle keeps one connection alive: a call is one write and one read (22 us round trip over
- *   api.c, median of 2000, two processors of a virtual machine; 170 us with a connection each). "Expect: 100-continue" is switched off: it would cost a second of waiting for large
- *   bodies. No proxy, no redirect, no signal, no other protocol.
+ *   One easy handle keeps one connection alive: a call is one write and one read (22 us round trip
+ * over api.c, median of 2000, two processors of a virtual machine; 170 us with a connection each).
+ * "Expect: 100-continue" is switched off: it would cost a second of waiting for large bodies. No
+ * proxy, no redirect, no signal, no other protocol.
  *
  *   When a kept connection turns out to be closed, libcurl sends the request again on a new one,
  *   but only if not a byte of an answer came. The server closes idle connections, so that is the
@@ -32,10 +33,10 @@
 struct client {
 	CURL *curl;
 	struct curl_slist *headers;
-	char *path;  /* of the socket */
+	char *path;   /* of the socket */
 	char *answer; /* grows; kept between calls */
 	size_t used, room;
-	bool sent;   /* a byte of the present request has left */
+	bool sent; /* a byte of the present request has left */
 	bool too_large;
 };
 
@@ -123,7 +124,8 @@ static int parse_dest(const char *dest, const char **path, struct failure *f)
 	else if (*dest && *dest != '/' && !strchr(dest, '/'))
 		return failure_set(f, -EOPNOTSUPP, "unsupported-option", forms,
 				   "%.100s: destinations over the network are not available in "
-				   "this version.", dest);
+				   "this version.",
+				   dest);
 	if (*dest != '/')
 		return failure_set(f, -EINVAL, "usage", forms,
 				   "'%.100s' is neither unix:/path nor an absolute path.", dest);
@@ -154,8 +156,8 @@ int client_new(struct client **out, const char *dest, struct failure *f)
 	err = c->path && c->curl ? set_up(c) : -ENOMEM;
 	if (err) {
 		client_free(c);
-		return failure_set(f, err, "internal", NULL, "The HTTP client cannot be set up: %s.",
-				   strerror(-err));
+		return failure_set(f, err, "internal", NULL,
+				   "The HTTP client cannot be set up: %s.", strerror(-err));
 	}
 	*out = c;
 	return 0;
@@ -211,10 +213,11 @@ static int fail_transfer(struct client *c, CURLcode rc, const char *code, struct
 	switch (err) {
 	case -ENOENT:
 	case -ECONNREFUSED:
-		return failure_set(f, err, code,
-				   local ? "Start transhipd, or name its socket with --socket."
-					 : "Start transhipd at the destination, or correct the path.",
-				   "No transhipd answers at %s: %s.", c->path, strerror(-err));
+		return failure_set(
+			f, err, code,
+			local ? "Start transhipd, or name its socket with --socket."
+			      : "Start transhipd at the destination, or correct the path.",
+			"No transhipd answers at %s: %s.", c->path, strerror(-err));
 	case -EACCES:
 	case -EPERM:
 		return failure_set(f, err, code, "The API is root's; run this as root.",
@@ -246,11 +249,12 @@ static int fail_answer(struct client *c, long status, const json_t *answer, cons
 	struct failure told = { 0 };
 
 	if (!json_is_string(code) || !json_string_length(code))
-		return failure_set(f, -EPROTO,
-				   strcmp(unreachable, "peer-unreachable") ? "internal" : "peer-failed",
-				   "See whether it is a transhipd, and of which version.",
-				   "What answers at %s does not speak as a transhipd (HTTP status %ld).", c->path,
-				   status);
+		return failure_set(
+			f, -EPROTO,
+			strcmp(unreachable, "peer-unreachable") ? "internal" : "peer-failed",
+			"See whether it is a transhipd, and of which version.",
+			"What answers at %s does not speak as a transhipd (HTTP status %ld).",
+			c->path, status);
 	copy_text(told.code, sizeof(told.code), code);
 	copy_text(told.message, sizeof(told.message), json_object_get(error, "message"));
 	copy_text(told.hint, sizeof(told.hint), json_object_get(error, "hint"));
@@ -279,9 +283,9 @@ static CURLcode perform(struct client *c, const char *method, const char *path, 
 	}
 	curl_easy_setopt(e, CURLOPT_CUSTOMREQUEST, method);
 	curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long)timeout_ms);
-	curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS,
-			 (long)(timeout_ms && timeout_ms < CONNECT_MS_MAX ? timeout_ms
-									   : CONNECT_MS_MAX));
+	curl_easy_setopt(
+		e, CURLOPT_CONNECTTIMEOUT_MS,
+		(long)(timeout_ms && timeout_ms < CONNECT_MS_MAX ? timeout_ms : CONNECT_MS_MAX));
 	curl_easy_setopt(e, CURLOPT_URL, url);
 	return curl_easy_perform(e);
 }

@@ -20,10 +20,10 @@
 #include "lib/base/cleanup.h"
 #include "lib/base/units.h"
 
-#define DEFAULT_FILE "/etc/tranship/transhipd.conf"
-#define LINE_MAX_BYTES 8192
+#define DEFAULT_FILE	 "/etc/tranship/transhipd.conf"
+#define LINE_MAX_BYTES	 8192
 #define SESSIONS_DEFAULT 16
-#define SESSIONS_LIMIT 1000
+#define SESSIONS_LIMIT	 1000
 /* A VGA or virtio-gpu with its private video memory is the largest part of a device state. */
 #define STATE_MAX_DEFAULT (512ull << 20)
 
@@ -216,7 +216,8 @@ static const struct setting settings[] = {
 	  "numeric address where data streams reach this host [127.0.0.1]" },
 	{ "data-ports", "LO-HI", set_data_ports, "ports of data streams [any free port]" },
 	{ "allow-plaintext", NULL, set_allow_plaintext, "allow streams that are not encrypted" },
-	{ "qemu-binary", "PATH", set_qemu_binary, "may be launched for an arriving VM; repeatable" },
+	{ "qemu-binary", "PATH", set_qemu_binary,
+	  "may be launched for an arriving VM; repeatable" },
 	{ "ram-dir", "DIR", set_ram_dir, "RAM files of arriving VMs [as at the source]" },
 	{ "sessions-max", "N", set_sessions_max, "sessions admitted at once [16]" },
 	{ "state-max", "SIZE", set_state_max, "device state held for one session [512MiB]" },
@@ -309,8 +310,8 @@ static int load_file(struct load *l, const char *path, bool required, struct fai
 	while (!err && fgets(line, sizeof(line), file)) {
 		number++;
 		if (!strchr(line, '\n') && !feof(file))
-			err = failure_set(f, -EINVAL, "usage", NULL, "%.200s:%u: the line is too long.",
-					  path, number);
+			err = failure_set(f, -EINVAL, "usage", NULL,
+					  "%.200s:%u: the line is too long.", path, number);
 		else
 			err = parse_line(l, path, number, line, f);
 	}
@@ -326,8 +327,10 @@ static int load_file(struct load *l, const char *path, bool required, struct fai
 static void print_help(void)
 {
 	printf("usage: transhipd [options]\n\n"
-	       "The daemon of tranship: finds the VMs of this host, moves them away and takes them in.\n"
-	       "Stays in the foreground, logs to standard error; ready when its socket answers.\n\n");
+	       "The daemon of tranship: finds the VMs of this host, moves them away and takes them "
+	       "in.\n"
+	       "Stays in the foreground, logs to standard error; ready when its socket "
+	       "answers.\n\n");
 	printf("  --%-26s %s\n", "config FILE", "settings, KEY = VALUE a line [" DEFAULT_FILE "]");
 	for (size_t i = 0; i < SETTINGS; i++) {
 		char name[64];

@@ -8,16 +8,17 @@
  *     {"state":"paused","time":1700000000123,...,"crc":"0123456789abcdef"}\n
  *   The checksum is over bytes, so replay depends on no property of a JSON printer.
  *
- *   The file is filled with zeros ahead of the records and fdatasync is enough: neither the size nor
- *   a block mapping changes, and no journal commit of the file system is waited for inside the
+ *   The file is filled with zeros ahead of the records and fdatasync is enough: neither the size
+ * nor a block mapping changes, and no journal commit of the file system is waited for inside the
  *   guest's pause. Measured on ext4 on a virtual disk, 300-byte records, medians of 200: append and
  *   fsync 183 us, append and fdatasync 185, over zeros and fdatasync 122, over fallocate 124
  *   (another extent conversion on other file systems, so zeros), O_DSYNC 122.
  *
  *   The end of the records is the first NUL that no record follows. A record that was being written
  *   when the host died lacks its newline or has zeros where a sector did not arrive: only that is
- *   torn, it was never acknowledged, and it is dropped. A line that is whole and whose checksum does
- *   not fit is damage, wherever it is: to drop an acknowledged COMMITTED would run a guest twice.
+ *   torn, it was never acknowledged, and it is dropped. A line that is whole and whose checksum
+ * does not fit is damage, wherever it is: to drop an acknowledged COMMITTED would run a guest
+ * twice.
  *
  *   One process writes a journal (transhipd locks its state directory); the file position is where
  *   the next record goes.
@@ -41,16 +42,16 @@
 #include "lib/base/io.h"
 #include "lib/base/log.h"
 
-#define RESERVE_BYTES 32768		/* zeros ahead; a session's records take a few KiB */
-#define JOURNAL_MAX   (16u << 20)	/* a file larger than this is not one of ours */
+#define RESERVE_BYTES 32768	  /* zeros ahead; a session's records take a few KiB */
+#define JOURNAL_MAX   (16u << 20) /* a file larger than this is not one of ours */
 #define ID_MAX	      64
 
-#define CRC_OPEN      ",\"crc\":\""	/* what follows the covered text, before the digits */
-#define CRC_CLOSE     "\"}"
-#define CRC_DIGITS    16
-#define CRC_TAIL      (sizeof(CRC_OPEN) - 1 + CRC_DIGITS + sizeof(CRC_CLOSE) - 1)
+#define CRC_OPEN   ",\"crc\":\"" /* what follows the covered text, before the digits */
+#define CRC_CLOSE  "\"}"
+#define CRC_DIGITS 16
+#define CRC_TAIL   (sizeof(CRC_OPEN) - 1 + CRC_DIGITS + sizeof(CRC_CLOSE) - 1)
 
-#define JOURNAL_HINT  "Check the state directory's file system: space, permissions, disk errors."
+#define JOURNAL_HINT "Check the state directory's file system: space, permissions, disk errors."
 
 static const char *const state_names[] = {
 	[SESSION_NEW] = "new",
@@ -353,8 +354,8 @@ static char *encode(enum session_state s, const json_t *fields, size_t *len)
 	if (body) {
 		size_t covered = strlen(body) - 1;
 
-		n = asprintf(&line, "%.*s" CRC_OPEN "%016" PRIx64 CRC_CLOSE "\n", (int)covered, body,
-			     XXH3_64bits(body, covered));
+		n = asprintf(&line, "%.*s" CRC_OPEN "%016" PRIx64 CRC_CLOSE "\n", (int)covered,
+			     body, XXH3_64bits(body, covered));
 		if (n < 0)
 			line = NULL;
 		*len = line ? (size_t)n : 0;

@@ -3,14 +3,14 @@
  * transhipd: the control process of one host.
  *
  * Theory of operation
- *   main reads the settings, takes the state directory for itself (a lock, so that two daemons never
- *   write one journal), recovers what an earlier one left (host_new), and only then answers on its
- *   socket. From then on the API's threads and the sessions' threads work and main waits for a
+ *   main reads the settings, takes the state directory for itself (a lock, so that two daemons
+ * never write one journal), recovers what an earlier one left (host_new), and only then answers on
+ * its socket. From then on the API's threads and the sessions' threads work and main waits for a
  *   signal.
  *
  *   SIGTERM, SIGINT and SIGHUP end it: sessions led from here are cancelled while the API still
- *   answers, so that whoever watches them sees their end; after GRACE_MS or a second signal the rest
- *   is left to host_free, which waits for what must not be interrupted (a session past COMMIT).
+ *   answers, so that whoever watches them sees their end; after GRACE_MS or a second signal the
+ * rest is left to host_free, which waits for what must not be interrupted (a session past COMMIT).
  *
  *   Signals are caught by a handler, not blocked: a mask would be inherited by QEMU and the data
  *   planes. SIGPIPE is ignored; launched programs get the default again from those who launch them.
@@ -41,7 +41,7 @@
 #define GRACE_MS      15000
 #define GRACE_STEP_MS 20
 /* Each session holds a few descriptors a RAM region, each connection one. */
-#define FILES_WANTED  65536
+#define FILES_WANTED 65536
 
 static int signal_fd = -1;
 
@@ -159,8 +159,8 @@ static void raise_limits(void)
 }
 
 /*
- * Cancels what is led from here (once) and counts what of it is still under way; an arriving session
- * is led by its source, which is told when host_free ends it.
+ * Cancels what is led from here (once) and counts what of it is still under way; an arriving
+ * session is led by its source, which is told when host_free ends it.
  */
 static unsigned int wind_down(struct host *h, bool cancel)
 {

@@ -127,18 +127,20 @@ static inline void want_in(const char *text, const char *part)
 static inline void want_contract(const json_t *j)
 {
 	static const char *const members[] = {
-		"id", "vm", "status", "mode", "transport", "tx", "encrypt", "streams", "tracker",
-		"total_ms", "setup_ms", "downtime_ms", "downtime", "rounds", "ram", "disks",
-		"cpu_ms", "throttle_max_percent", "error",
+		"id",	    "vm",      "status",  "mode",     "transport", "tx",
+		"encrypt",  "streams", "tracker", "total_ms", "setup_ms",  "downtime_ms",
+		"downtime", "rounds",  "ram",	  "disks",    "cpu_ms",	   "throttle_max_percent",
+		"error",
 	};
 	static const char *const inner[][2] = {
-		{ "downtime", "pause_ms" }, { "downtime", "final_copy_ms" },
-		{ "downtime", "state_ms" }, { "downtime", "resume_ms" },
-		{ "ram", "total_bytes" }, { "ram", "zero_bytes" }, { "ram", "raw_bytes" },
-		{ "ram", "zstd_in_bytes" }, { "ram", "zstd_out_bytes" },
-		{ "ram", "delta_in_bytes" }, { "ram", "delta_out_bytes" },
-		{ "ram", "wire_bytes" }, { "ram", "zero_copy_bytes" },
-		{ "cpu_ms", "source" }, { "cpu_ms", "destination" },
+		{ "downtime", "pause_ms" },   { "downtime", "final_copy_ms" },
+		{ "downtime", "state_ms" },   { "downtime", "resume_ms" },
+		{ "ram", "total_bytes" },     { "ram", "zero_bytes" },
+		{ "ram", "raw_bytes" },	      { "ram", "zstd_in_bytes" },
+		{ "ram", "zstd_out_bytes" },  { "ram", "delta_in_bytes" },
+		{ "ram", "delta_out_bytes" }, { "ram", "wire_bytes" },
+		{ "ram", "zero_copy_bytes" }, { "cpu_ms", "source" },
+		{ "cpu_ms", "destination" },
 	};
 
 	for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++)
@@ -155,7 +157,7 @@ static json_t *script; /* array of session objects, one a poll; the last stays *
 static void (*at_poll)(unsigned int n);
 
 static inline int scripted(struct host *h, uint64_t since, unsigned int wait_ms, json_t **out,
-		    struct failure *f)
+			   struct failure *f)
 {
 	size_t n = h->polls - 1, last = json_array_size(script) - 1;
 
@@ -184,9 +186,10 @@ static inline void play(const char *json)
 
 #define COPYING                                                                                    \
 	"{\"id\":\"" FAKE_ID "\",\"vm\":\"web1\",\"side\":\"source\",\"state\":\"copying\","       \
-	"\"terminal\":false,\"checks\":[{\"check\":\"cpu\",\"group\":\"cpu\",\"level\":\"warning\"," \
-	"\"code\":\"cpu-model\",\"message\":\"Host CPU\\u001b[31m.\",\"hint\":\"Mind it.\"},"        \
-	"{\"check\":\"ram\",\"level\":\"ok\",\"message\":\"fine\"}],"                                \
+	"\"terminal\":false,\"checks\":[{\"check\":\"cpu\",\"group\":\"cpu\",\"level\":"           \
+	"\"warning\","                                                                             \
+	"\"code\":\"cpu-model\",\"message\":\"Host CPU\\u001b[31m.\",\"hint\":\"Mind it.\"},"      \
+	"{\"check\":\"ram\",\"level\":\"ok\",\"message\":\"fine\"}],"                              \
 	"\"progress\":{\"round\":3,\"pending_bytes\":1288490188,\"total_bytes\":2147483648,"       \
 	"\"sent_bytes\":9,\"wire_bytes\":9,\"dirty_rate\":160000000.5,\"throughput\":1.18e9,"      \
 	"\"predicted_downtime_ms\":23.4,\"percent\":40.0,\"elapsed_ms\":12345.6,"                  \
@@ -199,7 +202,8 @@ static inline void play(const char *json)
 	"{\"id\":\"" FAKE_ID "\",\"vm\":\"web1\",\"status\":\"completed\",\"mode\":\"precopy\","   \
 	"\"transport\":\"tcp\",\"tx\":\"sendfile\",\"encrypt\":\"off\",\"streams\":4,"             \
 	"\"tracker\":\"pagemap\",\"total_ms\":4210.5,\"setup_ms\":210.5,\"downtime_ms\":23.4,"     \
-	"\"downtime\":{\"pause_ms\":3.1,\"final_copy_ms\":8.2,\"state_ms\":6.3,\"resume_ms\":5.8}," \
+	"\"downtime\":{\"pause_ms\":3.1,\"final_copy_ms\":8.2,\"state_ms\":6.3,\"resume_ms\":5.8}" \
+	","                                                                                        \
 	"\"rounds\":[{\"n\":1,\"pages\":524288,\"wire_bytes\":1073741824,\"ms\":900.1},"           \
 	"{\"n\":2,\"pages\":1000,\"wire_bytes\":4096000,\"ms\":5.5}],"                             \
 	"\"ram\":{\"total_bytes\":2147483648,\"zero_bytes\":1048576,\"raw_bytes\":1073741824,"     \

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * host.h without sessions: every call is noted and answered from settable values, so that the API,
- * the client and the command line can be tested against each other over a real socket. Included once
- * by a test program; its symbols take the place of the library's.
+ * the client and the command line can be tested against each other over a real socket. Included
+ * once by a test program; its symbols take the place of the library's.
  */
 #ifndef TRANSHIP_TESTS_FAKE_HOST_H
 #define TRANSHIP_TESTS_FAKE_HOST_H
@@ -22,13 +22,13 @@
 struct host {
 	pthread_mutex_t lock;
 	struct config config;
-	char call[32];	    /* the last one */
+	char call[32]; /* the last one */
 	char id[64];
 	char action[32];
-	json_t *in;	    /* of the last one, owned */
+	json_t *in; /* of the last one, owned */
 	unsigned int calls;
 	struct failure failure; /* if set, every call but status fails so */
-	json_t *answer;	    /* given to every call but status; owned */
+	json_t *answer;		/* given to every call but status; owned */
 	/* status, if set, answers host_status; it may wait. */
 	int (*status)(struct host *h, uint64_t since, unsigned int wait_ms, json_t **out,
 		      struct failure *f);

@@ -123,15 +123,17 @@ static void test_migrate_sends_what_was_given(void **state)
 		"\"streams\":3,\"transport\":\"tcp\",\"tx\":\"uring\",\"encrypt\":\"off\","
 		"\"compress\":\"zstd:3\",\"disks\":\"none\",\"location\":\"/var/lib\","
 		"\"incoming\":\"qemu:/run/q\",\"no_start\":true,\"keep_src\":true,"
-		"\"keep_dst\":true,\"verify\":true}}", 0, NULL);
+		"\"keep_dst\":true,\"verify\":true}}",
+		0, NULL);
 
 	(void)state;
 	failure_set(&fake.failure, -EIO, "vm-busy", "wait", "taken");
 	assert_int_equal(RUN("migrate", "--dry-run", "web1", "--skip-check", "cpu,all", "--mode",
 			     "precopy", "--cold", "--max-downtime=100ms", "--timeout", "10m",
-			     "--bandwidth", "10Gbit", "--streams", "3", "--transport", "tcp", "--tx",
-			     "uring", "--encrypt", "off", "--compress", "zstd:3", "unix:/peer",
-			     "--disks", "none"), CLI_REFUSED);
+			     "--bandwidth", "10Gbit", "--streams", "3", "--transport", "tcp",
+			     "--tx", "uring", "--encrypt", "off", "--compress", "zstd:3",
+			     "unix:/peer", "--disks", "none"),
+			 CLI_REFUSED);
 	json_object_del(json_object_get(want, "options"), "location");
 	json_object_del(json_object_get(want, "options"), "incoming");
 	json_object_del(json_object_get(want, "options"), "no_start");
@@ -141,12 +143,15 @@ static void test_migrate_sends_what_was_given(void **state)
 	assert_true(json_equal(fake.in, want));
 	json_decref(want);
 
-	want = json_loads("{\"vm\":\"web1\",\"dest\":\"unix:/peer\",\"options\":{\"streams\":0,"
-			  "\"location\":\"/var/lib\",\"incoming\":\"qemu:/run/q\",\"no_start\":true,"
-			  "\"keep_src\":true,\"keep_dst\":true,\"verify\":true}}", 0, NULL);
+	want = json_loads(
+		"{\"vm\":\"web1\",\"dest\":\"unix:/peer\",\"options\":{\"streams\":0,"
+		"\"location\":\"/var/lib\",\"incoming\":\"qemu:/run/q\",\"no_start\":true,"
+		"\"keep_src\":true,\"keep_dst\":true,\"verify\":true}}",
+		0, NULL);
 	assert_int_equal(RUN("migrate", "web1", "unix:/peer", "--streams", "auto", "--location",
 			     "/var/lib", "--incoming", "qemu:/run/q", "--no-start", "--keep-src",
-			     "--keep-dst", "--verify", "--batch"), CLI_REFUSED);
+			     "--keep-dst", "--verify", "--batch"),
+			 CLI_REFUSED);
 	assert_true(json_equal(fake.in, want));
 	json_decref(want);
 }
@@ -209,7 +214,8 @@ static void test_dirty_rate(void **state)
 	fake.answer = json_loads("{\"vm\":\"web1\",\"seconds\":3,\"dirty_rate_mib_s\":152.25,"
 				 "\"dirty_rate_bytes_per_s\":159645696.0,"
 				 "\"working_set_bytes\":268435456,\"ram_bytes\":2147483648,"
-				 "\"samples_mib_s\":[150.0,152.5,154.25]}", 0, NULL);
+				 "\"samples_mib_s\":[150.0,152.5,154.25]}",
+				 0, NULL);
 	assert_int_equal(RUN("dirty-rate", "web1", "--seconds", "3"), CLI_DONE);
 	assert_int_equal(json_integer_value(json_object_get(fake.in, "seconds")), 3);
 	want_in(out_text, "152.2 MiB/s");
@@ -309,7 +315,8 @@ static void test_progress_line_fits(void **state)
 	cli_progress_line(s, 79, line, sizeof(line));
 	want_in(line, "pause 23ms");
 	/* names that would break the line, figures that cannot be */
-	json_object_set_new(s, "vm", json_string("a\nb\033[2J\u00e4 very long name of a VM indeed"));
+	json_object_set_new(s, "vm",
+			    json_string("a\nb\033[2J\u00e4 very long name of a VM indeed"));
 	json_object_set_new(json_object_get(s, "progress"), "percent", json_real(1e9));
 	json_object_set_new(json_object_get(s, "progress"), "pending_bytes", json_real(1e300));
 	for (unsigned int width = 1; width < 300; width++) {

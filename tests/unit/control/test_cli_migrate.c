@@ -274,7 +274,8 @@ static int leave_journal(const char *state, bool was_running)
 		fields = json_pack("{s:i, s:i, s:b}", "pid", 4711, "start_time", 99, "was_running",
 				   was_running);
 		assert_int_equal(session_state_parse(state, &s), 0);
-		assert_int_equal(journal_create(&j, fake.config.state_dir, FAKE_ID, "source", &f), 0);
+		assert_int_equal(journal_create(&j, fake.config.state_dir, FAKE_ID, "source", &f),
+				 0);
 		assert_int_equal(journal_append(&j, SESSION_NEGOTIATED, fields, &f), 0);
 		assert_int_equal(journal_append(&j, s, NULL, &f), 0);
 		journal_close(&j);
@@ -292,7 +293,8 @@ static int lose_daemon(const char *seen)
 
 	snprintf(json, sizeof(json),
 		 "[{\"id\":\"" FAKE_ID "\",\"vm\":\"web1\",\"state\":\"%s\",\"terminal\":false,"
-		 "\"progress\":{}}]", seen);
+		 "\"progress\":{}}]",
+		 seen);
 	play(json);
 	pthread_create(&thread, NULL, end_daemon, NULL);
 	status = RUN("migrate", "web1", "unix:/peer", "--json");

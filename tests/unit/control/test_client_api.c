@@ -115,7 +115,8 @@ static void test_every_route_reaches_its_function(void **state)
 		struct failure f;
 
 		assert_int_equal(call(cases[i].method, cases[i].url,
-				      strcmp(cases[i].method, "GET") ? in : NULL, &out, &f), 0);
+				      strcmp(cases[i].method, "GET") ? in : NULL, &out, &f),
+				 0);
 		assert_string_equal(fake.call, cases[i].call);
 		assert_string_equal(fake.id, cases[i].id ? FAKE_ID : "");
 		assert_true(json_equal(out, fake.answer));
@@ -174,10 +175,10 @@ static void test_failures_cross_over(void **state)
 		const char *code;
 		int status;
 	} statuses[] = {
-		{ "usage", 400 },	 { "vm-not-found", 404 }, { "session-not-found", 404 },
-		{ "vm-busy", 409 },	 { "busy", 409 },	  { "session-state", 409 },
-		{ "ram-not-shared", 422 }, { "memory", 422 },	  { "unsupported-option", 422 },
-		{ "internal", 500 },	 { "journal", 500 },	  { "peer-unreachable", 500 },
+		{ "usage", 400 },	   { "vm-not-found", 404 }, { "session-not-found", 404 },
+		{ "vm-busy", 409 },	   { "busy", 409 },	    { "session-state", 409 },
+		{ "ram-not-shared", 422 }, { "memory", 422 },	    { "unsupported-option", 422 },
+		{ "internal", 500 },	   { "journal", 500 },	    { "peer-unreachable", 500 },
 	};
 	char answer[2048];
 
@@ -198,8 +199,9 @@ static void test_failures_cross_over(void **state)
 	for (size_t i = 0; i < sizeof(statuses) / sizeof(statuses[0]); i++) {
 		failure_clear(&fake.failure);
 		failure_set(&fake.failure, -EIO, statuses[i].code, NULL, "x");
-		assert_int_equal(raw_text("GET /v1/vms HTTP/1.1\r\nHost: x\r\n\r\n", answer,
-					  sizeof(answer)), statuses[i].status);
+		assert_int_equal(
+			raw_text("GET /v1/vms HTTP/1.1\r\nHost: x\r\n\r\n", answer, sizeof(answer)),
+			statuses[i].status);
 	}
 }
 
@@ -308,7 +310,9 @@ static void test_answers_that_are_none(void **state)
 	assert_string_equal(f.code, "peer-unreachable");
 	/* a redirect is not followed */
 	assert_int_equal(call_impostor("HTTP/1.1 302 Go\r\nLocation: http://127.0.0.1:1/\r\n"
-				       "Content-Length: 0\r\n\r\n", &f), -EPROTO);
+				       "Content-Length: 0\r\n\r\n",
+				       &f),
+			 -EPROTO);
 }
 
 static void test_destinations(void **state)
@@ -369,13 +373,15 @@ static void test_hostile_requests(void **state)
 		{ "GET /v1/peer/sessions/001122 HTTP/1.1\r\nHost: x\r\n\r\n", 400 },
 		{ "GET /v1/sessions/" FAKE_ID "?since=-1 HTTP/1.1\r\nHost: x\r\n\r\n", 400 },
 		{ "GET /v1/sessions/" FAKE_ID "?since=1e3 HTTP/1.1\r\nHost: x\r\n\r\n", 400 },
-		{ "GET /v1/sessions/" FAKE_ID "?wait=99999999999999999999 HTTP/1.1\r\nHost: x\r\n\r\n",
+		{ "GET /v1/sessions/" FAKE_ID
+		  "?wait=99999999999999999999 HTTP/1.1\r\nHost: x\r\n\r\n",
 		  400 },
 		{ "POST /v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n{", 400 },
 		{ "POST /v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n[]", 400 },
 		{ "POST /v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nnull", 400 },
 		{ "POST /v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Length: 15\r\n\r\n"
-		  "{\"a\":1,\"a\":2}xx", 400 },
+		  "{\"a\":1,\"a\":2}xx",
+		  400 },
 		{ "POST /v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n",
 		  413 },
 	};
@@ -395,8 +401,8 @@ static void test_nesting_that_would_eat_the_stack(void **state)
 {
 	size_t n = 1 << 20;
 	char *text = malloc(n + 100), answer[4096];
-	int head = sprintf(text, "POST /v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n\r\n",
-			   n);
+	int head = sprintf(
+		text, "POST /v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n\r\n", n);
 
 	(void)state;
 	memset(text + head, '[', n);
@@ -431,8 +437,10 @@ static void test_large_requests(void **state)
 	size_t chunks = 9 << 20, head;
 	char *big = malloc(chunks + 200);
 
-	head = (size_t)sprintf(big, "POST /v1/sessions HTTP/1.1\r\nHost: x\r\n"
-				    "Transfer-Encoding: chunked\r\n\r\n%zx\r\n", chunks);
+	head = (size_t)sprintf(big,
+			       "POST /v1/sessions HTTP/1.1\r\nHost: x\r\n"
+			       "Transfer-Encoding: chunked\r\n\r\n%zx\r\n",
+			       chunks);
 	memset(big + head, ' ', chunks);
 	assert_int_equal(raw(big, head + chunks, answer, sizeof(answer)), 0);
 	assert_int_equal(fake.calls, 0);
@@ -490,14 +498,16 @@ static void test_long_poll_waits_for_news(void **state)
 	fake.status = status_later;
 	news_at_poll = 3;
 	news_seq = 6;
-	assert_int_equal(call("GET", "/v1/sessions/" FAKE_ID "?since=5&wait=4000", NULL, &out, &f), 0);
+	assert_int_equal(call("GET", "/v1/sessions/" FAKE_ID "?since=5&wait=4000", NULL, &out, &f),
+			 0);
 	assert_int_equal(json_integer_value(json_object_get(out, "seq")), 6);
 	assert_int_equal(fake.polls, 3);
 	json_decref(out);
 	/* without news it ends when it was told to */
 	news_at_poll = 1000;
 	start = clock_ns();
-	assert_int_equal(call("GET", "/v1/sessions/" FAKE_ID "?since=5&wait=300", NULL, &out, &f), 0);
+	assert_int_equal(call("GET", "/v1/sessions/" FAKE_ID "?since=5&wait=300", NULL, &out, &f),
+			 0);
 	assert_int_equal(json_integer_value(json_object_get(out, "seq")), 5);
 	assert_true(clock_ms_since(start) >= 299);
 	json_decref(out);
@@ -647,13 +657,15 @@ static void test_many_clients(void **state)
 		assert_int_equal(client_new(&many[i], path, &f), 0);
 		if (i < 50)
 			assert_int_equal(client_call(many[i], "GET", "/v1/vms", NULL, NULL, 5000,
-						     "daemon-unreachable", &f), 0);
+						     "daemon-unreachable", &f),
+					 0);
 	}
 	for (int i = 0; i < 50; i++)
 		client_free(many[i]);
 	for (int i = 50; i < 100; i++) {
 		assert_int_equal(client_call(many[i], "GET", "/v1/vms", NULL, NULL, 5000,
-					     "daemon-unreachable", &f), 0);
+					     "daemon-unreachable", &f),
+				 0);
 		client_free(many[i]);
 	}
 }

@@ -44,8 +44,8 @@ static void write_file(const char *text)
 /* config_load with the file and up to 6 further words. */
 static int load(struct failure *f, const char *a, const char *b, const char *d, const char *e)
 {
-	char *argv[] = { "transhipd", "--config", file, (char *)a, (char *)b,
-			 (char *)d,   (char *)e,  NULL };
+	char *argv[] = { "transhipd", "--config", file,	     (char *)a,
+			 (char *)b,   (char *)d,  (char *)e, NULL };
 	int argc = 3;
 
 	while (argv[argc])
@@ -107,7 +107,8 @@ static void test_command_line_wins(void **state)
 	(void)state;
 	write_file("socket = /tmp/a.sock\nqemu-binary = /opt/one\nqemu-binary = /opt/two\n");
 	assert_int_equal(load(&f, "--socket=/tmp/b.sock", "--allow-plaintext", "--qemu-binary",
-			      "/opt/three"), 0);
+			      "/opt/three"),
+			 0);
 	assert_string_equal(c.socket, "/tmp/b.sock");
 	assert_true(c.allow_plaintext);
 	assert_int_equal(c.nqemu_binaries, 1);
@@ -174,12 +175,9 @@ static void test_refused_in_the_file(void **state)
 	static const struct {
 		const char *text, *says;
 	} cases[] = {
-		{ "\nsocket\n", ":2:" },
-		{ "sokket = /x\n", "sokket" },
-		{ "socket =\n", "missing" },
-		{ "allow-plaintext = maybe\n", "yes or no" },
-		{ "= x\n", "no setting" },
-		{ "config = /x\n", "no setting" },
+		{ "\nsocket\n", ":2:" },     { "sokket = /x\n", "sokket" },
+		{ "socket =\n", "missing" }, { "allow-plaintext = maybe\n", "yes or no" },
+		{ "= x\n", "no setting" },   { "config = /x\n", "no setting" },
 	};
 
 	(void)state;

@@ -20,7 +20,8 @@
 
 static char *page; /* the text of a man page */
 
-/* The pages are found from the source tree's root, where the tests are run, or from TRANSHIP_SOURCE. */
+/* The pages are found from the source tree's root, where the tests are run, or from
+ * TRANSHIP_SOURCE. */
 static void read_page(const char *name)
 {
 	const char *root = getenv("TRANSHIP_SOURCE");

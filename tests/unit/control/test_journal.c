@@ -342,7 +342,8 @@ static void test_state_names(void **state)
 
 	(void)state;
 	for (int i = SESSION_NEW; i <= SESSION_UNRESOLVED; i++) {
-		assert_int_equal(session_state_parse(session_state_name((enum session_state)i), &s), 0);
+		assert_int_equal(session_state_parse(session_state_name((enum session_state)i), &s),
+				 0);
 		assert_int_equal(s, i);
 	}
 	assert_int_equal(session_state_parse("COMMITTED", &s), -EINVAL);
