@@ -58,6 +58,12 @@ void page_reader_release(struct page_reader *p);
 int page_reader_classify(const struct page_reader *p, const struct region *r, uint64_t first,
 			 uint32_t count, uint8_t *kinds, uint8_t *scratch);
 
+/* True if classify tells holes from zeros in this region. */
+static inline bool page_reader_sees_holes(const struct page_reader *p, const struct region *r)
+{
+	return p->guarded[r - p->regions];
+}
+
 /* Copies length bytes at offset of r to buf, holes as zeros, allocating nothing. 0 or -errno. */
 int page_reader_copy(const struct region *r, uint64_t offset, void *buf, size_t length);
 

@@ -42,8 +42,8 @@ struct scheduler_holes {
 
 /* The file of a region, as far as it is known. */
 struct scheduler_held {
-	uint64_t pages;	 /* bits in held: pages that the file held when last looked at */
-	int64_t offset;	 /* blocks that the file has beyond those pages */
+	uint64_t pages;	 /* bits in held; atomic during a round */
+	int64_t offset;	 /* blocks that the file has beyond those pages; hugetlb: all of them */
 	uint64_t walked_ns; /* when its extents were last read */
 };
 
@@ -110,6 +110,12 @@ uint64_t scheduler_blocks(const struct region *r);
 int scheduler_begin_round(struct scheduler *s);
 /* The next chunk, its bits taken; false when the round has no more. Any thread. */
 bool scheduler_next(struct scheduler *s, struct scheduler_chunk *c);
+/*
+ * The chunk's pages have been looked at and go as they are: bits of `populated` say which of its
+ * pages the file held then. The thread that was given the chunk, once, before it sends.
+ */
+void scheduler_looked_at(struct scheduler *s, const struct scheduler_chunk *c,
+			 const uint64_t populated[SCHEDULER_CHUNK_WORDS]);
 /* Up to max ranges that were never populated; 0 when there are no more. Any thread. */
 uint32_t scheduler_next_holes(struct scheduler *s, struct scheduler_holes *out, uint32_t max);
 

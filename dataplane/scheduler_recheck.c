@@ -3,8 +3,11 @@
  * Pages that the guest gives back while it is copied: finding the holes that no tracker reports.
  *
  * Theory of operation
- *   `held` is what a region's file held when its extents were last read, and what was reported
- *   since. The file's number of blocks is known to fstat for nothing; it must be that of `held`
+ *   `held` is what a region's file held as far as we know: its extents when they were last read,
+ *   what was reported since, and what was found when pages were looked at to be sent. A page that
+ *   is sent with content must be in it, also if it was pending as a hole and came back just then:
+ *   it may be given back again without ever being reported.
+ *   The file's number of blocks is known to fstat for nothing; it must be that of `held`
  *   plus what was allocated otherwise: pages written after the scan (reported by the next) and
  *   pages that the guest only read. Fewer blocks are a proof of discards. As many or more are none
  *   against, so a difference in that direction also leads to a look, but one that may not cost
@@ -40,16 +43,40 @@ uint64_t scheduler_blocks(const struct region *r)
 void scheduler_held_begin(struct scheduler *s, uint32_t i, uint64_t before, uint64_t after)
 {
 	struct scheduler_held *h = &s->held_counts[i];
+	struct stat st;
 
 	bitmap_clear_all(&s->held[i]);
 	bitmap_or(&s->held[i], &s->pending[i]);
 	h->pages = bitmap_count(&s->held[i]);
 	h->walked_ns = clock_ns();
 	/*
-	 * The file may be larger than the region, or have blocks reserved that hold nothing. If it
-	 * changed under our eyes the two numbers cannot be compared; mostly there is no offset.
+	 * A file that is larger than the region has other blocks too. Their number is a guess: the
+	 * guest may have given back one page and populated another while we counted.
 	 */
-	h->offset = before == after ? (int64_t)(before - h->pages * BLOCKS_PER_PAGE) : 0;
+	h->offset = s->regions[i].hugetlb ? (int64_t)after : 0;
+	if (s->regions[i].hugetlb)
+		return;
+	if (!fstat(s->regions[i].fd, &st) && (uint64_t)st.st_size != s->regions[i].size &&
+	    before == after)
+		h->offset = (int64_t)(before - h->pages * BLOCKS_PER_PAGE);
+}
+
+void scheduler_looked_at(struct scheduler *s, const struct scheduler_chunk *c,
+			 const uint64_t populated[SCHEDULER_CHUNK_WORDS])
+{
+	uint32_t i = c->region->index;
+	uint64_t *held = s->held[i].words + c->first_page / 64, words = (c->pages + 63) / 64;
+	int64_t grown = 0;
+
+	/* The chunk is this thread's alone, and so are its words. */
+	for (uint64_t w = 0; w < words; w++) {
+		uint64_t now = (held[w] & ~c->bits[w]) | (c->bits[w] & populated[w]);
+
+		grown += __builtin_popcountll(now) - __builtin_popcountll(held[w]);
+		held[w] = now;
+	}
+	if (grown)
+		__atomic_fetch_add(&s->held_counts[i].pages, (uint64_t)grown, __ATOMIC_RELAXED);
 }
 
 /* What region i's file no longer holds; now: its extents at this moment. */
@@ -105,10 +132,9 @@ static uint64_t recheck_hugetlb(struct scheduler *s, uint32_t i, uint64_t blocks
 {
 	struct scheduler_held *h = &s->held_counts[i];
 	uint64_t pages = region_pages(&s->regions[i]), added;
-	int64_t offset = (int64_t)(blocks - h->pages * BLOCKS_PER_PAGE);
-	bool shrunk = offset < h->offset;
+	bool shrunk = (int64_t)blocks < h->offset;
 
-	h->offset = offset;
+	h->offset = (int64_t)blocks;
 	if (!shrunk)
 		return 0;
 	added = pages - bitmap_count(&s->pending[i]);

@@ -92,6 +92,18 @@ static int look_at_chunk(struct stream *s, const struct scheduler_chunk *c)
 	return err;
 }
 
+/* Remembers which pages of the chunk are about to be sent with content of the file. */
+static void note_populated(struct stream *s, const struct scheduler_chunk *c)
+{
+	bool exact = page_reader_sees_holes(&s->source->reader, c->region);
+	uint64_t populated[SCHEDULER_CHUNK_WORDS] = { 0 };
+
+	for (uint32_t i = 0; i < c->pages; i++)
+		if (s->kinds[i] == PAGE_RAW || (exact && s->kinds[i] == PAGE_ZERO))
+			populated[i / 64] |= 1ull << (i % 64);
+	scheduler_looked_at(&s->source->scheduler, c, populated);
+}
+
 /* A frame being put together from s->kinds. */
 struct builder {
 	struct wire_frame frame;
@@ -167,6 +179,8 @@ static int send_chunk(struct stream *s, const struct scheduler_chunk *c)
 	uint32_t at = 0;
 	int err = look_at_chunk(s, c);
 
+	if (!err)
+		note_populated(s, c);
 	while (!err && at < c->pages) {
 		size_t head_len;
 		struct builder b;

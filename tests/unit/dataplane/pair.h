@@ -357,6 +357,15 @@ static inline void pair_fill(int fd, uint64_t size, uint64_t seed)
 	}
 }
 
+static inline const char *pair_describe(int fd, const uint8_t *page, uint64_t at)
+{
+	static const uint8_t zero[4096];
+
+	if (lseek(fd, (off_t)at, SEEK_DATA) != (off_t)at)
+		return "hole";
+	return memcmp(page, zero, sizeof(zero)) ? "data" : "zero";
+}
+
 /* True if both files read the same. */
 static inline bool pair_same(int a, int b, uint64_t size)
 {
@@ -370,8 +379,10 @@ static inline bool pair_same(int a, int b, uint64_t size)
 		if (memcmp(x, y, n)) {
 			for (size_t i = 0; i < n; i += 4096)
 				if (memcmp(x + i, y + i, 4096)) {
-					fprintf(stderr, "first difference at page %#lx\n",
-						(unsigned long)((at + i) >> 12));
+					fprintf(stderr, "first difference at page %#lx: %s, %s\n",
+						(unsigned long)((at + i) >> 12),
+						pair_describe(a, x + i, at + i),
+						pair_describe(b, y + i, at + i));
 					break;
 				}
 			return false;

@@ -267,6 +267,33 @@ static void test_discards_are_found(void **state)
 	scheduler_release(&s);
 }
 
+/* Pending as a hole, populated again just before it was looked at, given back before any report. */
+static void test_discard_of_a_page_that_came_back(void **state)
+{
+	uint64_t populated[SCHEDULER_CHUNK_WORDS] = { 1ull << 5 }, gone;
+	struct scheduler_chunk c;
+	struct scheduler s;
+
+	(void)state;
+	populate(0, 5);
+	assert_int_equal(scheduler_init(&s, regions, 3, false), 0);
+	assert_int_equal(scheduler_first(&s, false), 0);
+	run_round(&s);
+	punch(0, 5, 1);
+	assert_int_equal(scheduler_recheck(&s, false, &gone), 0);
+	assert_int_equal(gone, 1);
+	assert_int_equal(scheduler_begin_round(&s), 0);
+	assert_true(scheduler_next(&s, &c));
+	populate(0, 5);
+	scheduler_looked_at(&s, &c, populated);
+	assert_false(scheduler_next(&s, &c));
+	punch(0, 5, 1);
+	scheduler_merge(&s, false);
+	assert_int_equal(scheduler_recheck(&s, false, &gone), 0);
+	assert_int_equal(gone, 1);
+	scheduler_release(&s);
+}
+
 /* A region in the middle of a file that has blocks elsewhere. */
 static void test_discards_in_a_part_of_a_file(void **state)
 {
@@ -279,6 +306,7 @@ static void test_discards_in_a_part_of_a_file(void **state)
 		populate(0, i);
 	r.file_offset = CHUNK_BYTES;
 	r.size = CHUNK_BYTES;
+	assert_int_equal(r.index, 0);
 	assert_int_equal(scheduler_init(&s, &r, 1, false), 0);
 	assert_int_equal(scheduler_first(&s, false), 0);
 	assert_int_equal(scheduler_pending(&s), 1000 - CHUNK_PAGES);
@@ -356,6 +384,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_first_scan_without_barrier_suspects_everything,
 						setup, teardown),
 		cmocka_unit_test_setup_teardown(test_discards_are_found, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_discard_of_a_page_that_came_back, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(test_discards_in_a_part_of_a_file, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(test_threads_share_without_overlap, setup,

@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Both data planes while another process writes the RAM: a stand-in for a VMM, which registers
+ * itself for tracking, writes, punches holes and stops when told to.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+#include <cmocka.h>
+
+#include "lib/base/clock.h"
+#include "lib/base/kernel_abi.h"
+#include "tests/unit/dataplane/pair.h"
+
+#define WP_HUGETLBFS_SHMEM (1u << 12)
+
+enum { WRITES = 1, PUNCHES = 2 };
+
+struct guest {
+	pid_t pid;
+	int ram, pagemap;
+	uint64_t size;
+	uint8_t *map;
+	struct guest_control {
+		int armed; /* 1, or -errno */
+		int stop, stopped;
+		uint64_t writes;
+	} *control; /* shared */
+};
+
+static int arm(struct guest *g)
+{
+	struct uffdio_api api = { .api = UFFD_API,
+				  .features = UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_UNPOPULATED |
+					      WP_HUGETLBFS_SHMEM };
+	struct uffdio_register reg = { .range = { (uintptr_t)g->map, g->size },
+				       .mode = UFFDIO_REGISTER_MODE_WP };
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
+
+	if (fd < 0 || ioctl(fd, UFFDIO_API, &api) || ioctl(fd, UFFDIO_REGISTER, &reg))
+		return -errno;
+	return 1;
+}
+
+/* The guest's life: a hot quarter, a cold rest, first touches of holes, sometimes a discard. */
+static void live(struct guest *g, unsigned int what)
+{
+	uint64_t x = 88172645463325252ull, pages = g->size / 4096;
+
+	while (!__atomic_load_n(&g->control->stop, __ATOMIC_ACQUIRE)) {
+		uint64_t page;
+
+		x ^= x << 13;
+		x ^= x >> 7;
+		x ^= x << 17;
+		page = (x >> 8) % 8 ? (x >> 20) % (pages / 4) : (x >> 20) % pages;
+		if ((what & PUNCHES) && (x >> 11) % 512 == 0) {
+			uint64_t n = 1 + (x >> 50) % 40;
+
+			if (page + n <= pages)
+				madvise(g->map + page * 4096, n * 4096, MADV_REMOVE);
+			continue;
+		}
+		*(uint64_t *)(g->map + page * 4096 + (x >> 13) % 512 * 8) = x;
+		__atomic_fetch_add(&g->control->writes, 1, __ATOMIC_RELAXED);
+	}
+	__atomic_store_n(&g->control->stopped, 1, __ATOMIC_RELEASE);
+	for (;;)
+		pause();
+}
+
+static bool guest_start(struct guest *g, struct pair *p, unsigned int what)
+{
+	char path[64];
+	int state;
+
+	g->size = p->size[0];
+	g->ram = p->src_ram[0];
+	g->map = mmap(NULL, g->size, PROT_READ | PROT_WRITE, MAP_SHARED, g->ram, 0);
+	g->control = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	pair_check(g->map != MAP_FAILED && g->control != MAP_FAILED);
+	g->pid = fork();
+	pair_check(g->pid >= 0);
+	if (!g->pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		state = arm(g);
+		__atomic_store_n(&g->control->armed, state, __ATOMIC_RELEASE);
+		if (state == 1)
+			live(g, what);
+		_exit(0);
+	}
+	while (!(state = __atomic_load_n(&g->control->armed, __ATOMIC_ACQUIRE)))
+		sched_yield();
+	if (state != 1) {
+		print_message("no asynchronous write protection here: %s\n", strerror(-state));
+		return false;
+	}
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", g->pid);
+	p->tracker_fd = open(path, O_RDONLY | O_CLOEXEC);
+	pair_check(p->tracker_fd >= 0);
+	p->mapping[0] = (struct ipc_mapping){ .start = (uintptr_t)g->map,
+					      .end = (uintptr_t)g->map + g->size };
+	return true;
+}
+
+static void guest_stop(struct guest *g)
+{
+	__atomic_store_n(&g->control->stop, 1, __ATOMIC_RELEASE);
+	while (!__atomic_load_n(&g->control->stopped, __ATOMIC_ACQUIRE))
+		sched_yield();
+}
+
+static void guest_end(struct guest *g, struct pair *p)
+{
+	pair_check(!kill(g->pid, SIGKILL) && waitpid(g->pid, NULL, 0) == g->pid);
+	munmap(g->map, g->size);
+	munmap(g->control, 4096);
+	fd_close(&p->tracker_fd);
+}
+
+/* Waits until the guest has written so often again. */
+static void let_it_write(struct guest *g, uint64_t writes)
+{
+	uint64_t until = __atomic_load_n(&g->control->writes, __ATOMIC_RELAXED) + writes;
+
+	while (__atomic_load_n(&g->control->writes, __ATOMIC_RELAXED) < until)
+		sched_yield();
+}
+
+static void move_live(enum ipc_tx tx, uint32_t streams, unsigned int what)
+{
+	struct pair p = PAIR_INIT(streams, tx);
+	struct ipc_scanned scanned;
+	struct ipc_sent sent;
+	struct guest g;
+
+	p.src_ram[0] = pair_memfd(&p, p.size[0]);
+	p.dst_ram[0] = pair_memfd(&p, p.size[0]);
+	pair_fill(p.src_ram[0], p.size[0], 11);
+	pair_fill(p.dst_ram[0], p.size[0], 12);
+	if (!guest_start(&g, &p, what)) {
+		pair_close_ram(&p);
+		skip();
+	}
+	pair_start(&p);
+	assert_int_equal(p.ready.tracker, IPC_TRACKER_PAGEMAP);
+	scanned = pair_scan(&p, IPC_SCAN_FIRST);
+	assert_int_equal(scanned.dirty_pages, 0);
+	pair_round(&p, 1);
+	for (uint32_t n = 2; n <= 6; n++) {
+		let_it_write(&g, 2000);
+		scanned = pair_scan(&p, 0);
+		assert_true(scanned.dirty_pages > 0 && scanned.union_pages >= scanned.dirty_pages);
+		assert_true(scanned.since_ns > 0);
+		pair_round(&p, n);
+	}
+	guest_stop(&g);
+	pair_scan(&p, IPC_SCAN_BARRIER);
+	sent = pair_round(&p, 7);
+	assert_true(sent.total.sent_pages > p.size[0] / 4096);
+	/* Nothing is left, and both sides hold the same. */
+	assert_int_equal(pair_scan(&p, IPC_SCAN_BARRIER).pending_pages, 0);
+	assert_true(pair_same(p.src_ram[0], p.dst_ram[0], p.size[0]));
+	assert_int_equal(pair_verify(&p).mismatches, 0);
+	pair_quit(&p);
+	guest_end(&g, &p);
+}
+
+static void test_live_sendfile(void **state)
+{
+	(void)state;
+	move_live(IPC_TX_SENDFILE, 1, WRITES);
+	move_live(IPC_TX_SENDFILE, 4, WRITES);
+}
+
+static void test_live_uring(void **state)
+{
+	(void)state;
+	move_live(IPC_TX_URING, 2, WRITES);
+}
+
+static void test_live_send(void **state)
+{
+	(void)state;
+	move_live(IPC_TX_SEND, 2, WRITES);
+}
+
+static void test_live_with_discards(void **state)
+{
+	(void)state;
+	move_live(IPC_TX_AUTO, 2, WRITES | PUNCHES);
+	move_live(IPC_TX_SEND, 3, WRITES | PUNCHES);
+}
+
+/* What a scan and a round of a few hundred scattered pages cost together. */
+static void test_small_round(void **state)
+{
+	struct pair p = PAIR_INIT(2, IPC_TX_AUTO);
+	double best = 1e9;
+	struct guest g;
+
+	(void)state;
+	p.src_ram[0] = pair_memfd(&p, p.size[0]);
+	pair_fill(p.src_ram[0], p.size[0], 13);
+	if (!guest_start(&g, &p, WRITES)) {
+		pair_close_ram(&p);
+		skip();
+	}
+	pair_start(&p);
+	pair_scan(&p, IPC_SCAN_FIRST);
+	guest_stop(&g);
+	pair_round(&p, 1);
+	pair_scan(&p, 0);
+	pair_round(&p, 2);
+	for (uint32_t n = 3; n < 23; n++) {
+		uint64_t start = clock_ns();
+
+		/* Nothing is written: the fixed cost of a scan and of a barrier on all streams. */
+		assert_int_equal(pair_scan(&p, 0).dirty_pages, 0);
+		pair_round(&p, n);
+		best = clock_ms_since(start) < best ? clock_ms_since(start) : best;
+	}
+	print_message("an empty scan and round take %.2f ms\n", best);
+	assert_true(pair_same(p.src_ram[0], p.dst_ram[0], p.size[0]));
+	pair_quit(&p);
+	guest_end(&g, &p);
+}
+
+static void test_observer(void **state)
+{
+	struct pair p = PAIR_INIT(0, IPC_TX_AUTO);
+	struct ipc_config c;
+	struct ipc_scan scan = { .flags = IPC_SCAN_FIRST | IPC_SCAN_OBSERVE };
+	struct ipc_scanned s;
+	struct guest g;
+
+	(void)state;
+	p.src_ram[0] = pair_memfd(&p, p.size[0]);
+	pair_fill(p.src_ram[0], p.size[0], 14);
+	if (!guest_start(&g, &p, WRITES)) {
+		pair_close_ram(&p);
+		skip();
+	}
+	c = pair_config(&p, IPC_ROLE_OBSERVER);
+	pair_spawn(&p.src);
+	pair_send(&p.src, IPC_CONFIG, &c, -1);
+	pair_send_regions(&p, &p.src, true);
+	pair_send_tracker(&p);
+	pair_send(&p.src, IPC_START, NULL, -1);
+	pair_expect(&p.src, IPC_READY);
+	pair_send(&p.src, IPC_SCAN, &scan, -1);
+	pair_expect(&p.src, IPC_SCANNED);
+	let_it_write(&g, 5000);
+	scan.flags = IPC_SCAN_OBSERVE;
+	pair_send(&p.src, IPC_SCAN, &scan, -1);
+	s = pair_expect(&p.src, IPC_SCANNED)->scanned;
+	assert_true(s.dirty_pages > 100 && s.union_pages == s.dirty_pages && s.since_ns > 0);
+	guest_stop(&g);
+	pair_send(&p.src, IPC_SCAN, &scan, -1);
+	s = pair_expect(&p.src, IPC_SCANNED)->scanned;
+	assert_true(s.union_pages >= s.dirty_pages);
+	pair_send(&p.src, IPC_SCAN, &scan, -1);
+	assert_int_equal(pair_expect(&p.src, IPC_SCANNED)->scanned.dirty_pages, 0);
+	pair_send(&p.src, IPC_QUIT, NULL, -1);
+	assert_int_equal(pair_wait(&p.src), 0);
+	guest_end(&g, &p);
+	pair_close_ram(&p);
+}
+
+/* The VMM dies: the tracker says so, nothing is believed to be clean. */
+static void test_vmm_dies(void **state)
+{
+	struct pair p = PAIR_INIT(1, IPC_TX_AUTO);
+	struct ipc_scan scan = { 0 };
+	struct guest g;
+
+	(void)state;
+	p.src_ram[0] = pair_memfd(&p, p.size[0]);
+	if (!guest_start(&g, &p, WRITES)) {
+		pair_close_ram(&p);
+		skip();
+	}
+	pair_start(&p);
+	pair_scan(&p, IPC_SCAN_FIRST);
+	guest_end(&g, &p);
+	pair_send(&p.src, IPC_SCAN, &scan, -1);
+	assert_string_equal(pair_expect(&p.src, IPC_FAILED)->failure.code, "vm-gone");
+	assert_int_equal(pair_wait(&p.src), 1);
+	pair_expect(&p.dst, IPC_FAILED);
+	pair_wait(&p.dst);
+	pair_close_ram(&p);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+
+		cmocka_unit_test(test_live_sendfile),
+		cmocka_unit_test(test_live_uring),
+		cmocka_unit_test(test_live_send),
+		cmocka_unit_test(test_live_with_discards),
+		cmocka_unit_test(test_small_round),
+		cmocka_unit_test(test_observer),
+		cmocka_unit_test(test_vmm_dies),
+	};
+
+	signal(SIGPIPE, SIG_IGN);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
