@@ -5,6 +5,7 @@
 #ifndef TRANSHIP_CONTROL_DATAPLANE_PROCESS_H
 #define TRANSHIP_CONTROL_DATAPLANE_PROCESS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -24,6 +25,7 @@ struct dataplane_wait {
 	uint64_t deadline_ns; /* on clock_ns(); 0: none; passed: -ETIMEDOUT (timeout) */
 	void (*progress)(void *arg, const struct ipc_stats *s); /* for IPC_PROGRESS; may be NULL */
 	void *arg;
+	bool skip_others; /* messages of other types are passed over, not refused */
 };
 
 #define DATAPLANE_NONE ((struct dataplane){ .pid = 0, .sock = -1 })
@@ -37,7 +39,7 @@ int dataplane_send(struct dataplane *d, enum ipc_type type, const void *body, in
 
 /*
  * Waits for a message of type want. IPC_FAILED becomes its failure (-EREMOTEIO), the end of the
- * process -EPIPE (dataplane-died), any other message -EPROTO.
+ * process -EPIPE (dataplane-died), any other message -EPROTO unless w->skip_others.
  */
 int dataplane_expect(struct dataplane *d, enum ipc_type want, struct ipc_message *m,
 		     const struct dataplane_wait *w, struct failure *f);

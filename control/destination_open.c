@@ -20,7 +20,8 @@
 #include "lib/base/log.h"
 
 #define PROTOCOL_VERSION 1
-#define OPEN_MS		 25000u /* checks, launching a VM, starting a data plane */
+#define OPEN_MS		 45000u /* checks, launching a VM, starting a data plane; and per GiB */
+#define OPEN_MS_PER_GIB	 1200u	/* of preallocated RAM, which is touched first */
 #define READY_MS	 10000u
 #define CONNECT_MS	 15000u
 
@@ -83,6 +84,9 @@ static int run_checks(const struct config *c, const json_t *offer, uint64_t prom
 	host_facts_read(&facts, c);
 	facts.mem_available -= promised < facts.mem_available ? promised : facts.mem_available;
 	preflight_destination(checks, source, *waiting ? &(*waiting)->desc : NULL, &facts);
+	if (!*waiting)
+		preflight_launch(checks, source, c,
+				 json_string_value(json_object_get(offer, "id")));
 	return skip ? checks_skip(checks, skip, f) : 0;
 }
 
@@ -305,7 +309,9 @@ static int dry_run(struct host *h, const json_t *in, json_t **out, struct failur
 
 int host_peer_offer(struct host *h, const json_t *in, json_t **out, struct failure *f)
 {
-	uint64_t deadline = clock_ns() + OPEN_MS * NSEC_PER_MSEC;
+	const json_t *ram = json_object_get(json_object_get(in, "guest"), "ram_bytes");
+	uint64_t gib = json_integer_value(ram) > 0 ? (uint64_t)json_integer_value(ram) >> 30 : 0;
+	uint64_t deadline = clock_ns() + (OPEN_MS + gib * OPEN_MS_PER_GIB) * NSEC_PER_MSEC;
 	struct session *s;
 	int err = check_shape(in, f);
 

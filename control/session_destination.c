@@ -15,12 +15,10 @@
  */
 #include <errno.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "control/host_internal.h"
@@ -107,39 +105,35 @@ int host_peer_load(struct host *h, const char *id, json_t **out, struct failure 
 }
 
 /*
- * The answer decides who runs the guest, so a session that is not listed any more (this daemon was
- * restarted since) is looked up in its journal: "not found" would let the source run it again.
+ * The state of a session that is not listed any more (this daemon was restarted since it ended). It
+ * decides who runs the guest: "not found" would leave the source in the dark.
  */
-static int committed_in_journal(struct host *h, const char *id, json_t **out, struct failure *f)
+static int state_in_journal(struct host *h, const char *id, enum session_state *state,
+			    struct failure *f)
 {
-	enum session_state state = SESSION_NEW;
+	struct failure why = { 0 };
 	char path[PATH_MAX];
-	json_t *content;
 	const char *name;
+	json_t *content;
+	int err;
 
 	snprintf(path, sizeof(path), "%.4000s/sessions/%.32s.destination.journal",
 		 h->config.state_dir, id);
 	if (access(path, F_OK))
-		return -ENOENT;
-	content = journal_read(path, f);
-	if (!content)
-		return -EIO;
-	name = json_string_value(json_object_get(content, "state"));
-	if (name)
-		session_state_parse(name, &state);
-	json_decref(content);
-	if (state != SESSION_DONE && state != SESSION_RUNNING)
-		return -ENOENT;
+		return -ENOENT; /* f says so already */
 	failure_clear(f);
-	*out = json_pack("{s:s}", "state", session_state_name(state));
-	return 0;
+	content = journal_read(path, &why);
+	name = json_string_value(json_object_get(content, "state"));
+	err = name ? session_state_parse(name, state) : -EIO;
+	json_decref(content);
+	return err ? failure_set(f, err, "journal", "See the state directory's journals.",
+				 "What became of session %.8s cannot be read: %s", id, why.message)
+		   : 0;
 }
 
 int host_peer_commit(struct host *h, const char *id, json_t **out, struct failure *f)
 {
-	int err = post(h, id, REQUEST_COMMIT, out, f);
-
-	return err == -ENOENT ? committed_in_journal(h, id, out, f) : err;
+	return post(h, id, REQUEST_COMMIT, out, f);
 }
 
 int host_peer_abort(struct host *h, const char *id, const json_t *in, json_t **out,
@@ -159,15 +153,21 @@ int host_peer_finish(struct host *h, const char *id, json_t **out, struct failur
 int host_peer_status(struct host *h, const char *id, json_t **out, struct failure *f)
 {
 	struct session *s = host_session_get(h, id, SESSION_DESTINATION, f);
+	enum session_state state;
+	int err;
 
-	if (!s)
-		return -ENOENT;
-	{
-		SCOPED_LOCK(&s->lock);
-		*out = json_pack("{s:s, s:b}", "state", session_state_name(s->state), "running",
-				 s->state == SESSION_RUNNING || s->state == SESSION_DONE);
+	if (s) {
+		pthread_mutex_lock(&s->lock);
+		state = s->state;
+		pthread_mutex_unlock(&s->lock);
+		host_session_put(s);
+	} else {
+		err = state_in_journal(h, id, &state, f);
+		if (err)
+			return err;
 	}
-	host_session_put(s);
+	*out = json_pack("{s:s, s:b}", "state", session_state_name(state), "running",
+			 state == SESSION_RUNNING || state == SESSION_DONE);
 	return 0;
 }
 
@@ -188,13 +188,15 @@ static void on_progress(void *arg, const struct ipc_stats *stats)
 	note_stats(arg, stats);
 }
 
+/* CONNECTED and VERIFIED may still be waiting: they say nothing that matters here. */
 static struct dataplane_wait wait_for(struct destination *d, unsigned int ms)
 {
 	return (struct dataplane_wait){ .cancel_fd = -1,
 					.guest_fd = d->g->pidfd,
 					.deadline_ns = clock_ns() + ms * NSEC_PER_MSEC,
 					.progress = on_progress,
-					.arg = d };
+					.arg = d,
+					.skip_others = true };
 }
 
 /* The state that the data plane holds goes into the VMM. */
@@ -260,6 +262,12 @@ static int handle_commit(struct destination *d)
 	err = session_enter(d->s, SESSION_COMMITTED, NULL, &d->f);
 	if (!err && start)
 		err = d->g->ops->start(d->g, &d->f);
+	if (err == -ETIMEDOUT) {
+		/* It may run or not: no end of this session, and the source asks again. */
+		complete(d, err, &d->f, NULL);
+		failure_clear(&d->f);
+		return 0;
+	}
 	if (err)
 		return err;
 	session_set_state(d->s, SESSION_RUNNING);
@@ -390,23 +398,23 @@ static int serve(struct destination *d)
 
 /* --- ends ------------------------------------------------------------------------------------ */
 
-static void *reap(void *arg)
+/* --keep-dst: the RAM files stay; everything else that was made goes. */
+static void keep_ram_files(struct destination *d)
 {
-	waitpid((pid_t)(intptr_t)arg, NULL, 0);
-	return NULL;
-}
+	size_t kept = 0;
 
-/* A VM launched by us is our child; when it ends, somebody must collect it. */
-static void reap_later(pid_t pid)
-{
-	pthread_attr_t attr;
-	pthread_t thread;
+	for (size_t i = 0; d->plan.created && d->plan.created[i]; i++) {
+		bool ram = false;
 
-	pthread_attr_init(&attr);
-	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	if (pthread_create(&thread, &attr, reap, (void *)(intptr_t)pid))
-		log_warn("VM %d will stay a zombie when it ends", pid);
-	pthread_attr_destroy(&attr);
+		for (uint32_t k = 0; d->g && k < d->g->desc.nregions; k++)
+			ram |= !strcmp(d->g->desc.regions[k].path, d->plan.created[i]);
+		if (ram)
+			free(d->plan.created[i]);
+		else
+			d->plan.created[kept++] = d->plan.created[i];
+	}
+	if (d->plan.created)
+		d->plan.created[kept] = NULL;
 }
 
 static void clean_up(struct destination *d)
@@ -414,9 +422,9 @@ static void clean_up(struct destination *d)
 	struct failure ignored = { 0 };
 
 	dataplane_stop(&d->dp);
-	if (d->launched) {
+	if (d->plan.created) {
 		if (session_option_bool(d->s, "keep_dst"))
-			d->plan.created[0] = NULL;
+			keep_ram_files(d);
 		launch_undo(&d->plan, d->launched);
 	} else if (d->g && d->load_begun && guest_alive(d->g)) {
 		/* It holds a loaded guest that must never run, and cannot wait again. */
@@ -432,8 +440,6 @@ static void end_well(struct destination *d)
 	json_t *answer;
 
 	dataplane_stop(&d->dp);
-	if (d->launched)
-		reap_later(d->launched);
 	answer = account(d);
 	if (over)
 		session_finish(d->s, SESSION_DONE, json_deep_copy(answer), NULL);
@@ -501,6 +507,10 @@ static void recover_created(struct destination *d, const json_t *content)
 	const json_t *created = json_object_get(content, "created");
 	size_t n = json_array_size(created);
 
+	if (!n)
+		return; /* the VM was waiting already */
+	snprintf(d->plan.log_path, sizeof(d->plan.log_path), "%.4000s/log/%.32s.log",
+		 session_config(d->s)->state_dir, d->s->id);
 	d->plan.created = calloc(n + 1, sizeof(char *));
 	for (size_t i = 0; d->plan.created && i < n; i++)
 		d->plan.created[i] = strdup(json_string_value(json_array_get(created, i)) ?: "");

@@ -8,9 +8,10 @@
  *   first the guest runs on (it is what hurts), then everything else.
  *
  *   The commit. Until COMMITTED is durably in our journal the source owns the guest. From then on
- *   only the destination may run it, with one exception: the destination itself answers that it
- *   does not run it and never will (its refusal is durable there). If it cannot be reached, nothing
- *   runs by itself: UNRESOLVED, and a person decides.
+ *   only the destination may run it, with one exception: the destination's own state, asked for
+ *   after an error, is FAILED or CANCELLED, which is durable there and says that it never will. An
+ *   error answer alone says nothing (it may have been slow). If it cannot be reached, or does not
+ *   know the session, nothing runs by itself: UNRESOLVED, and a person decides.
  *
  *   PAUSED is journaled before the pause, not in it. PREPARED is durable at the destination only:
  *   for the source it changes nothing, since both PAUSED and PREPARED end in the guest running here.
@@ -34,7 +35,9 @@
 #include "lib/base/log.h"
 
 #define PROTOCOL_VERSION 1
-#define PEER_CALL_MS	 30000u /* offers launch a VM, load reads its state */
+#define PEER_CALL_MS	 40000u /* longer than the destination lets a request wait */
+#define OFFER_MS	 60000u /* launches a VM; and OFFER_MS_PER_GIB */
+#define OFFER_MS_PER_GIB 1500u	/* preallocated RAM is touched first: 1 s per GiB, and a margin */
 #define COMMIT_RETRY_MS	 20000u /* how long an unreachable destination is asked again */
 #define STREAMS_DEFAULT_MAX 4u
 
@@ -205,7 +208,9 @@ static int check_and_offer(struct source *c)
 	if (!err) {
 		offer = make_offer(c);
 		err = client_call(c->peer, "POST", "/v1/peer/sessions", offer, &answer,
-				  PEER_CALL_MS, "peer-unreachable", &c->f);
+				  OFFER_MS + (unsigned int)(c->g->desc.ram_bytes >> 30) *
+						     OFFER_MS_PER_GIB,
+				  "peer-unreachable", &c->f);
 	}
 	if (!err) {
 		json_array_extend(checks, json_object_get(answer, "checks"));
@@ -230,12 +235,23 @@ static json_t *journal_identity(struct source *c)
 			 "start_time", (json_int_t)c->g->start_time, "was_running", c->was_running);
 }
 
+/* From here on the guest runs on if this process dies. */
+static int guard(struct source *c)
+{
+	if (c->guard.pid)
+		return 0;
+	return guard_start(&c->guard, c->g, session_config(c->s), c->s->journal.path, &c->f);
+}
+
 static int start_copying(struct source *c)
 {
 	json_t *fields = journal_identity(c);
 	int err = session_enter(c->s, SESSION_NEGOTIATED, fields, &c->f);
 
 	json_decref(fields);
+	/* Barriers stop the guest for a moment, long before the pause. */
+	if (!err && c->track_dma)
+		err = guard(c);
 	if (!err)
 		err = source_start_dataplane(c);
 	if (!err)
@@ -255,7 +271,7 @@ static int pause_guest(struct source *c)
 	int pair[2], err = session_enter(c->s, SESSION_PAUSED, NULL, &c->f);
 
 	if (!err)
-		err = guard_start(&c->guard, c->g, session_config(c->s), c->s->journal.path, &c->f);
+		err = guard(c);
 	if (err)
 		return err;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
@@ -292,6 +308,8 @@ static int device_state(struct source *c)
 	source_wait_init(c, &w, false);
 	if (!err)
 		err = dataplane_expect(&c->dp, IPC_STATE_DONE, &answer, &w, &c->f);
+	if (!err)
+		c->state_bytes = answer.body.count.bytes;
 	/* Saving may have written RAM; what it wrote goes too. */
 	if (!err && c->armed)
 		err = source_copy_final(c);
@@ -336,27 +354,50 @@ static int load(struct source *c)
 	return err;
 }
 
+/* The destination's state of the session; -ENODATA if it has answered and knows none. */
+static int peer_state(struct source *c, enum session_state *state)
+{
+	struct failure ignored = { 0 };
+	json_t *answer = NULL;
+	const char *name;
+	char path[128];
+	int err;
+
+	snprintf(path, sizeof(path), "/v1/peer/sessions/%s", c->s->id);
+	err = client_call(c->peer, "GET", path, NULL, &answer, PEER_CALL_MS, "peer-unreachable",
+			  &ignored);
+	if (err)
+		return err == -EREMOTEIO ? -ENODATA : err;
+	name = json_string_value(json_object_get(answer, "state"));
+	err = name && !session_state_parse(name, state) ? 0 : -ENODATA;
+	json_decref(answer);
+	return err;
+}
+
 /*
- * Asks until the destination answers. 0: it runs the guest. -EREMOTEIO: it never will.
+ * Asks until it is known who runs the guest. 0: the destination does. -EREMOTEIO: it never will.
  * -EHOSTUNREACH: not known.
  */
 static int ask_commit(struct source *c, struct failure *f)
 {
 	uint64_t deadline = clock_ns() + COMMIT_RETRY_MS * NSEC_PER_MSEC;
-	const struct timespec pause = { .tv_nsec = 100 * 1000000 };
-	json_t *answer = NULL;
-	int err;
+	const struct timespec nap = { .tv_nsec = 100 * 1000000 };
 
 	for (;;) {
+		enum session_state state = SESSION_NEW;
+
 		failure_clear(f);
-		err = peer_call(c, "commit", NULL, &answer, PEER_CALL_MS, f);
-		json_decref(answer);
-		answer = NULL;
-		if (!err || err == -EREMOTEIO)
-			return err;
+		if (!peer_call(c, "commit", NULL, NULL, PEER_CALL_MS, f))
+			return 0;
+		if (!peer_state(c, &state)) {
+			if (state == SESSION_RUNNING || state == SESSION_DONE)
+				return 0;
+			if (state == SESSION_FAILED || state == SESSION_CANCELLED)
+				return -EREMOTEIO;
+		}
 		if (clock_ns() >= deadline || host_ending(c->s->host))
 			return -EHOSTUNREACH;
-		nanosleep(&pause, NULL);
+		nanosleep(&nap, NULL);
 	}
 }
 
@@ -378,7 +419,7 @@ static int commit(struct source *c)
 	if (!err)
 		return 0;
 	if (err == -EREMOTEIO) {
-		/* Its refusal is durable there. */
+		/* That is durable there. */
 		c->f = why;
 		c->negotiated = false;
 		return err;
@@ -552,7 +593,8 @@ static int reopen_guest(struct source *c, const json_t *content)
 	do {
 		failure_clear(&c->f);
 		err = guest_open(&c->g, vm, &c->f);
-	} while (err && !strcmp(c->f.code, "qmp-busy") && clock_ns() < deadline);
+	} while (err && (!strcmp(c->f.code, "qmp-busy") || !strcmp(c->f.code, "vm-busy")) &&
+		 clock_ns() < deadline);
 	if (!err && c->g->start_time != (uint64_t)start) {
 		guest_free(c->g);
 		c->g = NULL;
@@ -561,15 +603,13 @@ static int reopen_guest(struct source *c, const json_t *content)
 	return err;
 }
 
-static void recover_rollback(struct source *c, const json_t *content)
+static void recover_rollback(struct source *c)
 {
-	bool was_running = json_is_true(json_object_get(content, "was_running"));
 	struct failure why = { 0 };
 	int err = 0;
 
-	if (c->g && was_running && !c->g->desc.running)
+	if (c->g && c->was_running && !c->g->desc.running)
 		err = c->g->ops->resume(c->g, &why);
-	guest_disarm_residue(json_object_get(content, "residue"));
 	if (c->peer)
 		peer_abort(c);
 	failure_clear(&c->f);
@@ -589,7 +629,12 @@ static void recover_rollback(struct source *c, const json_t *content)
 static void recover_forward(struct source *c)
 {
 	struct failure why = { 0 };
-	int err = c->s->state == SESSION_RUNNING ? 0 : ask_commit(c, &why);
+	int err = -EHOSTUNREACH;
+
+	if (c->s->state == SESSION_RUNNING)
+		err = 0;
+	else if (c->peer)
+		err = ask_commit(c, &why);
 
 	if (!err) {
 		if (c->g)
@@ -626,18 +671,22 @@ void session_source_recover(struct session *s, const json_t *content)
 	failure_clear(&c.f);
 	if (c.g)
 		session_claim_vm(s, c.g, &c.f);
-	if (s->state >= SESSION_COMMITTED && c.peer)
+	failure_clear(&c.f);
+	c.was_running = json_is_true(json_object_get(content, "was_running"));
+	if (s->state >= SESSION_COMMITTED)
 		recover_forward(&c);
 	else
-		recover_rollback(&c, content);
+		recover_rollback(&c);
+	guest_disarm_residue(json_object_get(content, "residue"));
 	source_release(&c);
 }
 
 int session_source_resolve(struct session *s, bool run_here, struct failure *f)
 {
 	struct guest *g = NULL;
+	uint64_t start_time = 0;
+	int err, pid = 0;
 	char vm[64];
-	int err, pid;
 
 	{
 		SCOPED_LOCK(&s->lock);
@@ -645,10 +694,12 @@ int session_source_resolve(struct session *s, bool run_here, struct failure *f)
 			return failure_set(f, -EBUSY, "session-state", NULL,
 					   "Session %.8s is %s: there is nothing to resolve.", s->id,
 					   session_state_name(s->state));
-		pid = atoi(s->vm_key);
+		sscanf(s->vm_key, "%d/%" SCNu64, &pid, &start_time);
 	}
 	snprintf(vm, sizeof(vm), "pid:%d", pid);
 	err = guest_open(&g, vm, f);
+	if (!err && g->start_time != start_time)
+		err = failure_set(f, -ESRCH, "vm-not-found", NULL, "The VM has ended meanwhile.");
 	if (!err)
 		err = run_here ? g->ops->resume(g, f) : g->ops->quit(g, f);
 	if (!err && !run_here)

@@ -47,6 +47,7 @@ struct source {
 	struct ipc_scanned scanned;	/* the last scan */
 	struct ipc_stats stats;
 	uint64_t stats_ns;	/* clock_ns() of stats */
+	uint64_t state_bytes;	/* of device state */
 	struct ipc_verified verified;
 	json_t *rounds;
 	uint32_t round;

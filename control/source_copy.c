@@ -227,7 +227,6 @@ int source_scan(struct source *c, uint32_t flags)
 	return 0;
 }
 
-/* After a barrier stop is not cancelled by a wait: the caller must run the guest on. */
 int source_send(struct source *c)
 {
 	struct ipc_send m = { .round = ++c->round };
@@ -257,23 +256,28 @@ int source_send(struct source *c)
 	return 0;
 }
 
-/* Runs the guest on whatever happened meanwhile; the first error counts. */
+/*
+ * Runs the guest on whatever happened meanwhile; the first error counts. While it is stopped
+ * c->paused holds, so that a failure to run it on is made good by the rolling back.
+ */
 static int stopped(struct source *c, int (*inside)(struct source *))
 {
 	uint64_t start = clock_ns();
 	struct failure later = { 0 };
-	int err = c->g->ops->stop(c->g, &c->f), cont;
+	int err, cont;
 
+	c->paused = true;
+	err = c->g->ops->stop(c->g, &c->f);
 	if (!err && inside)
 		err = inside(c);
 	cont = c->g->ops->cont(c->g, &later);
-	if (cont && !err) {
+	if (!cont)
+		c->paused = false;
+	else if (!err)
 		c->f = later;
-		err = cont;
-	}
 	session_event(c->s, "block I/O drained, the guest stopped for %.1f ms",
 		      clock_ms_since(start));
-	return err;
+	return err ? err : cont;
 }
 
 static int scan_barrier(struct source *c)

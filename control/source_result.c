@@ -19,7 +19,7 @@ static json_t *ram_json(const struct source *c)
 			 (json_int_t)t->delta_in_bytes, "delta_out_bytes",
 			 (json_int_t)t->delta_out_bytes, "wire_bytes", (json_int_t)t->wire_bytes,
 			 "zero_copy_bytes", (json_int_t)t->zero_copy_bytes, "state_bytes",
-			 (json_int_t)t->state_bytes, "verified_chunks",
+			 (json_int_t)c->state_bytes, "verified_chunks",
 			 (json_int_t)c->verified.chunks);
 }
 
