@@ -13,7 +13,7 @@
  *   qemu: the daemon may have died in the middle of a command, so 0xFF first, which resets QEMU's
  *   JSON lexer. migrate_cancel, and cont until QEMU says that the guest runs; QEMU refuses cont
  *   while it puts itself back after a cancel, and tells the end of that by an event, which the guard
- *   waits for. Then the capabilities that are dangerous to leave on go off and the parameters
+ *   waits for a little before it tries again. Then the capabilities that are dangerous to leave on go off and the parameters
  *   get the values of the journal. A guest that was paused before the session is not run.
  *
  *   tranship: one request on the connection (lib/tranship_proto.h).
@@ -40,7 +40,7 @@
 #include "lib/tranship_proto.h"
 
 #define ANSWER_MS  2000u   /* for one answer of the VMM */
-#define EVENT_MS   100u	   /* for an event; then it asks again */
+#define EVENT_MS   2u	   /* for an event; then it asks again */
 #define RESCUE_MS  20000u  /* for everything */
 #define BUFFER	   (1u << 16)
 
@@ -254,8 +254,8 @@ static bool is_running(struct connection *c)
 }
 
 /*
- * Waits until QEMU tells something: while it puts itself back after a cancel that is RESUME. It may
- * have come with the last answer.
+ * Waits until QEMU tells something: while it puts itself back after a cancel that is RESUME, and it
+ * may have come with the last answer. After completed nothing comes and cont is tried again.
  */
 static int await_event(struct connection *c)
 {
@@ -283,22 +283,33 @@ static int run_on(struct connection *c)
 	return ret ? ret : -ETIMEDOUT;
 }
 
+/* Asks until it is granted: while a cancelled migration is being cleaned up nothing can be set. */
+static void ask_until_granted(struct connection *c, const char *command, const char *arguments)
+{
+	uint64_t deadline = clock_ns() + ANSWER_MS * NSEC_PER_MSEC;
+	char answer[4096];
+
+	while (clock_ns() < deadline) {
+		if (ask(c, command, arguments, answer, sizeof(answer)) ||
+		    !strstr(answer, "\"error\"") || await_event(c))
+			return;
+	}
+}
+
 /* What a later migration by QEMU itself must not find. */
 static void put_back(struct connection *c, const struct journal_facts *j)
 {
-	static const char *const off[] = { "x-ignore-shared", "pause-before-switchover",
-					   "late-block-activate" };
-	char answer[4096], text[256];
+	char text[256];
 
-	for (size_t i = 0; i < sizeof(off) / sizeof(off[0]); i++) {
-		snprintf(text, sizeof(text),
-			 "{\"capabilities\":[{\"capability\":\"%s\",\"state\":false}]}", off[i]);
-		ask(c, "migrate-set-capabilities", text, answer, sizeof(answer));
-	}
+	ask_until_granted(c, "migrate-set-capabilities",
+			  "{\"capabilities\":["
+			  "{\"capability\":\"x-ignore-shared\",\"state\":false},"
+			  "{\"capability\":\"pause-before-switchover\",\"state\":false},"
+			  "{\"capability\":\"late-block-activate\",\"state\":false}]}");
 	if (j->max_bandwidth >= 0 && j->downtime_limit >= 0) {
 		snprintf(text, sizeof(text), "{\"max-bandwidth\":%lld,\"downtime-limit\":%lld}",
 			 j->max_bandwidth, j->downtime_limit);
-		ask(c, "migrate-set-parameters", text, answer, sizeof(answer));
+		ask_until_granted(c, "migrate-set-parameters", text);
 	}
 }
 

@@ -36,6 +36,7 @@
 #include "control/proc_maps.h"
 #include "control/qemu_args.h"
 #include "lib/base/cleanup.h"
+#include "lib/base/clock.h"
 #include "lib/base/log.h"
 
 #define PAUSE_LIMIT_MS	10000u
@@ -46,6 +47,7 @@
 #define LOAD_LIMIT_MS	60000u
 #define QUIT_LIMIT_MS	10000
 #define TERM_LIMIT_MS	3000
+#define FINISH_ASK_MS	1u
 #define KILL_LIMIT_MS	30000 /* terabytes are unmapped */
 #define STATE_FD_NAME	"tranship-state"
 
@@ -217,20 +219,24 @@ static int expect_running(struct guest_qemu *q, struct failure *f)
 }
 
 /*
- * QEMU reports the end of a migration a moment before it has put the guest back. cont is refused
- * until then, and RESUME comes with it.
+ * QEMU reports the end of a migration a moment before it has put the guest back: cont is refused in
+ * finish-migrate. After a cancel the end of that moment is told by RESUME. After completed (on its
+ * way to postmigrate) nothing tells it, so QEMU is asked again; without that one resume in thirty
+ * on a busy host missed it.
  */
 static int run_on(struct guest_qemu *q, struct failure *f)
 {
-	int ret = guest_qemu_status(q, f);
+	uint64_t deadline = clock_ns() + CANCEL_LIMIT_MS * NSEC_PER_MSEC;
+	int ret;
 
-	if (ret || q->g.desc.running)
-		return ret;
-	if (!strcmp(q->g.desc.state, "finish-migrate")) {
-		ret = qmp_wait_event(q->q, "RESUME", NULL, NULL, CANCEL_LIMIT_MS, NULL, f);
-		if (!ret)
-			return expect_running(q, f);
-		if (ret != -ETIMEDOUT)
+	for (;;) {
+		ret = guest_qemu_status(q, f);
+		if (ret || q->g.desc.running)
+			return ret;
+		if (strcmp(q->g.desc.state, "finish-migrate") || clock_ns() > deadline)
+			break;
+		ret = qmp_wait_event(q->q, "RESUME", NULL, NULL, FINISH_ASK_MS, NULL, f);
+		if (ret && ret != -ETIMEDOUT)
 			return ret;
 	}
 	ret = cont(q, f);

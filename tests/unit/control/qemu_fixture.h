@@ -31,6 +31,7 @@ struct fixture {
 	char qmp[96];	 /* the first monitor */
 	char ram[96];	 /* the RAM file, on tmpfs */
 	char name[32];
+	int netns;	    /* > 0: QEMU lives in this network namespace */
 	const char *hidden; /* not NULL: QEMU sees a tmpfs of its own on this directory */
 	char *argv[FIXTURE_ARGS_MAX + 1]; /* owned words */
 	int argc;
@@ -75,7 +76,7 @@ static inline void fixture_init(struct fixture *x, const char *tag)
 	fixture_arg(x, "-vga");
 	fixture_arg(x, "std");
 	fixture_arg(x, "-accel");
-	fixture_arg(x, "tcg");
+	fixture_arg(x, "%s", getenv("TRANSHIP_TEST_ACCEL") ?: "tcg");
 	fixture_arg(x, "-qmp");
 	fixture_arg(x, "unix:%s,server=on,wait=off", x->qmp);
 }
@@ -91,9 +92,11 @@ static inline void fixture_shared_ram(struct fixture *x)
 	fixture_arg(x, "memory-backend-file,id=ram0,size=128M,mem-path=%s,share=on", x->ram);
 }
 
-/* In the child: a mount namespace in which x->hidden is another directory. */
-static inline int fixture_hide(const struct fixture *x)
+/* In the child: its network namespace, and one of mounts in which x->hidden is another directory. */
+static inline int fixture_enter(const struct fixture *x)
 {
+	if (x->netns > 0 && setns(x->netns, CLONE_NEWNET))
+		return -1;
 	if (!x->hidden)
 		return 0;
 	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
@@ -101,15 +104,19 @@ static inline int fixture_hide(const struct fixture *x)
 	return mount("tmpfs", x->hidden, "tmpfs", 0, NULL);
 }
 
-/* True once somebody listens at the path; inotify tells when it comes into being. */
-static inline bool fixture_listens(const char *path)
+/*
+ * True once the monitor greets, which the main loop does: everything on the command line is there.
+ * The socket's name comes with bind(), a moment before listen().
+ */
+static inline bool fixture_greets(const char *path)
 {
-	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	struct sockaddr_un to = { .sun_family = AF_UNIX };
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	char c;
 	bool yes;
 
-	strcpy(a.sun_path, path);
-	yes = !connect(fd, (struct sockaddr *)&a, sizeof(a));
+	strcpy(to.sun_path, path);
+	yes = !connect(fd, (struct sockaddr *)&to, sizeof(to)) && read(fd, &c, 1) == 1;
 	close(fd);
 	return yes;
 }
@@ -129,13 +136,12 @@ static inline void fixture_start(struct fixture *x)
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		dup2(out, 1);
 		dup2(out, 2);
-		if (fixture_hide(x))
+		if (fixture_enter(x))
 			_exit(126);
 		execvp(x->argv[0], x->argv);
 		_exit(127);
 	}
-	/* The socket's name comes with bind(), a moment before listen(). */
-	while (!fixture_listens(x->qmp) && tries++ < 200) {
+	while (!fixture_greets(x->qmp) && tries++ < 200) {
 		struct pollfd p = { .fd = watch, .events = POLLIN };
 
 		if (poll(&p, 1, 50) > 0 && read(watch, events, sizeof(events)) < 0)

@@ -13,6 +13,7 @@
 #include "control/guest_qemu_internal.h"
 #include "control/journal.h"
 #include "lib/base/clock.h"
+#include "tests/unit/control/check_ok.h"
 #include "tests/unit/control/qemu_fixture.h"
 #include "tests/unit/control/state_pipe.h"
 
@@ -21,15 +22,6 @@
 static struct fixture a;
 static struct qmp *watch; /* the second monitor */
 static struct config config;
-static struct failure f;
-
-static void ok(int ret, const char *what)
-{
-	if (ret)
-		fail_msg("%s: %d %s: %s", what, ret, f.code, f.message);
-}
-
-#define OK(call) (failure_clear(&f), ok((call), #call))
 
 static void find_guard(void)
 {

@@ -10,6 +10,7 @@
 
 #include "control/guest_qemu_internal.h"
 #include "lib/base/clock.h"
+#include "tests/unit/control/check_ok.h"
 #include "tests/unit/control/qemu_fixture.h"
 #include "tests/unit/control/state_pipe.h"
 
@@ -18,15 +19,6 @@
 static struct fixture a, b; /* source, destination */
 static struct guest *src, *dst;
 static char image[96];
-static struct failure f; /* of the last call */
-
-static void ok(int ret, const char *what)
-{
-	if (ret)
-		fail_msg("%s: %d %s: %s", what, ret, f.code, f.message);
-}
-
-#define OK(call) (failure_clear(&f), ok((call), #call))
 
 static void add_disk(struct fixture *x)
 {

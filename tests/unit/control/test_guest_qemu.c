@@ -6,37 +6,18 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
-#include <sys/vfs.h>
 
 #include "control/guest_qemu_internal.h"
 #include "control/preflight.h"
 #include "lib/base/clock.h"
+#include "tests/unit/control/check_ok.h"
 #include "tests/unit/control/qemu_fixture.h"
 
 static struct fixture a, b;
 static struct guest *g;
-static struct failure f; /* of the last call */
-
-static void ok(int ret, const char *what)
-{
-	if (ret)
-		fail_msg("%s: %d %s: %s", what, ret, f.code, f.message);
-}
-
-#define OK(call) (failure_clear(&f), ok((call), #call))
-
-static char huge_dir[64];
-static long huge_before = -1; /* pages reserved before the test, if it reserved more */
-
-static int reserve_huge_pages(long count)
-{
-	FILE *file = fopen("/proc/sys/vm/nr_hugepages", "w");
-	bool bad = !file || fprintf(file, "%ld", count) < 0;
-
-	return (file && fclose(file)) || bad ? -1 : 0;
-}
 
 static int release(void **state)
 {
@@ -47,14 +28,6 @@ static int release(void **state)
 		fixture_stop(&a);
 	if (b.pid)
 		fixture_stop(&b);
-	if (huge_dir[0]) {
-		umount(huge_dir);
-		rmdir(huge_dir);
-		huge_dir[0] = '\0';
-	}
-	if (huge_before >= 0)
-		reserve_huge_pages(huge_before);
-	huge_before = -1;
 	failure_clear(&f);
 	return 0;
 }
@@ -64,13 +37,6 @@ static void start_shared(struct fixture *x, const char *tag)
 	fixture_init(x, tag);
 	fixture_shared_ram(x);
 	fixture_start(x);
-}
-
-static void fails(int ret, int err, const char *code)
-{
-	assert_int_equal(ret, err);
-	assert_string_equal(f.code, code);
-	failure_clear(&f);
 }
 
 /* The first error's code in check()'s answer, "" if there is none. */
@@ -112,12 +78,12 @@ static void not_found(void **state)
 	char vm[32];
 
 	(void)state;
-	fails(guest_open(&g, "no-such-vm", &f), -ENOENT, "vm-not-found");
-	fails(guest_open(&g, "qemu:/nonexistent.sock", &f), -ENOENT, "vm-not-found");
-	fails(guest_open(&g, "pid:x", &f), -EINVAL, "usage");
-	fails(guest_open(&g, "pid:-4", &f), -EINVAL, "usage");
-	fails(guest_open(&g, "pid:99999999999999999999", &f), -EINVAL, "usage");
-	fails(guest_open(&g, "", &f), -EINVAL, "usage");
+	check_failed(guest_open(&g, "no-such-vm", &f), -ENOENT, "vm-not-found");
+	check_failed(guest_open(&g, "qemu:/nonexistent.sock", &f), -ENOENT, "vm-not-found");
+	check_failed(guest_open(&g, "pid:x", &f), -EINVAL, "usage");
+	check_failed(guest_open(&g, "pid:-4", &f), -EINVAL, "usage");
+	check_failed(guest_open(&g, "pid:99999999999999999999", &f), -EINVAL, "usage");
+	check_failed(guest_open(&g, "", &f), -EINVAL, "usage");
 	snprintf(vm, sizeof(vm), "pid:%d", getpid());
 	assert_true(guest_open(&g, vm, &f) < 0);
 	assert_string_equal(f.code, "vm-not-found");
@@ -134,7 +100,7 @@ static void equal_names_are_ambiguous(void **state)
 	fixture_arg(&b, "-name");
 	fixture_arg(&b, "%s", a.name); /* the short form, and the last one counts */
 	fixture_start(&b);
-	fails(guest_open(&g, a.name, &f), -EEXIST, "vm-ambiguous");
+	check_failed(guest_open(&g, a.name, &f), -EEXIST, "vm-ambiguous");
 }
 
 static void the_next_socket_when_one_is_busy(void **state)
@@ -156,7 +122,7 @@ static void the_next_socket_when_one_is_busy(void **state)
 	assert_non_null(strstr(guest_qemu_of(g)->qmp_path, "/other,sock"));
 	/* Both are held now. */
 	struct guest *third;
-	fails(guest_qemu_open_bounded(&third, a.pid, 100, 0, &f), -ETIMEDOUT, "qmp-busy");
+	check_failed(guest_qemu_open_bounded(&third, a.pid, 100, 0, &f), -ETIMEDOUT, "qmp-busy");
 	qmp_free(holder);
 }
 
@@ -227,47 +193,64 @@ static void in_another_mount_namespace(void **state)
 	close(fd);
 }
 
-/* --- describing and checking RAM ---------------------------------------------------------------- */
-
-static void described(void **state)
+/* A process named transhipd in a network namespace of its own. */
+static pid_t start_other_host(int *netns)
 {
-	const struct guest_region *r;
-	struct stat st, opened;
-	int fd;
+	char program[128], command[256], path[64], c;
+	int ends[2];
+	pid_t pid;
+
+	snprintf(program, sizeof(program), "%s/transhipd", a.dir);
+	snprintf(command, sizeof(command), "cp /bin/sleep %s", program);
+	assert_int_equal(system(command), 0);
+	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+	pid = fork();
+	if (pid == 0) {
+		if (unshare(CLONE_NEWNET))
+			_exit(1);
+		execl(program, program, "600", NULL);
+		_exit(1);
+	}
+	close(ends[1]);
+	assert_int_equal(read(ends[0], &c, 1), 0); /* closed by exec */
+	close(ends[0]);
+	snprintf(path, sizeof(path), "/proc/%d/ns/net", pid);
+	*netns = open(path, O_RDONLY | O_CLOEXEC);
+	assert_true(*netns >= 0);
+	return pid;
+}
+
+static void vms_of_another_host_on_this_machine(void **state)
+{
+	json_t *list;
+	pid_t other;
+	char vm[32];
 
 	(void)state;
-	start_shared(&a, "desc");
+	if (geteuid() != 0) {
+		print_message("needs root: another network namespace\n");
+		skip();
+	}
+	fixture_init(&a, "foreign");
+	fixture_shared_ram(&a);
+	other = start_other_host(&a.netns);
+	fixture_start(&a);
+	list = guest_list();
+	assert_null(listed(list, a.name));
+	json_decref(list);
+	check_failed(guest_open(&g, a.name, &f), -ENOENT, "vm-not-found");
+	/* Its number names it beyond doubt. */
+	snprintf(vm, sizeof(vm), "pid:%d", a.pid);
+	OK(guest_open(&g, vm, &f));
+	guest_free(g);
+	/* Without a transhipd there it is a container of ours. */
+	kill(other, SIGKILL);
+	waitpid(other, NULL, 0);
 	OK(guest_open(&g, a.name, &f));
-	assert_string_equal(g->desc.kind, "qemu");
-	assert_int_equal(strncmp(g->desc.machine, "pc-q35-", 7), 0);
-	assert_true(strchr(g->desc.version, '.') != NULL);
-	assert_string_equal(g->desc.accel, "tcg");
-	assert_string_equal(g->desc.state, "running");
-	assert_true(g->desc.running && g->desc.cpus == 1 && g->desc.nregions == 1);
-	assert_true(!g->desc.needs_dma_barrier && g->desc.ndisks == 0);
-	r = &g->desc.regions[0];
-	assert_string_equal(r->id, "ram0");
-	assert_string_equal(r->path, a.ram);
-	assert_int_equal(r->backing, GUEST_BACKING_FILE);
-	assert_true(r->size == 128u << 20 && r->page_size == 4096 && r->share && !r->hugetlb);
-	assert_int_equal(r->nmappings, 1);
-	assert_true(r->mappings[0].end - r->mappings[0].start == r->size);
-	assert_int_equal(stat(a.ram, &st), 0);
-	assert_true(r->inode == st.st_ino && r->device == st.st_dev);
-	OK(g->ops->open_ram(g, 0, false, &fd, &f));
-	assert_int_equal(fstat(fd, &opened), 0);
-	assert_true(opened.st_ino == st.st_ino && opened.st_dev == st.st_dev);
-	assert_int_equal(pwrite(fd, "x", 1, 0), -1); /* read-only */
-	close(fd);
-	assert_string_equal(first_error(), "");
-	/* Removed, as some managers do: still found, still opened. */
-	unlink(a.ram);
-	OK(g->ops->describe(g, &f));
-	assert_string_equal(g->desc.regions[0].path, "");
-	assert_int_equal(g->desc.regions[0].nmappings, 1);
-	OK(g->ops->open_ram(g, 0, true, &fd, &f));
-	close(fd);
+	close(a.netns);
 }
+
+/* --- describing and checking ------------------------------------------------------------------ */
 
 static void add_image(const char *options)
 {
@@ -311,139 +294,6 @@ static void direct_disks_need_the_barrier(void **state)
 	OK(guest_open(&g, a.name, &f));
 	assert_true(g->desc.disks[0].direct);
 	assert_true(g->desc.needs_dma_barrier);
-}
-
-static void private_ram_is_refused(void **state)
-{
-	(void)state;
-	fixture_init(&a, "priv");
-	fixture_arg(&a, "-m");
-	fixture_arg(&a, "64M");
-	fixture_start(&a);
-	OK(guest_open(&g, a.name, &f));
-	assert_int_equal(g->desc.nregions, 1);
-	assert_int_equal(g->desc.regions[0].backing, GUEST_BACKING_PRIVATE);
-	assert_true(g->desc.regions[0].size == 64u << 20);
-	assert_string_equal(first_error(), "ram-not-shared");
-	int fd;
-	fails(g->ops->open_ram(g, 0, false, &fd, &f), -EOPNOTSUPP, "ram-unsupported");
-}
-
-static void share_off_is_refused(void **state)
-{
-	(void)state;
-	fixture_init(&a, "off");
-	fixture_arg(&a, "-machine");
-	fixture_arg(&a, "q35,memory-backend=ram0");
-	fixture_arg(&a, "-m");
-	fixture_arg(&a, "64M");
-	fixture_arg(&a, "-object");
-	fixture_arg(&a, "memory-backend-file,id=ram0,size=64M,mem-path=%s,share=off", a.ram);
-	fixture_start(&a);
-	OK(guest_open(&g, a.name, &f));
-	assert_string_equal(first_error(), "ram-not-shared");
-}
-
-static void guest_sees(unsigned int guest_address, const char *value)
-{
-	char command[32], *text;
-
-	snprintf(command, sizeof(command), "xp /1xw 0x%x", guest_address);
-	text = qemu_human(guest_qemu_of(g)->q, command);
-	assert_non_null(text);
-	if (!strstr(text, value))
-		fail_msg("%s instead of %s", text, value);
-	free(text);
-}
-
-/* Two memfds of one size: each must be told from the other by where the guest sees it. */
-static void memfds(void **state)
-{
-	static const char *const ids[] = { "zeta", "alpha" };
-	bool sent_whole;
-	int fd[2];
-
-	(void)state;
-	fixture_init(&a, "memfd");
-	fixture_arg(&a, "-machine");
-	fixture_arg(&a, "q35");
-	fixture_arg(&a, "-m");
-	fixture_arg(&a, "64M");
-	fixture_arg(&a, "-smp");
-	fixture_arg(&a, "2");
-	for (int i = 0; i < 2; i++) {
-		fixture_arg(&a, "-object");
-		fixture_arg(&a, "memory-backend-memfd,id=%s,size=32M,share=on", ids[i]);
-		fixture_arg(&a, "-numa");
-		fixture_arg(&a, "node,memdev=%s", ids[i]);
-	}
-	fixture_start(&a);
-	OK(guest_open(&g, a.name, &f));
-	assert_int_equal(g->desc.nregions, 2);
-	assert_string_equal(g->desc.regions[0].id, "alpha"); /* sorted: the same on both sides */
-	assert_string_equal(g->desc.regions[1].id, "zeta");
-	for (uint32_t i = 0; i < 2; i++) {
-		assert_int_equal(g->desc.regions[i].backing, GUEST_BACKING_MEMFD);
-		assert_int_equal(g->desc.regions[i].nmappings, 1);
-		OK(g->ops->open_ram(g, i, true, &fd[i], &f));
-	}
-	assert_true(g->desc.regions[0].inode != g->desc.regions[1].inode);
-	/* The oracle is the guest's own view: zeta is its first 32 MiB, alpha the next. */
-	for (uint32_t i = 0; i < 2; i++) {
-		uint32_t mark = 0xabcd0000 + i;
-
-		assert_int_equal(pwrite(fd[i], &mark, 4, 20 << 20), 4);
-	}
-	guest_sees(20 << 20, "0xabcd0001");
-	guest_sees(52 << 20, "0xabcd0000");
-	close(fd[0]);
-	close(fd[1]);
-	sent_whole = guest_qemu_of(g)->version[0] > 8 ||
-		     (guest_qemu_of(g)->version[0] == 8 && guest_qemu_of(g)->version[1] >= 1);
-	assert_string_equal(first_error(), sent_whole ? "ram-memfd" : "");
-}
-
-static bool mount_huge_pages(void)
-{
-	FILE *file = fopen("/proc/sys/vm/nr_hugepages", "r");
-	bool known = file && fscanf(file, "%ld", &huge_before) == 1;
-
-	if (file)
-		fclose(file);
-	strcpy(huge_dir, "/tmp/tranship-test-huge-XXXXXX");
-	return known && !reserve_huge_pages(huge_before + 40) && mkdtemp(huge_dir) &&
-	       !mount("hugetlbfs", huge_dir, "hugetlbfs", 0, "pagesize=2M");
-}
-
-/* A hugetlbfs that is given as a directory: QEMU makes a file in it and removes its name. */
-static void huge_pages(void **state)
-{
-	struct statfs fs;
-	int fd;
-
-	(void)state;
-	if (!mount_huge_pages()) {
-		print_message("no huge pages can be had here\n");
-		skip();
-	}
-	fixture_init(&a, "huge");
-	fixture_arg(&a, "-machine");
-	fixture_arg(&a, "q35,memory-backend=ram0");
-	fixture_arg(&a, "-m");
-	fixture_arg(&a, "64M");
-	fixture_arg(&a, "-object");
-	fixture_arg(&a, "memory-backend-file,id=ram0,size=64M,mem-path=%s,share=on,prealloc=on",
-		    huge_dir);
-	fixture_start(&a);
-	OK(guest_open(&g, a.name, &f));
-	assert_true(g->desc.regions[0].hugetlb && g->desc.regions[0].page_size == 2u << 20);
-	assert_true(g->desc.regions[0].prealloc);
-	assert_int_equal(g->desc.regions[0].nmappings, 1);
-	assert_string_equal(first_error(), "");
-	OK(g->ops->open_ram(g, 0, true, &fd, &f));
-	assert_int_equal(fstatfs(fd, &fs), 0);
-	assert_int_equal(fs.f_bsize, 2 << 20);
-	close(fd);
 }
 
 static void a_writer_outside_is_refused(void **state)
@@ -634,13 +484,9 @@ int main(void)
 		cmocka_unit_test_teardown(the_next_socket_when_one_is_busy, release),
 		cmocka_unit_test_teardown(a_list_does_not_wait_for_the_busy, release),
 		cmocka_unit_test_teardown(in_another_mount_namespace, release),
-		cmocka_unit_test_teardown(described, release),
+		cmocka_unit_test_teardown(vms_of_another_host_on_this_machine, release),
 		cmocka_unit_test_teardown(disks, release),
 		cmocka_unit_test_teardown(direct_disks_need_the_barrier, release),
-		cmocka_unit_test_teardown(private_ram_is_refused, release),
-		cmocka_unit_test_teardown(share_off_is_refused, release),
-		cmocka_unit_test_teardown(memfds, release),
-		cmocka_unit_test_teardown(huge_pages, release),
 		cmocka_unit_test_teardown(a_writer_outside_is_refused, release),
 		cmocka_unit_test_teardown(devices_that_block, release),
 		cmocka_unit_test_teardown(states_that_cannot_move, release),
