@@ -39,15 +39,15 @@
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
 
-#define PROGRESS_MS 100
+#define PROGRESS_MS	   100
 #define CONNECT_MS_DEFAULT 10000u /* as at the source */
 
 /* What only the main thread sees. */
 struct main_loop {
 	struct destination *d;
-	bool quit;	     /* QUIT came, or transhipd is gone */
-	bool state_reported; /* STATE_DONE was sent */
-	int load_fd;	     /* the device state is being written there; -1: not */
+	bool quit;		 /* QUIT came, or transhipd is gone */
+	bool state_reported;	 /* STATE_DONE was sent */
+	int load_fd;		 /* the device state is being written there; -1: not */
 	uint64_t progress_ns;	 /* when PROGRESS was sent last */
 	uint64_t progress_total; /* and what had been done then, see report_progress */
 };
@@ -165,7 +165,7 @@ static int handle_events(struct main_loop *m, struct failure *f)
 		err = connected == d->s->config.streams ? close_listener(m, f)
 							: check_deadline(d, connected, f);
 	if (!err && state_done) {
-		struct ipc_count count = { .bytes = d->state.used };
+		struct ipc_count count = {.bytes = d->state.used};
 
 		m->state_reported = true;
 		err = report(m, IPC_STATE_DONE, &count, f);
@@ -195,13 +195,14 @@ static int begin_load(struct main_loop *m, int fd, struct failure *f)
 
 static int continue_load(struct main_loop *m, struct failure *f)
 {
-	struct ipc_count count = { .bytes = m->d->state.used };
+	struct ipc_count count = {.bytes = m->d->state.used};
 	int err = state_hold_write(&m->d->state, m->load_fd);
 
 	if (err == -EAGAIN)
 		return 0;
 	if (err)
-		return failure_set(f, err, "state-failed", "Look at the log of the destination's VMM.",
+		return failure_set(f, err, "state-failed",
+				   "Look at the log of the destination's VMM.",
 				   "the VMM did not take the device state: %s", strerror(-err));
 	fd_close(&m->load_fd);
 	return report(m, IPC_LOADED, &count, f);
@@ -246,11 +247,10 @@ static void prepare_poll(struct main_loop *m, struct pollfd p[POLL_COUNT])
 	bool listening = d->s->listen_fd >= 0 && connections_have_room(d);
 
 	/* poll ignores negative descriptors */
-	p[POLL_IPC] = (struct pollfd){ .fd = d->s->sock, .events = POLLIN };
-	p[POLL_EVENT] = (struct pollfd){ .fd = d->event_fd, .events = POLLIN };
-	p[POLL_LISTEN] =
-		(struct pollfd){ .fd = listening ? d->s->listen_fd : -1, .events = POLLIN };
-	p[POLL_LOAD] = (struct pollfd){ .fd = m->load_fd, .events = POLLOUT };
+	p[POLL_IPC] = (struct pollfd){.fd = d->s->sock, .events = POLLIN};
+	p[POLL_EVENT] = (struct pollfd){.fd = d->event_fd, .events = POLLIN};
+	p[POLL_LISTEN] = (struct pollfd){.fd = listening ? d->s->listen_fd : -1, .events = POLLIN};
+	p[POLL_LOAD] = (struct pollfd){.fd = m->load_fd, .events = POLLOUT};
 }
 
 static int serve_once(struct main_loop *m, struct failure *f)
@@ -282,7 +282,7 @@ static int serve_once(struct main_loop *m, struct failure *f)
 
 static int serve(struct destination *d, struct failure *f)
 {
-	struct main_loop m = { .d = d, .load_fd = -1 };
+	struct main_loop m = {.d = d, .load_fd = -1};
 	int err = 0;
 
 	while (!err && !m.quit)
@@ -308,7 +308,8 @@ static int prepare_listener(int fd)
 
 	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK))
 		return -errno;
-	/* Inherited by what is accepted: an acknowledgement must not wait. Not TCP in some tests. */
+	/* Inherited by what is accepted: an acknowledgement must not wait. Not TCP in some tests.
+	 */
 	if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)))
 		log_debug("no TCP_NODELAY: %s", strerror(errno));
 	return 0;
@@ -389,8 +390,8 @@ static void release(struct destination *d)
 
 int destination_run(struct setup *s, struct failure *f)
 {
-	struct destination d = { .s = s, .event_fd = -1, .status_fd = -1 };
-	struct ipc_ready ready = { 0 };
+	struct destination d = {.s = s, .event_fd = -1, .status_fd = -1};
+	struct ipc_ready ready = {0};
 	int err;
 
 	pthread_mutex_init(&d.lock, NULL);

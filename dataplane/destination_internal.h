@@ -24,7 +24,7 @@ struct destination;
 struct stream {
 	struct destination *d;
 	uint32_t index;
-	bool claimed; /* d->lock: a connection has proved to be this stream */
+	bool claimed;	   /* d->lock: a connection has proved to be this stream */
 	bool verify_ended; /* d->lock: VERIFY_END came, others' is awaited */
 	struct rx_reader rx;
 	struct placer placer;
@@ -57,24 +57,24 @@ struct connection {
 struct destination {
 	struct setup *s;
 	struct place place;
-	struct stream *streams; /* s->config.streams */
+	struct stream *streams;		/* s->config.streams */
 	struct connection *connections; /* nconnections */
 	uint32_t nconnections;
-	int event_fd;  /* wakes the main thread: something below has changed */
-	int status_fd; /* self_usage */
-	uint64_t deadline_ns; /* all streams must have come; read-only after start */
+	int event_fd;		 /* wakes the main thread: something below has changed */
+	int status_fd;		 /* self_usage */
+	uint64_t deadline_ns;	 /* all streams must have come; read-only after start */
 	struct state_hold state; /* stream 0's thread until state_complete, then main's */
-	uint64_t state_bytes; /* atomic: as far as it has come */
-	bool stopping;	      /* atomic: threads' errors no longer matter */
+	uint64_t state_bytes;	 /* atomic: as far as it has come */
+	bool stopping;		 /* atomic: threads' errors no longer matter */
 
 	pthread_mutex_t lock; /* the only one; never held over a system call that can block */
 	uint32_t connected;   /* lock: streams claimed */
 	bool state_complete;  /* lock: STATE_END came and was right */
 	uint32_t verify_ends; /* lock: streams whose VERIFY_END came */
 	struct ipc_verified verify_sum; /* lock: of those */
-	bool verified;	      /* lock: verify_result is to be reported */
+	bool verified;			/* lock: verify_result is to be reported */
 	struct ipc_verified verify_result;
-	int error;	      /* lock: the first failure of a thread, and its words */
+	int error; /* lock: the first failure of a thread, and its words */
 	struct failure failure;
 };
 

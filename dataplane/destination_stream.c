@@ -57,7 +57,7 @@ static int take_holes(struct stream *st, const struct wire_frame *f)
 
 static int take_round_end(struct stream *st, const struct wire_frame *f)
 {
-	struct wire_frame ack = { .type = WIRE_ACK, .of = WIRE_ROUND_END, .number = f->number };
+	struct wire_frame ack = {.type = WIRE_ACK, .of = WIRE_ROUND_END, .number = f->number};
 
 	return acknowledge(st, &ack);
 }
@@ -89,7 +89,7 @@ static int take_state(struct stream *st, const struct wire_frame *f)
 
 static int take_state_end(struct stream *st, const struct wire_frame *f)
 {
-	struct wire_frame ack = { .type = WIRE_ACK, .of = WIRE_STATE_END };
+	struct wire_frame ack = {.type = WIRE_ACK, .of = WIRE_STATE_END};
 	struct destination *d = st->d;
 
 	if (st->index != 0 || state_complete(d) || f->extent != d->state.used)
@@ -170,7 +170,7 @@ static int join_verification(struct stream *st)
 
 static int take_verify_end(struct stream *st, const struct wire_frame *f)
 {
-	struct wire_frame ack = { .type = WIRE_ACK, .of = WIRE_VERIFY_END };
+	struct wire_frame ack = {.type = WIRE_ACK, .of = WIRE_VERIFY_END};
 	int err = join_verification(st);
 
 	(void)f;
@@ -188,9 +188,9 @@ static int take_verify_end(struct stream *st, const struct wire_frame *f)
 
 /* One row a frame type; what is not here is not the source's to send. BYE ends the loop. */
 static int (*const takers[])(struct stream *st, const struct wire_frame *f) = {
-	[WIRE_PAGES] = take_pages,	   [WIRE_HOLES] = take_holes,
-	[WIRE_ROUND_END] = take_round_end, [WIRE_STATE] = take_state,
-	[WIRE_STATE_END] = take_state_end, [WIRE_VERIFY] = take_verify,
+	[WIRE_PAGES] = take_pages,	     [WIRE_HOLES] = take_holes,
+	[WIRE_ROUND_END] = take_round_end,   [WIRE_STATE] = take_state,
+	[WIRE_STATE_END] = take_state_end,   [WIRE_VERIFY] = take_verify,
 	[WIRE_VERIFY_END] = take_verify_end,
 };
 
@@ -222,7 +222,8 @@ static int explain(const struct stream *st, int err, struct failure *f)
 {
 	switch (err) {
 	case -EBADMSG:
-		return failure_set(f, err, "data-protocol", "Both hosts should run the same version.",
+		return failure_set(f, err, "data-protocol",
+				   "Both hosts should run the same version.",
 				   "data stream %u carried something malformed", st->index);
 	case -EPROTONOSUPPORT:
 		return failure_set(f, err, "data-protocol", NULL,
@@ -235,7 +236,8 @@ static int explain(const struct stream *st, int err, struct failure *f)
 	case -ENOSPC:
 	case -ENOMEM:
 	case -EFAULT:
-		return failure_set(f, err, "memory", "Free memory or huge pages at the destination.",
+		return failure_set(f, err, "memory",
+				   "Free memory or huge pages at the destination.",
 				   "the destination has no memory for a page of the guest: %s",
 				   strerror(-err));
 	case -ECONNRESET:

@@ -38,7 +38,6 @@
 #include <unistd.h>
 #include <xxhash.h>
 
-
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14; glibc 2.36 has it */
 #endif
@@ -121,8 +120,7 @@ static void map_settle(struct place *pl, const struct region *r, const struct pl
 	if (is <= was)
 		return;
 	if (was == CHUNK_UNMAPPED && !r->hugetlb) {
-		if (__atomic_fetch_add(&pl->mapped_chunks, 1, __ATOMIC_RELAXED) >=
-		    pl->mapped_max) {
+		if (__atomic_fetch_add(&pl->mapped_chunks, 1, __ATOMIC_RELAXED) >= pl->mapped_max) {
 			__atomic_fetch_sub(&pl->mapped_chunks, 1, __ATOMIC_RELAXED);
 			/* its failure would only cost page table */
 			madvise(r->map + chunk, size, MADV_DONTNEED);
@@ -216,13 +214,13 @@ static int map_drain(struct placer *p, const struct region *r, const struct plac
 			err = copy_through_map(p, r, e, &taken);
 		} else {
 			taken = rx_buffered(p->rx) < e.length ? rx_buffered(p->rx) : e.length;
-			err = pwrite_extent(p, r, (struct place_extent){ e.offset, taken });
+			err = pwrite_extent(p, r, (struct place_extent){e.offset, taken});
 		}
 		if (err)
 			return err;
 		if (taken < e.length)
-			p->iov[left++] = (struct iovec){ .iov_base = r->map + e.offset + taken,
-							 .iov_len = e.length - taken };
+			p->iov[left++] = (struct iovec){.iov_base = r->map + e.offset + taken,
+							.iov_len = e.length - taken};
 	}
 	return left;
 }
@@ -252,8 +250,8 @@ static int map_raw(struct placer *p, const struct region *r, const struct place_
 	return err;
 }
 
-static const struct place_ops map_ops = { .name = "map", .raw = map_raw };
-static const struct place_ops pwrite_ops = { .name = "pwrite", .raw = pwrite_raw };
+static const struct place_ops map_ops = {.name = "map", .raw = map_raw};
+static const struct place_ops pwrite_ops = {.name = "pwrite", .raw = pwrite_raw};
 
 static const struct place_ops *choose(const struct place *pl, const struct region *r, size_t bytes)
 {
@@ -287,7 +285,7 @@ static uint32_t join_raw(struct placer *p, uint32_t nruns, uint64_t base, size_t
 		if (last && last->offset + last->length == offset)
 			last->length += run->length;
 		else
-			p->extents[count++] = (struct place_extent){ offset, run->length };
+			p->extents[count++] = (struct place_extent){offset, run->length};
 	}
 	return count;
 }
@@ -370,7 +368,8 @@ static void explain(const struct place *pl, char *why, size_t len)
 		snprintf(why, len, "pwrite: this kernel cannot populate ahead%s",
 			 hugetlb ? "; hugetlb by map" : "");
 	else
-		snprintf(why, len, "map: populated ahead, no file lock; pwrite up to %u KiB a frame",
+		snprintf(why, len,
+			 "map: populated ahead, no file lock; pwrite up to %u KiB a frame",
 			 SMALL_FRAME >> 10);
 }
 

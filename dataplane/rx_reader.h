@@ -16,11 +16,11 @@
 #define RX_BUFFER_SIZE (256u * 1024)
 
 struct rx_reader {
-	int fd;		 /* a stream socket; the caller's */
-	uint8_t *buffer; /* RX_BUFFER_SIZE, owned */
+	int fd;		   /* a stream socket; the caller's */
+	uint8_t *buffer;   /* RX_BUFFER_SIZE, owned */
 	size_t begin, end; /* of what is in the buffer and not yet taken */
-	size_t ahead;	 /* bytes that a read may take beyond what was asked for */
-	uint64_t bytes;	 /* received so far; one writer, others read it atomically */
+	size_t ahead;	   /* bytes that a read may take beyond what was asked for */
+	uint64_t bytes;	   /* received so far; one writer, others read it atomically */
 };
 
 /* fd may be set later. -ENOMEM. */

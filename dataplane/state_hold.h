@@ -27,7 +27,8 @@ void state_hold_release(struct state_hold *s);
  */
 int state_hold_append(struct state_hold *s, size_t len, uint8_t **room);
 
-/* Makes fd, a socket or a pipe, ready for state_hold_write and starts from the beginning. -errno. */
+/* Makes fd, a socket or a pipe, ready for state_hold_write and starts from the beginning. -errno.
+ */
 int state_hold_rewind(struct state_hold *s, int fd);
 /*
  * Writes what fd takes now without blocking. 0: all of it is written; -EAGAIN: more when fd is

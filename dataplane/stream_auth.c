@@ -29,12 +29,12 @@
 #define LABEL_DESTINATION "tranship v1 destination"
 #define LABEL_MAX	  sizeof(LABEL_DESTINATION)
 
-static const uint8_t ready_message[WIRE_READY_SIZE] = { 'R', 'E', 'A', 'D', 'Y', 0, 0, WIRE_VERSION };
+static const uint8_t ready_message[WIRE_READY_SIZE] = {'R', 'E', 'A', 'D', 'Y', 0, 0, WIRE_VERSION};
 
 static int wait_for(int fd, short events, uint64_t deadline_ns)
 {
 	for (;;) {
-		struct pollfd p = { .fd = fd, .events = events };
+		struct pollfd p = {.fd = fd, .events = events};
 		uint64_t now = clock_ns();
 		uint64_t left_ms;
 		int n;
@@ -98,8 +98,9 @@ static int recv_all(int fd, uint8_t *p, size_t len, uint64_t deadline_ns)
 }
 
 /* HMAC(secret, label | hello | nonce of the destination). */
-static int prove(const struct ipc_config *c, const char *label, const uint8_t hello[WIRE_HELLO_SIZE],
-		 const uint8_t nonce_d[WIRE_NONCE_SIZE], uint8_t proof[WIRE_PROOF_SIZE])
+static int prove(const struct ipc_config *c, const char *label,
+		 const uint8_t hello[WIRE_HELLO_SIZE], const uint8_t nonce_d[WIRE_NONCE_SIZE],
+		 uint8_t proof[WIRE_PROOF_SIZE])
 {
 	uint8_t text[LABEL_MAX + WIRE_HELLO_SIZE + WIRE_NONCE_SIZE];
 	size_t len = strlen(label);
@@ -190,7 +191,8 @@ static int take_hello(int fd, const struct ipc_config *c, uint8_t hello[WIRE_HEL
 		return err;
 	err = wire_get_hello(h, hello);
 	if (err) {
-		*what = err == -EPROTONOSUPPORT ? "speaks another version" : "is not a tranship source";
+		*what = err == -EPROTONOSUPPORT ? "speaks another version"
+						: "is not a tranship source";
 		return -EACCES;
 	}
 	if (memcmp(h->id, c->id, sizeof(h->id)) || h->streams != c->streams) {
@@ -206,7 +208,7 @@ int stream_auth_destination(int fd, const struct ipc_config *c, uint32_t *stream
 	uint8_t hello[WIRE_HELLO_SIZE], challenge[WIRE_CHALLENGE_SIZE], proof[WIRE_PROOF_SIZE];
 	uint8_t *nonce_d = challenge, *proof_d = challenge + WIRE_NONCE_SIZE;
 	const char *what = "does not know the session's secret";
-	struct wire_hello h = { 0 };
+	struct wire_hello h = {0};
 	int err;
 
 	err = take_hello(fd, c, hello, &h, deadline_ns, &what);
