@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: MIT
 /*
- * tranship-guard KIND CONN_FD PIPE_FD JOURNAL: runs a paused guest on if transhipd dies before COMMIT.
+ * tranship-guard KIND CONN_FD PIPE_FD JOURNAL: runs a paused guest on if transhipd dies in the
+ * pause, before COMMIT.
  *
  * Theory of operation
- *   Started by transhipd before it pauses a guest. It holds a copy of the daemon's connection to the
- *   VMM, silent, and the reading end of a pipe whose only writing end the daemon has. A 'q' on the
- *   pipe: the guest runs or has gone over, the guard ends. The end of the pipe without it: the
+ *   Started by transhipd before it pauses a guest. It holds a copy of the daemon's connection to
+ *   the VMM, silent, and the reading end of a pipe whose only writing end the daemon has. A 'q' on
+ *   the pipe: the guest runs or has gone over, the guard ends. The end of the pipe without it: the
  *   daemon is dead. Then the journal decides: once COMMITTED (or later, or unresolved) is in it,
  *   only the destination may run the guest, and the guard ends without doing anything; else it runs
  *   the guest on here.
  *
  *   qemu: the daemon may have died in the middle of a command, so 0xFF first, which resets QEMU's
  *   JSON lexer. migrate_cancel, and cont until QEMU says that the guest runs; QEMU refuses cont
- *   while it puts itself back after a cancel, and tells the end of that by an event, which the guard
- *   waits for a little before it tries again. Then the capabilities that are dangerous to leave on go off and the parameters
- *   get the values of the journal. A guest that was paused before the session is not run.
+ *   while it puts itself back after a cancel, and tells the end of that by an event, which the
+ *   guard waits for a little before it tries again. Then the capabilities that are dangerous to
+ *   leave on go off and the parameters get the values of the journal. A guest that was paused
+ *   before the session is not run.
  *
  *   tranship: one request on the connection (lib/tranship_proto.h).
  *
@@ -39,10 +41,10 @@
 #include "lib/base/clock.h"
 #include "lib/tranship_proto.h"
 
-#define ANSWER_MS  2000u   /* for one answer of the VMM */
-#define EVENT_MS   2u	   /* for an event; then it asks again */
-#define RESCUE_MS  20000u  /* for everything */
-#define BUFFER	   (1u << 16)
+#define ANSWER_MS 2000u	 /* for one answer of the VMM */
+#define EVENT_MS  2u	 /* for an event; then it asks again */
+#define RESCUE_MS 20000u /* for everything */
+#define BUFFER	  (1u << 16)
 
 static void say(const char *what)
 {
@@ -426,7 +428,7 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	ret = kind->rescue(conn, &j);
-	say(ret	       ? "transhipd is gone; the guest could not be run on" :
+	say(ret		 ? "transhipd is gone; the guest could not be run on" :
 	    j.was_paused ? "transhipd is gone; the guest stays paused, as it was" :
 			   "transhipd is gone; the guest runs on");
 	return ret ? 2 : 0;

@@ -43,8 +43,8 @@ void guest_description_release(struct guest_description *d)
 /* --- out -------------------------------------------------------------------------------------- */
 
 /*
- * Paths and command lines are bytes, JSON is UTF-8. What is not UTF-8 goes as Latin-1, so that every
- * byte stays visible; such a path will not be found at the other side, which then says so.
+ * Paths and command lines are bytes, JSON is UTF-8. What is not UTF-8 goes as Latin-1, so that
+ * every byte stays visible; such a path will not be found at the other side, which then says so.
  */
 static json_t *text(const char *bytes)
 {
@@ -101,10 +101,10 @@ json_t *guest_description_to_json(const struct guest_description *d)
 			 "s:o}",
 			 "name", text(d->name), "kind", text(d->kind), "version", text(d->version),
 			 "machine", text(d->machine), "cpu_model", text(d->cpu_model), "accel",
-			 text(d->accel), "cpus", (json_int_t)d->cpus, "running", d->running, "state",
-			 text(d->state), "ram_bytes", (json_int_t)d->ram_bytes, "regions", regions,
-			 "disks", disks, "needs_dma_barrier", d->needs_dma_barrier, "argv", argv,
-			 "extra", d->extra ? json_incref(d->extra) : json_object());
+			 text(d->accel), "cpus", (json_int_t)d->cpus, "running", d->running,
+			 "state", text(d->state), "ram_bytes", (json_int_t)d->ram_bytes, "regions",
+			 regions, "disks", disks, "needs_dma_barrier", d->needs_dma_barrier, "argv",
+			 argv, "extra", d->extra ? json_incref(d->extra) : json_object());
 }
 
 /* --- and back --------------------------------------------------------------------------------- */
@@ -128,8 +128,8 @@ static void read_text(struct reader *r, const json_t *o, const char *key, char *
 {
 	const char *s = json_string_value(json_object_get(o, key));
 
-	member(r, o, key, s && strlen(s) < size && strlen(s) == json_string_length(
-								    json_object_get(o, key)));
+	member(r, o, key,
+	       s && strlen(s) < size && strlen(s) == json_string_length(json_object_get(o, key)));
 	if (!r->bad)
 		strcpy(buf, s);
 }
@@ -208,8 +208,9 @@ static int read_argv(struct reader *r, const json_t *o, struct guest_description
 		size_t len = json_string_length(w);
 
 		bytes += len + 1;
-		member(r, o, "argv", json_is_string(w) && strlen(json_string_value(w)) == len &&
-					     bytes <= ARGV_BYTES);
+		member(r, o, "argv",
+		       json_is_string(w) && strlen(json_string_value(w)) == len &&
+			       bytes <= ARGV_BYTES);
 		if (r->bad)
 			return 0;
 	}

@@ -190,8 +190,9 @@ static pid_t owner_of(int fd, const char *qmp_path)
 	/* The listener came from a manager: whose command line names this path? */
 	for (size_t i = 0; i < count && !pid; i++) {
 		char(*paths)[PATH_MAX] = malloc(QEMU_SOCKETS_MAX * sizeof(*paths));
-		unsigned int n = paths ? qemu_sockets(list[i].pid, list[i].argv, paths,
-						      QEMU_SOCKETS_MAX) : 0;
+		unsigned int n =
+			paths ? qemu_sockets(list[i].pid, list[i].argv, paths, QEMU_SOCKETS_MAX) :
+				0;
 
 		for (unsigned int k = 0; k < n; k++)
 			if (!strcmp(paths[k], qmp_path))

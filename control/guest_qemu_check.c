@@ -71,15 +71,15 @@ static void check_ram(struct guest_qemu *q, json_t *checks)
 	for (uint32_t i = 0; i < d->nregions; i++)
 		check_region(q, &d->regions[i], checks);
 	if (json_array_size(checks) == before)
-		check_add(checks, "ram", "", CHECK_OK, NULL, NULL,
-			  "%u shared RAM regions, %lu MiB", d->nregions, d->ram_bytes >> 20);
+		check_add(checks, "ram", "", CHECK_OK, NULL, NULL, "%u shared RAM regions, %lu MiB",
+			  d->nregions, d->ram_bytes >> 20);
 }
 
 /* --- writers that no tracker sees ------------------------------------------------------------- */
 
 struct writer_search {
 	const struct guest_qemu *q;
-	pid_t pid;	/* the process that is looked at */
+	pid_t pid; /* the process that is looked at */
 	pid_t found;
 };
 
@@ -121,8 +121,8 @@ static void check_writers(struct guest_qemu *q, json_t *checks)
 	proc_exe_name(s.found, name, sizeof(name));
 	check_add(checks, "writers", "", CHECK_ERROR, "outside-writer",
 		  "end that process or detach the device that it serves",
-		  "process %d (%s) maps the VM's RAM writable: what it writes cannot be seen", s.found,
-		  name[0] ? name : "unknown");
+		  "process %d (%s) maps the VM's RAM writable: what it writes cannot be seen",
+		  s.found, name[0] ? name : "unknown");
 }
 
 /* --- devices ---------------------------------------------------------------------------------- */
@@ -144,8 +144,11 @@ static const struct device_rule device_rules[] = {
 };
 
 /* Block drivers that map guest RAM for DMA once and for all. */
-static const char *const pinning_drivers[] = { "nvme", "nvme-io_uring", "io_uring",
-					       "virtio-blk-vfio-pci", "virtio-blk-vhost-user",
+static const char *const pinning_drivers[] = { "nvme",
+					       "nvme-io_uring",
+					       "io_uring",
+					       "virtio-blk-vfio-pci",
+					       "virtio-blk-vhost-user",
 					       "virtio-blk-vhost-vdpa" };
 
 static void check_types(const json_t *list, json_t *checks)
@@ -217,12 +220,13 @@ static void check_devices(struct guest_qemu *q, json_t *checks)
 	check_netdevs(q->g.desc.argv, checks);
 	check_drivers(json_object_get(x, "block_drivers"), checks);
 	check_texts(json_object_get(x, "passthrough"), checks, "", "device-passthrough",
-		    "detach the device before the move", "QEMU has ", " open: RAM is written unseen");
+		    "detach the device before the move", "QEMU has ",
+		    " open: RAM is written unseen");
 	check_texts(json_object_get(x, "blocked_reasons"), checks, "devices", "device-blocks",
 		    "detach the device before the move", "QEMU says: ", "");
 	check_texts(json_object_get(x, "tpm"), checks, "devices", "device-blocks",
-		    "a vTPM's state is not moved by this version",
-		    "the VM has a vTPM (", ") whose state lives outside of QEMU");
+		    "a vTPM's state is not moved by this version", "the VM has a vTPM (",
+		    ") whose state lives outside of QEMU");
 	if (json_is_true(json_object_get(x, "nested")) && !strcmp(q->g.desc.accel, "kvm"))
 		check_add(checks, "nested", "devices", CHECK_WARNING, "device-blocks",
 			  "make sure that no nested guest runs",
@@ -236,8 +240,8 @@ static void check_devices(struct guest_qemu *q, json_t *checks)
 
 static void check_state(struct guest_qemu *q, json_t *checks)
 {
-	static const char *const busy[] = { "setup",	      "active",		   "device",
-					    "pre-switchover", "postcopy-active",   "cancelling",
+	static const char *const busy[] = { "setup",	      "active",		 "device",
+					    "pre-switchover", "postcopy-active", "cancelling",
 					    "wait-unplug",    "postcopy-paused" };
 	const char *state = q->g.desc.state;
 	const char *migration =

@@ -208,7 +208,7 @@ static bool has_kernel_aio(char *const *argv)
 	return false;
 }
 
-/* Devices whose commands carry guest pages into the kernel by reference, whatever the cache mode. */
+/* Devices whose commands carry guest pages into the kernel by reference, in any cache mode. */
 static bool does_passthrough_io(const json_t *devices)
 {
 	static const char *const types[] = { "scsi-block", "scsi-generic", "usb-host" };
@@ -370,8 +370,8 @@ static void note_tpm(struct guest_qemu *q, json_t *extra)
 	size_t i;
 
 	json_array_foreach (tpms, i, tpm)
-		json_array_append_new(out, json_string(text_of(json_object_get(tpm, "options"),
-							       "type")));
+		json_array_append_new(
+			out, json_string(text_of(json_object_get(tpm, "options"), "type")));
 	json_object_set_new(extra, "tpm", out);
 	json_decref(tpms);
 }

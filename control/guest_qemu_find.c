@@ -3,8 +3,8 @@
  * Finding QEMU processes and the QMP sockets on their command lines.
  *
  * Theory of operation
- *   A QEMU is told by the name of its program or, where that was changed, by the form of its command
- *   line. Its sockets are paths in its own mount namespace: they are opened through /proc/PID/root
+ *   A QEMU is told by the name of its program or, where that was changed, by the form of its
+ *   command line. Its sockets are paths in its own mount namespace: they are opened through /proc/PID/root
  *   and connected to through the descriptor, which also lifts the 108 bytes of sun_path. A path on
  *   a command line may have been taken over by another QEMU since; the listener's credentials
  *   (SO_PEERCRED) tell, and such a socket is passed over.
@@ -40,7 +40,7 @@ static bool is_qemu_name(const char *name)
 	return !strncmp(name, "qemu-system-", 12) || !strcmp(name, "qemu-kvm");
 }
 
-/* A renamed emulator: "kvm -machine ... -qmp ...". A wrapper (sudo, timeout) names QEMU behind it. */
+/* A renamed emulator: "kvm -machine ... -qmp ...". A wrapper (sudo ...) names QEMU behind it. */
 static bool has_qemu_form(char *const *argv)
 {
 	static const char *const machine[] = { "-machine", "-M", "-m", "-smp", "-cpu" };
@@ -211,8 +211,8 @@ static void add_chardev(struct socket_list *l, const char *id)
 
 	while ((value = qemu_args_next(l->argv, &at, "-chardev"))) {
 		if (!qemu_opt_get(value, "backend", "backend", text, sizeof(text)) ||
-		    strcmp(text, "socket") || !qemu_opt_get(value, "id", NULL, text, sizeof(text)) ||
-		    strcmp(text, id))
+		    strcmp(text, "socket") ||
+		    !qemu_opt_get(value, "id", NULL, text, sizeof(text)) || strcmp(text, id))
 			continue;
 		if (!qemu_opt_get(value, "server", NULL, text, sizeof(text)) ||
 		    !strcmp(text, "off"))

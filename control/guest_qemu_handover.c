@@ -324,7 +324,8 @@ int guest_qemu_incoming(struct guest *g, struct failure *f)
 		return failure_set(f, -EBUSY, "incoming-not-waiting",
 				   "start it anew with -incoming defer",
 				   "the VM at the destination is %s%s%s and does not wait for a "
-				   "migration", g->desc.state, status[0] ? ", migration " : "", status);
+				   "migration",
+				   g->desc.state, status[0] ? ", migration " : "", status);
 	ret = qemu_migration_prepare(q, f);
 	if (!ret)
 		ret = qmp_call(q->q, "stop", NULL, NULL, f); /* in inmigrate: autostart off */
@@ -358,7 +359,9 @@ static bool is_locked(pid_t pid, const struct guest_disk *disk, int *holder)
 	static const int starts[] = { LOCK_PERMISSIONS, LOCK_DENIALS };
 
 	for (unsigned int i = 0; fd >= 0 && i < 2; i++) {
-		struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = starts[i],
+		struct flock l = { .l_type = F_WRLCK,
+				   .l_whence = SEEK_SET,
+				   .l_start = starts[i],
 				   .l_len = LOCK_BYTES };
 
 		if (!fcntl(fd, F_OFD_GETLK, &l) && l.l_type != F_UNLCK) {
@@ -378,10 +381,9 @@ static int check_locks(struct guest_qemu *q, struct failure *f)
 
 		if (!d->disks[i].read_only && d->disks[i].path[0] &&
 		    is_locked(q->g.pid, &d->disks[i], &holder))
-			return failure_set(f, -EBUSY, "disk-locked",
-					   "end the program that has the image open",
-					   "disk image %s is locked by somebody else",
-					   d->disks[i].path);
+			return failure_set(
+				f, -EBUSY, "disk-locked", "end the program that has the image open",
+				"disk image %s is locked by somebody else", d->disks[i].path);
 	}
 	return 0;
 }
@@ -394,7 +396,8 @@ int guest_qemu_load_wait(struct guest *g, struct failure *f)
 
 	if (!ret)
 		return check_locks(q, f);
-	if (ret == -ECONNRESET) /* older QEMUs exit when loading fails; their reason is in the log */
+	if (ret ==
+	    -ECONNRESET) /* older QEMUs exit when loading fails; their reason is in the log */
 		return failure_set(f, ret, "state-failed",
 				   "see the log of the VM at the destination",
 				   "QEMU at the destination ended while loading the device state");
@@ -412,7 +415,8 @@ int guest_qemu_start(struct guest *g, struct failure *f)
 		return ret;
 	if (qmp_call(q->q, "announce-self",
 		     json_pack("{s:i, s:i, s:i, s:i}", "initial", 50, "max", 550, "rounds", 5,
-			       "step", 100), NULL, &ignored))
+			       "step", 100),
+		     NULL, &ignored))
 		log_warn("pid %d: %s", g->pid, ignored.message);
 	qemu_migration_restore(q);
 	return expect_running(q, f);

@@ -18,17 +18,17 @@ struct guest_qemu {
 	struct qmp *q;
 	char qmp_path[PATH_MAX]; /* as in the VM's mount namespace */
 	int version[3];
-	uint64_t *map_devices;	 /* of each region, as /proc/PID/maps names the device */
+	uint64_t *map_devices; /* of each region, as /proc/PID/maps names the device */
 
 	/* Tracking: the userfaultfd inside the VMM. */
-	int uffd;	  /* ours, -1: not armed */
-	int remote_uffd;  /* its number in the VMM */
+	int uffd;	 /* ours, -1: not armed */
+	int remote_uffd; /* its number in the VMM */
 
 	/* Hand-over. */
-	bool was_running; /* before pause; true if this process did not pause it */
-	int state_fd;	  /* a copy of what QEMU saves to, -1: not saving; see resume */
-	bool held_back;	  /* incoming() turned autostart off */
-	bool loading;	  /* load_begin() began */
+	bool was_running;	  /* before pause; true if this process did not pause it */
+	int state_fd;		  /* a copy of what QEMU saves to, -1: not saving; see resume */
+	bool held_back;		  /* incoming() turned autostart off */
+	bool loading;		  /* load_begin() began */
 	json_t *old_capabilities; /* what to set to restore them, or NULL: untouched */
 	json_t *old_parameters;
 };
@@ -112,7 +112,7 @@ int guest_qemu_status(struct guest_qemu *q, struct failure *f);
 int qemu_migration_prepare(struct guest_qemu *q, struct failure *f);
 void qemu_migration_restore(struct guest_qemu *q);
 json_t *qemu_migration_get(struct qmp *q);
-/* Sets them as qemu_migration_get() once gave; NULL: turns off those that are dangerous to leave. */
+/* Sets them as qemu_migration_get() once gave; NULL: turns the dangerous ones off. */
 void qemu_migration_set(struct qmp *q, const json_t *old);
 
 #endif

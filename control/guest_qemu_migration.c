@@ -63,7 +63,7 @@ static const struct wanted *wanted_of(const char *name)
 	return NULL;
 }
 
-/* Splits QEMU's list into what must be set and what that was before; x-ignore-shared must be there. */
+/* Splits QEMU's list into what must be set and what that was before. x-ignore-shared is needed. */
 static int plan_capabilities(const json_t *list, json_t *set, json_t *old, struct failure *f)
 {
 	bool possible = false;
@@ -80,10 +80,10 @@ static int plan_capabilities(const json_t *list, json_t *set, json_t *old, struc
 		possible |= !strcmp(name, "x-ignore-shared");
 		if (w->on == is_on)
 			continue;
-		json_array_append_new(set, json_pack("{s:s, s:b}", "capability", name, "state",
-						     w->on));
-		json_array_append_new(old, json_pack("{s:s, s:b}", "capability", name, "state",
-						     is_on));
+		json_array_append_new(set,
+				      json_pack("{s:s, s:b}", "capability", name, "state", w->on));
+		json_array_append_new(old,
+				      json_pack("{s:s, s:b}", "capability", name, "state", is_on));
 	}
 	return possible ? 0 :
 			  failure_set(f, -EOPNOTSUPP, "qemu-version", "QEMU 4.0 or newer is needed",
@@ -92,8 +92,8 @@ static int plan_capabilities(const json_t *list, json_t *set, json_t *old, struc
 
 static int set_capabilities(struct qmp *q, json_t *list, struct failure *f)
 {
-	return qmp_call(q, "migrate-set-capabilities",
-			json_pack("{s:O}", "capabilities", list), NULL, f);
+	return qmp_call(q, "migrate-set-capabilities", json_pack("{s:O}", "capabilities", list),
+			NULL, f);
 }
 
 static int prepare_capabilities(struct guest_qemu *q, struct failure *f)
@@ -119,8 +119,7 @@ static json_t *take_parameters(const json_t *all)
 	json_t *old = json_object();
 
 	for (size_t i = 0; i < NPARAMETERS; i++)
-		json_object_set(old, parameter_names[i],
-				json_object_get(all, parameter_names[i]));
+		json_object_set(old, parameter_names[i], json_object_get(all, parameter_names[i]));
 	return old;
 }
 

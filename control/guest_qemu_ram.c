@@ -35,11 +35,11 @@
 struct vma {
 	uint64_t start, end, offset;
 	uint64_t map_device, inode;
-	uint64_t device;	/* stat(2)'s */
+	uint64_t device; /* stat(2)'s */
 	bool regular, hugetlb;
 	uint32_t page_size;
-	bool used;		/* a region has it */
-	char *path;		/* owned */
+	bool used;  /* a region has it */
+	char *path; /* owned */
 };
 
 struct vmas {
@@ -71,8 +71,12 @@ static int note_vma(const struct proc_map *m, void *arg)
 		v->size = size;
 	}
 	n = &v->items[v->count];
-	*n = (struct vma){ .start = m->start, .end = m->end, .offset = m->offset,
-			   .map_device = m->device, .inode = m->inode, .path = strdup(m->path) };
+	*n = (struct vma){ .start = m->start,
+			   .end = m->end,
+			   .offset = m->offset,
+			   .map_device = m->device,
+			   .inode = m->inode,
+			   .path = strdup(m->path) };
 	if (!n->path)
 		return -ENOMEM;
 	v->count++;
@@ -134,7 +138,8 @@ struct backend {
 	uint64_t offset; /* of the region in its file (QEMU >= 8.2) */
 };
 
-static void take_text(struct qmp *q, const char *object, const char *property, char *buf, size_t len)
+static void take_text(struct qmp *q, const char *object, const char *property, char *buf,
+		      size_t len)
 {
 	json_t *v = qemu_qom_get(q, object, property);
 
@@ -440,8 +445,9 @@ int guest_qemu_describe_ram(struct guest_qemu *q, struct failure *f)
 	vmas_release(&all);
 	json_decref(list);
 	if (ret)
-		failure_set(f, ret, ret == -EINVAL || ret == -E2BIG ? "ram-unsupported" : "internal",
-			    NULL, "the VM's memory backends cannot be read: %s", strerror(-ret));
+		failure_set(f, ret,
+			    ret == -EINVAL || ret == -E2BIG ? "ram-unsupported" : "internal", NULL,
+			    "the VM's memory backends cannot be read: %s", strerror(-ret));
 	return ret;
 }
 

@@ -35,10 +35,10 @@ static json_t *make_residue(struct guest_qemu *q)
 
 	for (uint32_t i = 0; i < d->nregions; i++)
 		for (uint32_t k = 0; k < d->regions[i].nmappings; k++)
-			json_array_append_new(
-				ranges,
-				json_pack("[I, I]", (json_int_t)d->regions[i].mappings[k].start,
-					  (json_int_t)d->regions[i].mappings[k].end));
+			json_array_append_new(ranges,
+					      json_pack("[I, I]",
+							(json_int_t)d->regions[i].mappings[k].start,
+							(json_int_t)d->regions[i].mappings[k].end));
 	return json_pack("{s:s, s:i, s:I, s:i, s:s, s:o, s:o*}", "kind", "qemu", "pid", q->g.pid,
 			 "start_time", (json_int_t)q->g.start_time, "userfaultfd", q->remote_uffd,
 			 "qmp_path", q->qmp_path, "ranges", ranges, "migration", migration);
@@ -151,8 +151,7 @@ static void close_residue(pid_t pid, const json_t *residue)
 		return;
 	}
 	json_array_foreach (json_object_get(residue, "ranges"), i, range)
-		uffd_unregister_windows(fd,
-					(uint64_t)json_integer_value(json_array_get(range, 0)),
+		uffd_unregister_windows(fd, (uint64_t)json_integer_value(json_array_get(range, 0)),
 					(uint64_t)json_integer_value(json_array_get(range, 1)));
 	if (uffd_close_inside(pid, number, fd, &f))
 		log_warn("pid %d: the userfaultfd inside stays open: %s", pid, f.message);

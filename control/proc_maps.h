@@ -14,11 +14,11 @@
 
 struct proc_map {
 	uint64_t start, end;
-	uint64_t offset;	/* bytes in the file */
-	uint64_t device;	/* as the kernel names the file system here: not always st_dev */
-	uint64_t inode;		/* 0: anonymous */
+	uint64_t offset; /* bytes in the file */
+	uint64_t device; /* as the kernel names the file system here: not always st_dev */
+	uint64_t inode;	 /* 0: anonymous */
 	bool write, shared;
-	const char *path;	/* "" or as the kernel prints it, with " (deleted)" if it is so */
+	const char *path; /* "" or as the kernel prints it, with " (deleted)" if it is so */
 };
 
 /* One line of /proc/PID/maps, without its newline; path points into line. -EINVAL. */
@@ -57,7 +57,7 @@ int proc_fds_each(pid_t pid, int (*fn)(int fd, const char *target, void *arg), v
  */
 int proc_open_path(pid_t pid, const char *path, int flags);
 
-/* The address where it listens on the unix socket behind descriptor fd; -ENOENT if there is none. */
+/* The path that the unix socket behind descriptor fd is bound to; -ENOENT if there is none. */
 int proc_unix_socket_path(pid_t pid, int fd, char *buf, size_t len);
 
 #endif

@@ -6,8 +6,8 @@
  *   Everything QEMU says is a sequence of JSON objects. They are cut at balanced braces, not at
  *   newlines, because a monitor with pretty=on spreads one over many lines; the cutter keeps its
  *   place between reads, so that a large answer is scanned once. A message is an event (queued), an
- *   answer to the command under way (its id says so) or something that nobody waits for any more (an
- *   answer that came after its time limit), which is dropped.
+ *   answer to the command under way (its id says so) or something that nobody waits for any more
+ *   (an answer that came after its time limit), which is dropped.
  *
  *   One command is under way at a time. Its id is a number that only rises, hence a late answer is
  *   never taken for the next one's.
@@ -29,10 +29,11 @@
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
 
-#define READ_BYTES	65536u
-#define CALL_LIMIT_MS	5000u
-#define BUSY_HINT	"another manager (libvirt, a monitor session) holds this socket: start the VM " \
-			"with one more -qmp unix:PATH,server=on,wait=off"
+#define READ_BYTES    65536u
+#define CALL_LIMIT_MS 5000u
+#define BUSY_HINT                                                                                  \
+	"another manager (libvirt, a monitor session) holds this socket: start the VM "            \
+	"with one more -qmp unix:PATH,server=on,wait=off"
 
 /* Where the cutter is in the JSON text. */
 struct cutter {
@@ -45,9 +46,9 @@ struct qmp {
 	int fd;
 	uint64_t next_id;
 	unsigned int limit_ms;
-	uint64_t deadline;	/* of everything; 0: none */
+	uint64_t deadline; /* of everything; 0: none */
 	int version[3];
-	bool broken;		/* what came was not QMP */
+	bool broken; /* what came was not QMP */
 	char error[320];
 	char *buf;
 	size_t len, size;
@@ -388,8 +389,9 @@ static int greet(struct qmp *q, unsigned int greet_ms, struct failure *f)
 	int ret = next_message(q, deadline_in(q, greet_ms), false, &m);
 
 	if (ret == -ETIMEDOUT)
-		return failure_set(f, ret, "qmp-busy", BUSY_HINT,
-				   "the VM's QMP socket accepts and never greets: somebody holds it");
+		return failure_set(
+			f, ret, "qmp-busy", BUSY_HINT,
+			"the VM's QMP socket accepts and never greets: somebody holds it");
 	if (ret)
 		return lost(q, ret, "the greeting", f);
 	qemu = json_object_get(json_object_get(json_object_get(m, "QMP"), "version"), "qemu");

@@ -3,6 +3,12 @@
 #ifndef TRANSHIP_TEST_CHECK_OK_H
 #define TRANSHIP_TEST_CHECK_OK_H
 
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
 #include "lib/base/failure.h"
 
 static struct failure f; /* of the last call */

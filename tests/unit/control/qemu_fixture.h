@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A real QEMU for tests: started without a disk, SeaBIOS idling; ended and cleaned by fixture_stop. */
+/* A real QEMU for tests: no disk, SeaBIOS idling; ended and cleaned up by fixture_stop(). */
 #ifndef TRANSHIP_TEST_QEMU_FIXTURE_H
 #define TRANSHIP_TEST_QEMU_FIXTURE_H
 
@@ -27,9 +27,9 @@
 
 struct fixture {
 	pid_t pid;
-	char dir[64];	 /* scratch: sockets, logs, images */
-	char qmp[96];	 /* the first monitor */
-	char ram[96];	 /* the RAM file, on tmpfs */
+	char dir[64]; /* scratch: sockets, logs, images */
+	char qmp[96]; /* the first monitor */
+	char ram[96]; /* the RAM file, on tmpfs */
 	char name[32];
 	int netns;	    /* > 0: QEMU lives in this network namespace */
 	const char *hidden; /* not NULL: QEMU sees a tmpfs of its own on this directory */
@@ -57,7 +57,7 @@ __attribute__((format(printf, 2, 3))) static inline void fixture_arg(struct fixt
 	va_end(args);
 }
 
-/* Names and paths, and the options that every VM here has; more may be added before fixture_start. */
+/* Names, paths and the options that every VM here has; more may follow before fixture_start(). */
 static inline void fixture_init(struct fixture *x, const char *tag)
 {
 	memset(x, 0, sizeof(*x));
@@ -92,7 +92,7 @@ static inline void fixture_shared_ram(struct fixture *x)
 	fixture_arg(x, "memory-backend-file,id=ram0,size=128M,mem-path=%s,share=on", x->ram);
 }
 
-/* In the child: its network namespace, and one of mounts in which x->hidden is another directory. */
+/* In the child: its network namespace, and mounts in which x->hidden is another directory. */
 static inline int fixture_enter(const struct fixture *x)
 {
 	if (x->netns > 0 && setns(x->netns, CLONE_NEWNET))

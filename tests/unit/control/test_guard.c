@@ -76,9 +76,9 @@ struct plan {
 
 static int journal(const struct plan *p, char path[PATH_MAX])
 {
-	json_t *fields = json_pack("{s:b, s:{s:{s:i, s:i}}}", "was_running", !p->was_paused,
-				   "migration", "parameters", "max-bandwidth", 12345678,
-				   "downtime-limit", 321);
+	json_t *fields =
+		json_pack("{s:b, s:{s:{s:i, s:i}}}", "was_running", !p->was_paused, "migration",
+			  "parameters", "max-bandwidth", 12345678, "downtime-limit", 321);
 	struct journal j;
 	int ret = journal_create(&j, a.dir, ID, "source", NULL);
 
@@ -259,7 +259,8 @@ static void a_paused_guest_is_not_run(void **state)
 	uint64_t died;
 	pid_t guard = kill_daemon(&(struct plan){ .step = AT_PRE_SWITCHOVER,
 						  .logged = SESSION_PAUSED,
-						  .was_paused = true }, &died);
+						  .was_paused = true },
+				  &died);
 	json_t *answer;
 
 	(void)state;

@@ -446,13 +446,15 @@ int main(void)
 		cmocka_unit_test_setup_teardown(another_resumes, start_source, stop_all),
 		cmocka_unit_test_setup_teardown(the_stream_breaks, start_source, stop_all),
 		cmocka_unit_test_setup_teardown(the_stream_stalls, start_source, stop_all),
-		cmocka_unit_test_setup_teardown(a_paused_guest_stays_paused, start_source, stop_all),
+		cmocka_unit_test_setup_teardown(a_paused_guest_stays_paused, start_source,
+						stop_all),
 		cmocka_unit_test_setup_teardown(the_source_dies, start_source, stop_all),
 		cmocka_unit_test_setup_teardown(refuses_what_does_not_wait, start_source, stop_all),
 		cmocka_unit_test_setup_teardown(an_unused_destination_is_as_before, start_both,
 						stop_all),
 		cmocka_unit_test_setup_teardown(rubbish_is_not_loaded, start_both, stop_all),
-		cmocka_unit_test_setup_teardown(a_locked_image_is_seen_in_time, start_both, stop_all),
+		cmocka_unit_test_setup_teardown(a_locked_image_is_seen_in_time, start_both,
+						stop_all),
 		cmocka_unit_test_setup_teardown(barrier, start_source, stop_all),
 	};
 

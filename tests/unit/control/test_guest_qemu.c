@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* QEMU guests: found, described, checked, tracked; with real QEMUs in the forms that users start. */
+/* QEMU guests: found, described, checked, tracked; with real QEMUs as users start them. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -467,7 +467,8 @@ static void residue_is_undone(void **state)
 	assert_true(g->desc.running);
 	OK(qmp_call(guest_qemu_of(g)->q, "query-migrate-capabilities", NULL, &list, &f));
 	json_array_foreach (list, i, item)
-		if (!strcmp(json_string_value(json_object_get(item, "capability")), "x-ignore-shared"))
+		if (!strcmp(json_string_value(json_object_get(item, "capability")),
+			    "x-ignore-shared"))
 			assert_true(json_is_false(json_object_get(item, "state")));
 	json_decref(list);
 	guest_disarm_residue(NULL);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What /proc tells: mappings of this process, hostile lines, paths in another root, QEMU's options. */
+/* What /proc tells: own mappings, hostile lines, paths in another root; and QEMU's options. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -30,7 +30,9 @@ static void lines(void **state)
 
 	(void)state;
 	assert_int_equal(proc_map_parse("7f2f97fff000-7f2f9ffff000 rw-s 00001000 00:1b 2      "
-					"                    /dev/shm/a file (deleted)", &m), 0);
+					"                    /dev/shm/a file (deleted)",
+					&m),
+			 0);
 	assert_true(m.start == 0x7f2f97fff000 && m.end == 0x7f2f9ffff000 && m.offset == 0x1000);
 	assert_true(m.device == makedev(0, 0x1b) && m.inode == 2 && m.write && m.shared);
 	assert_string_equal(m.path, "/dev/shm/a file (deleted)");
@@ -42,10 +44,22 @@ static void lines(void **state)
 static void hostile_lines(void **state)
 {
 	static const char *const bad[] = {
-		"", "-", "0-1", "zz-11 rw-s 0 0:0 0 ", "11-10 rw-s 0 00:00 0 x", "10-11 rw",
-		"10-11 rw-s", "10-11 rw-s 0", "10-11 rw-s 0 00", "10-11 rw-s 0 00:0", "10-11 rw-s 0 00:00 ",
-		"10-11 rw-s 0 00:00 x", "10-11  rw-s 0 00:00 1", "10-11 rw-s -1 00:00 1",
-		"fffffffffffffffff-fffffffffffffffff1 rw-s 0 00:00 1", "10-11 rw-sx0 00:00 1",
+		"",
+		"-",
+		"0-1",
+		"zz-11 rw-s 0 0:0 0 ",
+		"11-10 rw-s 0 00:00 0 x",
+		"10-11 rw",
+		"10-11 rw-s",
+		"10-11 rw-s 0",
+		"10-11 rw-s 0 00",
+		"10-11 rw-s 0 00:0",
+		"10-11 rw-s 0 00:00 ",
+		"10-11 rw-s 0 00:00 x",
+		"10-11  rw-s 0 00:00 1",
+		"10-11 rw-s -1 00:00 1",
+		"fffffffffffffffff-fffffffffffffffff1 rw-s 0 00:00 1",
+		"10-11 rw-sx0 00:00 1",
 	};
 	struct proc_map m;
 
@@ -204,7 +218,8 @@ static void options(void **state)
 	char buf[64], small[4];
 
 	(void)state;
-	assert_true(qemu_opt_get("guest=a,,b=c,debug-threads=on", "guest", "guest", buf, sizeof(buf)));
+	assert_true(
+		qemu_opt_get("guest=a,,b=c,debug-threads=on", "guest", "guest", buf, sizeof(buf)));
 	assert_string_equal(buf, "a,b=c");
 	assert_true(qemu_opt_get("vm,,1,process=x", "guest", "guest", buf, sizeof(buf)));
 	assert_string_equal(buf, "vm,1");
@@ -232,7 +247,8 @@ static void options(void **state)
 
 static void command_lines(void **state)
 {
-	char *argv[] = { "qemu", "-device", "a,id=1", "--device", "b", "-S", "-cpu", "x", "-cpu", NULL };
+	char *argv[] = { "qemu", "-device", "a,id=1", "--device", "b",
+			 "-S",	 "-cpu",    "x",      "-cpu",	  NULL };
 	size_t at = 1;
 
 	(void)state;

@@ -118,8 +118,8 @@ static void descriptors_are_passed(void **state)
 	char c;
 
 	assert_int_equal(pipe(ends), 0);
-	assert_int_equal(qmp_call_fd(q, "getfd", json_pack("{s:s}", "fdname", "end"), ends[1],
-				     NULL, &f), 0);
+	assert_int_equal(
+		qmp_call_fd(q, "getfd", json_pack("{s:s}", "fdname", "end"), ends[1], NULL, &f), 0);
 	close(ends[1]);
 	/* QEMU holds the writing end now: no end of file until it lets go. */
 	assert_int_equal(fcntl(ends[0], F_SETFL, O_NONBLOCK), 0);
@@ -156,7 +156,7 @@ static void nobody_listens(void **state)
 	assert_string_equal(f.code, "qmp-failed");
 }
 
-/* --- a peer that says what it likes ------------------------------------------------------------ */
+/* --- a peer that says what it likes ----------------------------------------------------------- */
 
 struct peer {
 	int fd;
@@ -211,9 +211,11 @@ static void messages_in_any_shape(void **state)
 {
 	/* Many lines, two on one line, braces inside strings, an event between. */
 	struct peer p = {
-		.first = "{\n    \"QMP\": {\n        \"version\": {\"qemu\": {\"micro\": 1, \"minor\": 2,"
+		.first = "{\n    \"QMP\": {\n        \"version\": {\"qemu\": {\"micro\": 1, "
+			 "\"minor\": 2,"
 			 "\n \"major\": 9}}}\n}\n",
-		.second = "{\"event\": \"A\", \"data\": {\"x\": \"}]{\\\"\"}}{\"return\": {}, \"id\": 1}",
+		.second = "{\"event\": \"A\", \"data\": {\"x\": \"}]{\\\"\"}}{\"return\": {}, "
+			  "\"id\": 1}",
 		.third = "{\"id\": 2,\r\n\"return\": \"{[\\\\\"}\n{\"event\": \"B\"}\n",
 	};
 	struct failure f = { 0 };
@@ -233,7 +235,8 @@ static void messages_in_any_shape(void **state)
 	assert_int_equal(qmp_wait_event(q, "A", NULL, NULL, 0, &value, &f), 0);
 	assert_string_equal(json_string_value(json_object_get(value, "x")), "}]{\"");
 	json_decref(value);
-	assert_non_null(strstr(p.heard, "{\"execute\":\"x\",\"arguments\":{\"a\":\"b\"},\"id\":2}\n"));
+	assert_non_null(
+		strstr(p.heard, "{\"execute\":\"x\",\"arguments\":{\"a\":\"b\"},\"id\":2}\n"));
 	end_peer(&p, q);
 }
 
@@ -254,7 +257,7 @@ static void late_and_foreign_answers_are_dropped(void **state)
 	assert_string_equal(f.code, "qmp-failed");
 	failure_clear(&f);
 	pthread_join(p.thread, NULL);
-	/* The answer to "slow" comes late, one without an id and then the one that is waited for. */
+	/* The answer to "slow" comes late, one without an id, then the one waited for. */
 	p.first = "{\"return\": 2, \"id\": 2}\n{\"error\": {\"class\": \"X\", \"desc\": \"y\"}}\n"
 		  "{\"return\": 3, \"id\": 3}\n";
 	p.second = p.third = NULL;
@@ -352,7 +355,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(asks_and_is_refused, start_qemu, stop_qemu),
-		cmocka_unit_test_setup_teardown(second_client_is_not_greeted, start_qemu, stop_qemu),
+		cmocka_unit_test_setup_teardown(second_client_is_not_greeted, start_qemu,
+						stop_qemu),
 		cmocka_unit_test_setup_teardown(events_wait_in_the_queue, start_qemu, stop_qemu),
 		cmocka_unit_test_setup_teardown(descriptors_are_passed, start_qemu, stop_qemu),
 		cmocka_unit_test_setup_teardown(the_end_of_qemu_is_told, start_qemu, stop_qemu),
