@@ -69,7 +69,7 @@ struct guest_description {
 	struct guest_disk *disks; /* owned */
 	uint32_t ndisks;
 	bool needs_dma_barrier;	/* some disk or device can DMA past the tracker */
-	char **argv;		/* owned, NULL-terminated: the VMM's command line */
+	char **argv;		/* owned, NULL-terminated, one allocation: its command line */
 	json_t *extra;		/* owned object: what only this kind's preflight understands */
 };
 

@@ -81,10 +81,10 @@ static json_t *region_to_json(const struct guest_region *r)
 
 static json_t *disk_to_json(const struct guest_disk *d)
 {
-	return json_pack("{s:o, s:o, s:o, s:b, s:b, s:I, s:I}", "id", text(d->id), "path",
-			 text(d->path), "format", text(d->format), "read_only", d->read_only,
-			 "direct", d->direct, "device", (json_int_t)d->device, "inode",
-			 (json_int_t)d->inode);
+	return json_pack("{s:o, s:o, s:o, s:o, s:b, s:b, s:I, s:I}", "id", text(d->id), "path",
+			 text(d->path), "format", text(d->format), "identity", text(d->identity),
+			 "read_only", d->read_only, "direct", d->direct, "device",
+			 (json_int_t)d->device, "inode", (json_int_t)d->inode);
 }
 
 json_t *guest_description_to_json(const struct guest_description *d)
@@ -190,6 +190,7 @@ static void read_disk(struct reader *r, const json_t *o, struct guest_disk *to)
 	read_text(r, o, "id", to->id, sizeof(to->id));
 	read_text(r, o, "path", to->path, sizeof(to->path));
 	read_text(r, o, "format", to->format, sizeof(to->format));
+	read_text(r, o, "identity", to->identity, sizeof(to->identity));
 	to->read_only = read_bool(r, o, "read_only");
 	to->direct = read_bool(r, o, "direct");
 	to->device = read_number(r, o, "device", INT64_MAX);

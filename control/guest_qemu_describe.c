@@ -14,6 +14,7 @@
  *   "confidential"     bool
  *   "nested"           bool: the processors offer virtualisation to the guest
  *   "tpm"              [..] types of TPM backends
+ *   "cpu_vendor", "cpu_flags"  of this host
  *   "seccomp"          mode of the process, 0 if unconfined; "uid" its user
  */
 #include <errno.h>
@@ -23,7 +24,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "control/disk_identity.h"
 #include "control/guest_qemu_internal.h"
+#include "control/preflight.h"
 #include "control/proc_maps.h"
 #include "control/qemu_args.h"
 #include "lib/base/cleanup.h"
@@ -122,6 +125,7 @@ static void path_of_json(const char *text, char *buf, size_t len)
 static void take_disk_path(struct guest_qemu *q, struct guest_disk *disk, const char *file)
 {
 	struct stat st;
+	char link[64];
 
 	if (!strncmp(file, "json:", 5))
 		path_of_json(file + 5, disk->path, sizeof(disk->path));
@@ -130,10 +134,13 @@ static void take_disk_path(struct guest_qemu *q, struct guest_disk *disk, const 
 	else
 		snprintf(disk->path, sizeof(disk->path), "%s", file);
 	AUTO_CLOSE int fd = disk->path[0] ? proc_open_path(q->g.pid, disk->path, O_PATH) : -1;
-	if (fd >= 0 && !fstat(fd, &st)) {
-		disk->device = st.st_dev;
-		disk->inode = st.st_ino;
-	}
+	if (fd < 0 || fstat(fd, &st))
+		return;
+	disk->device = st.st_dev;
+	disk->inode = st.st_ino;
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd); /* in the VM's mount namespace */
+	if (disk_identity_read(link, disk->identity, sizeof(disk->identity)))
+		disk->identity[0] = '\0';
 }
 
 static struct guest_disk *add_disk(struct guest_description *d)
@@ -402,6 +409,7 @@ static void describe_extra(struct guest_qemu *q, const json_t *cpus)
 	note_tpm(q, extra);
 	json_object_set_new(extra, "seccomp",
 			    json_integer(proc_status_number(q->g.pid, "Seccomp")));
+	host_cpu_describe(extra);
 	json_object_set_new(extra, "uid", json_integer(proc_status_number(q->g.pid, "Uid")));
 }
 

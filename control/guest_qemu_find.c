@@ -4,10 +4,10 @@
  *
  * Theory of operation
  *   A QEMU is told by the name of its program or, where that was changed, by the form of its
- *   command line. Its sockets are paths in its own mount namespace: they are opened through /proc/PID/root
- *   and connected to through the descriptor, which also lifts the 108 bytes of sun_path. A path on
- *   a command line may have been taken over by another QEMU since; the listener's credentials
- *   (SO_PEERCRED) tell, and such a socket is passed over.
+ *   command line. Its sockets are paths in its own mount namespace: they are opened through
+ *   /proc/PID/root and connected to through the descriptor, which also lifts the 108 bytes of
+ *   sun_path. A path on a command line may have been taken over by another QEMU since; the
+ *   listener's credentials (SO_PEERCRED) tell, and such a socket is passed over.
  *
  *   Several hosts may live on one machine, each a network namespace with its own transhipd. There a
  *   VM belongs to the transhipd of its own network namespace, if there is one: to the others it is

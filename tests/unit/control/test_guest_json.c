@@ -47,6 +47,7 @@ static void fill(struct guest_description *d, struct guest_region *regions, stru
 	strcpy(disk->id, "virtio0");
 	strcpy(disk->path, "/images/\xff\xe4.img"); /* bytes, not UTF-8 */
 	strcpy(disk->format, "qcow2");
+	strcpy(disk->identity, "boot file 1 2 3");
 	disk->direct = true;
 	d->regions = regions;
 	d->nregions = 2;
@@ -90,6 +91,7 @@ static void there_and_back(void **state)
 	assert_true(d.regions[1].file_offset == 8192 && d.regions[1].prealloc);
 	assert_string_equal(d.regions[1].path, "");
 	assert_string_equal(d.disks[0].path, "/images/\u00ff\u00e4.img");
+	assert_string_equal(d.disks[0].identity, "boot file 1 2 3");
 	assert_true(d.disks[0].direct && !d.disks[0].read_only);
 	for (int i = 0; words[i]; i++)
 		assert_string_equal(d.argv[i], words[i]);

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 
+#include "control/disk_identity.h"
 #include "control/guest_qemu_internal.h"
 #include "control/preflight.h"
 #include "lib/base/clock.h"
@@ -266,6 +267,7 @@ static void add_image(const char *options)
 static void disks(void **state)
 {
 	char path[128];
+	struct disk_identity identity;
 	struct stat st;
 
 	(void)state;
@@ -280,6 +282,8 @@ static void disks(void **state)
 	assert_string_equal(g->desc.disks[0].path, path);
 	assert_string_equal(g->desc.disks[0].format, "raw");
 	assert_true(g->desc.disks[0].inode == st.st_ino && g->desc.disks[0].device == st.st_dev);
+	assert_int_equal(disk_identity_parse(g->desc.disks[0].identity, &identity), 0);
+	assert_true(identity.inode == st.st_ino && identity.device == st.st_dev);
 	assert_false(g->desc.disks[0].direct || g->desc.disks[0].read_only);
 	assert_false(g->desc.needs_dma_barrier);
 }
