@@ -37,6 +37,12 @@ on a timeout 1 socat -u /dev/null TCP:10.77.0.2:5000,connect-timeout=0.5 2>/dev/
 	fail "the link is not down"
 "$HOSTS" link "$DIR" up
 send 1 || fail "the link does not come back"
+"$HOSTS" link "$DIR" mute
+before_ns=$(date +%s%N)
+on a timeout 2 socat -u /dev/null TCP:10.77.0.2:5000 2>/dev/null && fail "the link is not mute"
+[ $((($(date +%s%N) - before_ns) / 1000000)) -gt 1500 ] || fail "a mute link answers"
+"$HOSTS" link "$DIR" up
+send 1 || fail "the link does not come back"
 
 # The network that guests live in.
 "$HOSTS" guest-net "$DIR"

@@ -35,7 +35,7 @@ cancelled_at() {
 for how in signal command; do
 	kill -STOP "$(daemon_pid b)"
 	cancelled_at new $how
-	"$HOSTS" link "$DIR" down
+	"$HOSTS" link "$DIR" mute
 	cancelled_at negotiated $how
 	"$HOSTS" link "$DIR" up
 	cancelled_at copying $how --bandwidth 200Mbit

@@ -5,9 +5,9 @@
 . "$(dirname "$0")/lib.sh"
 
 ready_hosts
-vm_start a web rate=30
+vm_start a web rate=5
 beats_start web
-move_start a b web --bandwidth 200Mbit
+move_start a b web --bandwidth 150Mbit
 eventually 10 in_state a copying || fail "not copying"
 second=$(cli a migrate web "$(socket_of b)" --encrypt off --json 2>/dev/null)
 [ $? = 2 ] || fail "the second was not refused: $second"

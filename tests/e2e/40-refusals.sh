@@ -33,17 +33,32 @@ refused "RAM that is not shared" ram-not-shared
 want '.error.hint | test("share=on")'
 vm_end a private
 
+# A device that says so itself, one that other VMs write, and one that tells only when asked to save.
+mkdir "$DIR/shared/fat"
+truncate -s 1M "$DIR/shared/nvme.raw"
+blocked() {
+	vm_start a blocked ram=64
+	EXTRA_ARGS=()
+	beats_start blocked
+	move a b blocked
+	[ "$STATUS" = "$1" ] || fail "exit $STATUS, not $1: $RESULT"
+	want ".error.code | IN($2)"
+	assert_runs a blocked
+	beats_stop blocked
+	assert_clean b
+	vm_end a blocked
+	on a rm -f /dev/shm/blocked.ivshmem
+}
+EXTRA_ARGS=(-drive "file=fat:rw:$DIR/shared/fat,if=none,id=fat0,format=raw"
+	-device "virtio-blk-pci,drive=fat0")
+blocked 2 '"device-blocks", "disk-not-shared"'
 EXTRA_ARGS=(-object
-	"memory-backend-file,id=shm0,size=1M,mem-path=/dev/shm/peer.ivshmem,share=on"
+	"memory-backend-file,id=shm0,size=1M,mem-path=/dev/shm/blocked.ivshmem,share=on"
 	-device "ivshmem-plain,memdev=shm0,master=off")
-vm_start a peer ram=64
-EXTRA_ARGS=()
-move a b peer
-[ "$STATUS" = 2 ] || fail "a device that blocks migration is not refused"
-want_code device-blocks
-assert_runs a peer
-vm_end a peer
-on a rm -f /dev/shm/peer.ivshmem
+blocked 2 '"outside-writer", "device-blocks"'
+EXTRA_ARGS=(-drive "file=$DIR/shared/nvme.raw,if=none,id=nvm0,format=raw"
+	-device "nvme,drive=nvm0,serial=1")
+blocked 2 '"device-blocks"'
 
 vm_start a web rate=20
 note "encryption, which there is none of yet"

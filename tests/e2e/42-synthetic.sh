@@ -21,6 +21,7 @@ for backing in memfd file:/dev/shm/load.ram; do
 	move a b load --incoming tranship:/run/tranship/vmm/load.sock
 	want_completed
 	tell b verify || fail "it is not right: $(tell b verify)"
+	tell b pause >/dev/null
 	tell b corrupt 4096 >/dev/null
 	tell b verify >/dev/null && fail "its check finds nothing"
 	host_pids b -x tranship-synthe >/dev/null && kill -TERM "$(host_pids b -x tranship-synthe)"
