@@ -19,6 +19,7 @@
 
 #include <curl/curl.h>
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,6 +39,7 @@ struct client {
 	size_t used, room;
 	bool sent; /* a byte of the present request has left */
 	bool too_large;
+	int interrupt_fd; /* -1: none */
 };
 
 static pthread_once_t global_once = PTHREAD_ONCE_INIT;
@@ -151,6 +153,7 @@ int client_new(struct client **out, const char *dest, struct failure *f)
 	c = calloc(1, sizeof(*c));
 	if (!c)
 		return failure_set(f, -ENOMEM, "internal", NULL, "Out of memory.");
+	c->interrupt_fd = -1;
 	c->path = strdup(path);
 	c->curl = curl_easy_init();
 	err = c->path && c->curl ? set_up(c) : -ENOMEM;
@@ -179,6 +182,21 @@ bool client_was_sent(const struct client *c)
 	return c->sent;
 }
 
+void client_set_interrupt(struct client *c, int fd)
+{
+	c->interrupt_fd = fd;
+	curl_easy_setopt(c->curl, CURLOPT_NOPROGRESS, fd < 0 ? 1L : 0L);
+}
+
+/* libcurl calls this at least once a second, also while nothing moves. */
+static int on_progress(void *arg, curl_off_t a, curl_off_t b, curl_off_t d, curl_off_t e)
+{
+	struct pollfd p = { .fd = ((struct client *)arg)->interrupt_fd, .events = POLLIN };
+
+	(void)a, (void)b, (void)d, (void)e;
+	return poll(&p, 1, 0) > 0;
+}
+
 /* --- errors ----------------------------------------------------------------------------------- */
 
 static int errno_of(struct client *c, CURLcode rc)
@@ -193,6 +211,8 @@ static int errno_of(struct client *c, CURLcode rc)
 		return os ? -(int)os : -ECONNREFUSED;
 	case CURLE_OUT_OF_MEMORY:
 		return -ENOMEM;
+	case CURLE_ABORTED_BY_CALLBACK:
+		return -ECANCELED;
 	case CURLE_WRITE_ERROR:
 		return c->too_large ? -EFBIG : -ENOMEM;
 	case CURLE_GOT_NOTHING:
@@ -222,6 +242,8 @@ static int fail_transfer(struct client *c, CURLcode rc, const char *code, struct
 	case -EPERM:
 		return failure_set(f, err, code, "The API is root's; run this as root.",
 				   "The socket %s may not be used: %s.", c->path, strerror(-err));
+	case -ECANCELED:
+		return failure_set(f, err, "cancelled", NULL, "The migration was cancelled.");
 	case -ETIMEDOUT:
 		return failure_set(f, err, code, "Look at that transhipd's log.",
 				   "The transhipd at %s did not answer in time.", c->path);
@@ -287,6 +309,8 @@ static CURLcode perform(struct client *c, const char *method, const char *path, 
 		e, CURLOPT_CONNECTTIMEOUT_MS,
 		(long)(timeout_ms && timeout_ms < CONNECT_MS_MAX ? timeout_ms : CONNECT_MS_MAX));
 	curl_easy_setopt(e, CURLOPT_URL, url);
+	curl_easy_setopt(e, CURLOPT_XFERINFOFUNCTION, on_progress);
+	curl_easy_setopt(e, CURLOPT_XFERINFODATA, c);
 	return curl_easy_perform(e);
 }
 

@@ -29,6 +29,11 @@ void client_free(struct client *c);
 int client_call(struct client *c, const char *method, const char *path, const json_t *in,
 		json_t **out, unsigned int timeout_ms, const char *unreachable_code,
 		struct failure *f);
+/*
+ * While fd (the caller's; -1: none, as at first) is readable, calls end with -ECANCELED and the
+ * failure cancelled, within about a second.
+ */
+void client_set_interrupt(struct client *c, int fd);
 bool client_was_sent(const struct client *c);
 
 #endif

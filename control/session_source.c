@@ -38,6 +38,7 @@
 #define PEER_CALL_MS	 40000u /* longer than the destination lets a request wait */
 #define OFFER_MS	 60000u /* launches a VM; and OFFER_MS_PER_GIB */
 #define OFFER_MS_PER_GIB 1500u	/* preallocated RAM is touched first: 1 s per GiB, and a margin */
+#define ABORT_MS	 3000u	/* best effort: it also notices that its streams are gone */
 #define COMMIT_RETRY_MS	 20000u /* how long an unreachable destination is asked again */
 #define STREAMS_DEFAULT_MAX 4u
 
@@ -57,7 +58,8 @@ static void peer_abort(struct source *c)
 	json_t *in = json_pack("{s:s, s:s}", "code", c->f.code, "message", c->f.message);
 	struct failure ignored = { 0 };
 
-	if (peer_call(c, "abort", in, NULL, PEER_CALL_MS, &ignored))
+	client_set_interrupt(c->peer, -1);
+	if (peer_call(c, "abort", in, NULL, ABORT_MS, &ignored))
 		log_warn("%.8s: aborting at the destination: %s", c->s->id, ignored.message);
 	json_decref(in);
 	c->negotiated = false;
@@ -184,7 +186,6 @@ static int take_answer(struct source *c, const json_t *answer)
 				   "The destination's answer names no data address.");
 	snprintf(c->data_address, sizeof(c->data_address), "%s", address);
 	c->data_port = (uint16_t)port;
-	c->negotiated = true;
 	return 0;
 }
 
@@ -206,11 +207,14 @@ static int check_and_offer(struct source *c)
 	if (!err && !c->o.dry_run)
 		err = checks_verdict(checks, &c->f);
 	if (!err) {
+		client_set_interrupt(c->peer, c->s->wake_fd);
 		offer = make_offer(c);
 		err = client_call(c->peer, "POST", "/v1/peer/sessions", offer, &answer,
 				  OFFER_MS + (unsigned int)(c->g->desc.ram_bytes >> 30) *
 						     OFFER_MS_PER_GIB,
 				  "peer-unreachable", &c->f);
+		/* It may be at it, and would wait for streams. */
+		c->negotiated = !c->o.dry_run && client_was_sent(c->peer);
 	}
 	if (!err) {
 		json_array_extend(checks, json_object_get(answer, "checks"));
@@ -410,6 +414,7 @@ static int commit(struct source *c)
 	if (session_cancelled(c->s))
 		return failure_set(&c->f, -ECANCELED, "cancelled", NULL,
 				   "The migration was cancelled.");
+	client_set_interrupt(c->peer, -1);
 	err = session_enter(c->s, SESSION_COMMITTED, NULL, &c->f);
 	if (err)
 		return err;

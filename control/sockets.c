@@ -46,23 +46,26 @@ static void notice_dead_peers(int fd)
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 }
 
-static int finish_connect(int fd, unsigned int timeout_ms)
+static int finish_connect(int fd, unsigned int timeout_ms, int interrupt_fd)
 {
-	struct pollfd p = { .fd = fd, .events = POLLOUT };
+	struct pollfd p[2] = { { .fd = fd, .events = POLLOUT },
+			       { .fd = interrupt_fd, .events = POLLIN } };
 	socklen_t len = sizeof(int);
 	int err = 0, n;
 
-	while ((n = poll(&p, 1, (int)timeout_ms)) < 0 && errno == EINTR)
+	while ((n = poll(p, 2, (int)timeout_ms)) < 0 && errno == EINTR)
 		;
 	if (n == 0)
 		return -ETIMEDOUT;
+	if (n > 0 && p[1].revents)
+		return -ECANCELED;
 	if (n < 0 || getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len))
 		return -errno;
 	return -err;
 }
 
-int sockets_connect(const char *address, uint16_t port, unsigned int timeout_ms, int *fd,
-		    struct failure *f)
+int sockets_connect(const char *address, uint16_t port, unsigned int timeout_ms,
+		    int interrupt_fd, int *fd, struct failure *f)
 {
 	struct addrinfo *ai;
 	AUTO_CLOSE int s = -1;
@@ -77,9 +80,11 @@ int sockets_connect(const char *address, uint16_t port, unsigned int timeout_ms,
 		notice_dead_peers(s);
 		err = connect(s, ai->ai_addr, ai->ai_addrlen) ? -errno : 0;
 		if (err == -EINPROGRESS)
-			err = finish_connect(s, timeout_ms);
+			err = finish_connect(s, timeout_ms, interrupt_fd);
 	}
 	freeaddrinfo(ai);
+	if (err == -ECANCELED)
+		return failure_set(f, err, "cancelled", NULL, "The migration was cancelled.");
 	if (err)
 		return failure_set(f, err, "data-connect",
 				   "Check the destination's --data-address and the firewall between "

@@ -153,7 +153,8 @@ static int connect_streams(struct source *c)
 	for (uint32_t i = 0; i < c->o.streams; i++) {
 		struct ipc_stream m = { .index = i };
 		AUTO_CLOSE int fd = -1;
-		int err = sockets_connect(c->data_address, c->data_port, CONNECT_MS, &fd, &c->f);
+		int err = sockets_connect(c->data_address, c->data_port, CONNECT_MS,
+					  c->s->wake_fd, &fd, &c->f);
 
 		if (!err)
 			err = dataplane_send(&c->dp, IPC_STREAM, &m, fd, &c->f);
