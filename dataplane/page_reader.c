@@ -17,6 +17,16 @@
 #include "lib/base/cleanup.h"
 #include "lib/base/log.h"
 
+/*
+ * The handler is left by a jump. With NODEFER nothing has to be unblocked after it, and saving the
+ * mask would be a system call at every look; the thread sanitizer's own handler blocks all signals.
+ */
+#if defined(__SANITIZE_THREAD__)
+#define JUMP_RESTORES_MASK 1
+#else
+#define JUMP_RESTORES_MASK 0
+#endif
+
 /* Where this thread goes on when the page it looks at is a hole; NULL outside such a look. */
 static _Thread_local sigjmp_buf *hole_exit;
 
@@ -30,7 +40,6 @@ static void on_sigbus(int sig)
 
 static int catch_sigbus(void)
 {
-	/* NODEFER: the handler is left by a jump that does not restore the mask (a system call). */
 	struct sigaction act = { .sa_handler = on_sigbus, .sa_flags = SA_NODEFER };
 
 	return sigaction(SIGBUS, &act, NULL) ? -errno : 0;
@@ -151,7 +160,7 @@ static int classify_guarded(const struct region *r, uint64_t first, uint32_t cou
 	while (at < count) {
 		uint64_t next;
 
-		if (!sigsetjmp(env, 0)) {
+		if (!sigsetjmp(env, JUMP_RESTORES_MASK)) {
 			hole_exit = &env;
 			look(map, &at, count, kinds);
 			hole_exit = NULL;

@@ -136,6 +136,72 @@ static void test_state_flows_during_a_round(void **state)
 	pair_quit(&p);
 }
 
+/* Idle streams: what the relay adds to the pause. */
+static void test_state_when_idle(void **state)
+{
+	struct pair p = PAIR_INIT(4, IPC_TX_AUTO);
+	static uint8_t out[200000];
+	uint64_t start;
+	int vm[2];
+
+	(void)state;
+	pair_start(&p);
+	pair_scan(&p, IPC_SCAN_FIRST);
+	pair_round(&p, 1);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, vm), 0);
+	start = clock_ns();
+	pair_send(&p.src, IPC_STATE, NULL, vm[1]);
+	close(vm[1]);
+	for (size_t at = 0; at < sizeof(out); at += 20000)
+		assert_int_equal(write(vm[0], out + at, 20000), 20000);
+	close(vm[0]);
+	pair_send(&p.src, IPC_STATE_END, NULL, -1);
+	assert_int_equal(pair_expect(&p.src, IPC_STATE_DONE)->count.bytes, sizeof(out));
+	pair_expect(&p.dst, IPC_STATE_DONE);
+	print_message("200 kB of state took %.2f ms\n", clock_ms_since(start));
+	pair_quit(&p);
+}
+
+static void test_hugetlb(void **state)
+{
+	(void)state;
+	for (enum ipc_tx tx = IPC_TX_SENDFILE; tx <= IPC_TX_SEND; tx++) {
+		struct pair p = PAIR_INIT(2, tx);
+		uint8_t *map;
+		int probe;
+
+		p.memfd_flags = MFD_HUGETLB;
+		p.page_size = 2 << 20;
+		p.size[0] = 16 << 20;
+		probe = memfd_create("probe", MFD_CLOEXEC | MFD_HUGETLB);
+		map = probe < 0 || ftruncate(probe, 2 * (off_t)p.size[0]) ?
+			      MAP_FAILED :
+			      mmap(NULL, 2 * p.size[0], PROT_WRITE, MAP_SHARED, probe, 0);
+		fd_close(&probe);
+		if (map == MAP_FAILED) {
+			print_message("fewer than 16 huge pages are free here\n");
+			skip();
+		}
+		munmap(map, 2 * p.size[0]);
+		p.src_ram[0] = pair_memfd(&p, p.size[0]);
+		map = mmap(NULL, p.size[0], PROT_WRITE, MAP_SHARED, p.src_ram[0], 0);
+		assert_ptr_not_equal(map, MAP_FAILED);
+		/* Huge pages 1 and 5 are never touched; zeros and data lie in the others. */
+		for (uint64_t page = 0; page < p.size[0] / 4096; page++)
+			if (page / 512 != 1 && page / 512 != 5 && page % 7)
+				pair_page((uint64_t *)(map + page * 4096), page);
+		munmap(map, p.size[0]);
+		pair_start(&p);
+		pair_scan(&p, IPC_SCAN_FIRST);
+		assert_int_equal(pair_round(&p, 1).pages, p.size[0] / 4096);
+		assert_true(pair_same(p.src_ram[0], p.dst_ram[0], p.size[0]));
+		assert_int_equal(pair_verify(&p).mismatches, 0);
+		/* Looking at huge pages that do not exist has not made them. */
+		assert_int_equal(blocks_of(p.src_ram[0]), 6 * 4096);
+		pair_quit(&p);
+	}
+}
+
 /* The limit holds over all streams together, and a change during the round counts. */
 static void test_bandwidth_limit(void **state)
 {
@@ -305,6 +371,8 @@ int main(void)
 		cmocka_unit_test(test_copy_uring_4),
 		cmocka_unit_test(test_verify_finds_a_difference),
 		cmocka_unit_test(test_state_flows_during_a_round),
+		cmocka_unit_test(test_state_when_idle),
+		cmocka_unit_test(test_hugetlb),
 		cmocka_unit_test(test_bandwidth_limit),
 		cmocka_unit_test(test_quit_while_the_peer_stalls),
 		cmocka_unit_test(test_daemon_gone_while_the_peer_stalls),

@@ -36,8 +36,11 @@ static void test_exact_over_time(void **state)
 	for (size_t i = 0; i < 5; i++) {
 		for (size_t k = 0; k < 4; k++) {
 			uint64_t rate = rates[i], unit = units[k], sent;
-			uint64_t seconds = rate / unit > 100000 ? 1 : 200;
+			uint64_t seconds = rate / unit > 10000 ? 1 : 20;
 			struct token_bucket b;
+
+			if (rate / unit > 1000000)
+				continue; /* takes long and shows nothing more */
 
 			token_bucket_init(&b, rate, 1000);
 			sent = sent_in(&b, 1000, seconds, unit);
