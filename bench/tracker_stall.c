@@ -68,7 +68,7 @@ static void note(_Atomic uint64_t *longest, uint64_t gap)
 /* Alone on a processor of its own, so that other load does not look like a stall. */
 static void be_real_time(int processor, int priority)
 {
-	struct sched_param p = {.sched_priority = priority};
+	struct sched_param p = { .sched_priority = priority };
 	cpu_set_t set;
 
 	CPU_ZERO(&set);
@@ -97,7 +97,7 @@ static void *write_forever(void *arg)
 		if (++writes % 64)
 			continue;
 		/* leave the processor some room, or the kernel takes 50 ms of each second itself */
-		nanosleep(&(struct timespec){0, 50000}, NULL);
+		nanosleep(&(struct timespec){ 0, 50000 }, NULL);
 		last = clock_ns();
 	}
 	return NULL;
@@ -114,14 +114,14 @@ static void *map_forever(void *arg)
 
 		munmap(p, PAGE_BYTES);
 		note(&c->shared->mmap_gap[c->shared->phase], clock_ns() - start);
-		nanosleep(&(struct timespec){0, 200000}, NULL);
+		nanosleep(&(struct timespec){ 0, 200000 }, NULL);
 	}
 	return NULL;
 }
 
 static pid_t start_child(struct shared *shared, uint8_t *map, uint64_t pages)
 {
-	struct child c = {shared, map, pages};
+	struct child c = { shared, map, pages };
 	pthread_t writer, mapper;
 	pid_t pid = fork();
 
@@ -163,7 +163,7 @@ static void enter(enum phase p)
 
 static void collect(struct tracker *t, struct bitmap *dirty, int times)
 {
-	struct failure f = {0};
+	struct failure f = { 0 };
 	double worst = 0, total = 0;
 	uint64_t pages = 0;
 
@@ -196,13 +196,13 @@ int main(int argc, char **argv)
 	uint64_t touched = argc > 2 ? strtoull(argv[2], NULL, 10) << 20 : size;
 	unsigned int threads = argc > 3 ? (unsigned int)atoi(argv[3]) : 0;
 	bool hugetlb = argc > 4 && !strcmp(argv[4], "hugetlb");
-	struct region_mapping m = {0};
-	struct region r = {.size = size,
-			   .page_size = hugetlb ? 2u << 20 : PAGE_BYTES,
-			   .hugetlb = hugetlb,
-			   .mappings = &m,
-			   .nmappings = 1};
-	struct failure f = {0};
+	struct region_mapping m = { 0 };
+	struct region r = { .size = size,
+			    .page_size = hugetlb ? 2u << 20 : PAGE_BYTES,
+			    .hugetlb = hugetlb,
+			    .mappings = &m,
+			    .nmappings = 1 };
+	struct failure f = { 0 };
 	struct bitmap dirty;
 	struct tracker *t;
 	uint8_t *map;
@@ -219,7 +219,7 @@ int main(int argc, char **argv)
 	if (map == MAP_FAILED || shared == MAP_FAILED)
 		die("mmap", &f);
 	r.fd = fd;
-	m = (struct region_mapping){(uintptr_t)map, (uintptr_t)map + size, 0};
+	m = (struct region_mapping){ (uintptr_t)map, (uintptr_t)map + size, 0 };
 	pid = start_child(shared, map, touched / PAGE_BYTES);
 	while (!shared->ready)
 		usleep(1000);

@@ -95,7 +95,7 @@ static int wait_stop(pid_t tid, uint64_t deadline, int *status)
 	sigaddset(&child, SIGCHLD);
 	for (;;) {
 		pid_t got = waitpid(tid, status, __WALL | WNOHANG);
-		struct timespec left = {1, 0};
+		struct timespec left = { 1, 0 };
 		uint64_t now;
 
 		if (got == tid)
@@ -106,7 +106,7 @@ static int wait_stop(pid_t tid, uint64_t deadline, int *status)
 		if (deadline && now >= deadline)
 			return -ETIMEDOUT;
 		if (deadline && deadline - now < NSEC_PER_SEC)
-			left = (struct timespec){0, (long)(deadline - now)};
+			left = (struct timespec){ 0, (long)(deadline - now) };
 		sigtimedwait(&child, NULL, &left); /* a stop sends SIGCHLD, which is blocked */
 	}
 }
@@ -163,7 +163,7 @@ static bool in_rseq_section(pid_t tid, uint64_t rip)
 	struct {
 		uint64_t pointer;
 		uint32_t size, signature, flags, pad;
-	} config = {0};
+	} config = { 0 };
 	const enum __ptrace_request get_rseq = (enum __ptrace_request)0x420f;
 	long section, start, length;
 
@@ -279,8 +279,8 @@ static int trace(const struct order *o, struct report *rep)
 /* The cloned process: only async-signal-safe calls from here on. */
 static _Noreturn void tracer(const struct order *o, int pipe_fd)
 {
-	struct sigaction by_default = {.sa_handler = SIG_DFL};
-	struct report rep = {0};
+	struct sigaction by_default = { .sa_handler = SIG_DFL };
+	struct report rep = { 0 };
 	sigset_t all;
 
 	sigfillset(&all);
@@ -300,7 +300,7 @@ static int run_tracer(const struct order *o, struct report *rep)
 {
 	AUTO_CLOSE int in = -1;
 	AUTO_CLOSE int out = -1;
-	struct pollfd p = {.events = POLLIN};
+	struct pollfd p = { .events = POLLIN };
 	int fds[2], ready, err;
 	long child;
 
@@ -346,8 +346,8 @@ static int scan_vdso(const struct proc_map *m, void *arg)
 	code = malloc(m->end - m->start);
 	if (!code)
 		return 1;
-	here = (struct iovec){code, m->end - m->start};
-	there = (struct iovec){(void *)(uintptr_t)m->start, m->end - m->start};
+	here = (struct iovec){ code, m->end - m->start };
+	there = (struct iovec){ (void *)(uintptr_t)m->start, m->end - m->start };
 	n = process_vm_readv(v->pid, &here, 1, &there, 1, 0);
 	for (ssize_t i = 0; i + 1 < n && !v->instruction; i++)
 		if (code[i] == 0x0f && code[i + 1] == 0x05)
@@ -421,7 +421,7 @@ static pid_t choose_thread(pid_t pid, const pid_t *tried, int ntried)
 static int why_not_permitted(pid_t pid)
 {
 	AUTO_CLOSE int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-	struct pollfd p = {.fd = pidfd, .events = POLLIN};
+	struct pollfd p = { .fd = pidfd, .events = POLLIN };
 
 	if (pidfd < 0 || poll(&p, 1, 0) == 1)
 		return -ESRCH;
@@ -465,9 +465,9 @@ static int explain(const struct report *rep, pid_t pid, struct failure *f)
 
 int inject_syscall(pid_t pid, long nr, const uint64_t args[6], int64_t *result, struct failure *f)
 {
-	struct vdso vdso = {.pid = pid};
-	struct order o = {.pid = pid, .nr = nr};
-	struct report rep = {.stage = STAGE_SEIZE, .err = -ESRCH};
+	struct vdso vdso = { .pid = pid };
+	struct order o = { .pid = pid, .nr = nr };
+	struct report rep = { .stage = STAGE_SEIZE, .err = -ESRCH };
 	pid_t tried[TRIES];
 
 	memcpy(o.args, args, sizeof(o.args));

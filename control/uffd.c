@@ -102,8 +102,8 @@ static int take_out(pid_t pid, int remote_fd)
 
 static void close_number(pid_t pid, int remote_fd)
 {
-	const uint64_t args[6] = {(uint64_t)remote_fd};
-	struct failure f = {0};
+	const uint64_t args[6] = { (uint64_t)remote_fd };
+	struct failure f = { 0 };
 	int64_t result;
 
 	if (inject_syscall(pid, SYS_close, args, &result, &f))
@@ -113,7 +113,7 @@ static void close_number(pid_t pid, int remote_fd)
 
 int uffd_inside(pid_t pid, bool full, int *local_fd, int *remote_fd, struct failure *f)
 {
-	const uint64_t args[6] = {O_CLOEXEC | O_NONBLOCK | (full ? 0 : UFFD_USER_MODE_ONLY)};
+	const uint64_t args[6] = { O_CLOEXEC | O_NONBLOCK | (full ? 0 : UFFD_USER_MODE_ONLY) };
 	int64_t result;
 	int fd, err = inject_syscall(pid, SYS_userfaultfd, args, &result, f);
 
@@ -141,7 +141,7 @@ int uffd_inside(pid_t pid, bool full, int *local_fd, int *remote_fd, struct fail
 
 int uffd_api(int fd, uint64_t features, struct failure *f)
 {
-	struct uffdio_api api = {.api = UFFD_API, .features = features};
+	struct uffdio_api api = { .api = UFFD_API, .features = features };
 
 	if (!ioctl(fd, UFFDIO_API, &api))
 		return 0;
@@ -153,7 +153,7 @@ int uffd_api(int fd, uint64_t features, struct failure *f)
 int uffd_register_wp(int fd, uint64_t start, uint64_t end, struct failure *f)
 {
 	struct uffdio_register reg = {
-		.range = {.start = start, .len = end - start},
+		.range = { .start = start, .len = end - start },
 		.mode = UFFDIO_REGISTER_MODE_WP,
 	};
 	int err;
@@ -182,7 +182,7 @@ int uffd_unregister_windows(int fd, uint64_t start, uint64_t end)
 		};
 
 		/* without a pause the lock is ours again before a waiting fault is awake */
-		nanosleep(&(struct timespec){0, UNREGISTER_PAUSE_NS}, NULL);
+		nanosleep(&(struct timespec){ 0, UNREGISTER_PAUSE_NS }, NULL);
 		if (!ioctl(fd, UFFDIO_UNREGISTER, &r))
 			continue;
 		if (errno == ESRCH)
@@ -242,7 +242,7 @@ int uffd_adopt(pid_t pid, int remote_fd, int *local_fd, struct failure *f)
 
 int uffd_close_inside(pid_t pid, int remote_fd, int local_fd, struct failure *f)
 {
-	const uint64_t args[6] = {(uint64_t)remote_fd};
+	const uint64_t args[6] = { (uint64_t)remote_fd };
 	long same = syscall(SYS_kcmp, getpid(), pid, KCMP_FILE, local_fd, remote_fd);
 	int64_t result;
 	int err;

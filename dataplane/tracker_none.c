@@ -62,7 +62,7 @@ int tracker_none_new(struct tracker **out, const struct region *regions, uint32_
 
 	if (!n)
 		return -ENOMEM;
-	n->base = (struct tracker){.ops = &none_ops, .regions = regions, .nregions = nregions};
+	n->base = (struct tracker){ .ops = &none_ops, .regions = regions, .nregions = nregions };
 	*out = &n->base;
 	return 0;
 }

@@ -158,7 +158,7 @@ static long scan(const struct pagemap_tracker *t, struct pagemap_scan *q, uint64
 static int arm(const struct pagemap_tracker *t, uint64_t start, uint64_t end)
 {
 	while (start < end) {
-		struct pagemap_scan q = {.flags = PAGEMAP_SCAN_WP_MATCHING};
+		struct pagemap_scan q = { .flags = PAGEMAP_SCAN_WP_MATCHING };
 		long n = scan(t, &q, &start, min_u64(end, start + ARM_WINDOW));
 
 		if (n < 0)
@@ -313,7 +313,7 @@ static int add_written(struct scanner *w, const struct shard *s, const struct pa
 		w->groups[0].end = r->end;
 		w->ngroups = 1;
 	} else {
-		w->groups[w->ngroups++] = (struct group){r->start, r->end};
+		w->groups[w->ngroups++] = (struct group){ r->start, r->end };
 	}
 	return err;
 }
@@ -604,7 +604,7 @@ int tracker_pagemap_new(struct tracker **out, const struct region *regions, uint
 	t = calloc(1, sizeof(*t));
 	if (!t)
 		return failure_set(f, -ENOMEM, "internal", NULL, "out of memory");
-	t->base = (struct tracker){.ops = &pagemap_ops, .regions = regions, .nregions = nregions};
+	t->base = (struct tracker){ .ops = &pagemap_ops, .regions = regions, .nregions = nregions };
 	t->fd = -1;
 	t->nscanners = choose_threads(threads, bytes);
 	t->nshards = cut_shards(&t->base, NULL);

@@ -51,11 +51,11 @@ static int tracked_flags;
 
 static inline void tracked_register(struct tracked *t)
 {
-	struct uffdio_api api = {.api = UFFD_API,
-				 .features = UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_UNPOPULATED |
-					     UFFD_FEATURE_WP_HUGETLBFS_SHMEM};
-	struct uffdio_register reg = {.range = {(uintptr_t)t->map, t->size},
-				      .mode = UFFDIO_REGISTER_MODE_WP};
+	struct uffdio_api api = { .api = UFFD_API,
+				  .features = UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_UNPOPULATED |
+					      UFFD_FEATURE_WP_HUGETLBFS_SHMEM };
+	struct uffdio_register reg = { .range = { (uintptr_t)t->map, t->size },
+				       .mode = UFFDIO_REGISTER_MODE_WP };
 
 	t->uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | tracked_flags);
 	if (t->uffd < 0)

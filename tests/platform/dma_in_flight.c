@@ -21,7 +21,7 @@ static aio_context_t aio;
 
 static void submit(int file, uint8_t *to, struct iocb *cb)
 {
-	struct iocb *list[1] = {cb};
+	struct iocb *list[1] = { cb };
 
 	memset(cb, 0, sizeof(*cb));
 	cb->aio_fildes = (uint32_t)file;
@@ -42,7 +42,7 @@ static void wait_done(void)
 /* Pages that changed after the last scan though it does not report them. */
 static int count_lost(struct tracked *t, const uint8_t *copy)
 {
-	uint8_t seen[PAGES] = {0};
+	uint8_t seen[PAGES] = { 0 };
 	int lost = 0;
 
 	prove(tracked_scan(t, 0, PAGES, true, seen) >= 0, "scan");

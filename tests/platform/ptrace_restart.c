@@ -44,7 +44,7 @@ int main(void)
 	prove(!pipe2(fds, O_CLOEXEC), "pipe");
 	pid = fork();
 	if (pid == 0) {
-		struct pollfd p = {.fd = fds[0], .events = POLLIN};
+		struct pollfd p = { .fd = fds[0], .events = POLLIN };
 
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		_exit(poll(&p, 1, 60000) == 1 ? 0 : 1);

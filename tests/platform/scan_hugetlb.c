@@ -51,7 +51,7 @@ static void reserve(void)
 
 int main(void)
 {
-	uint8_t seen[COUNT * 512] = {0};
+	uint8_t seen[COUNT * 512] = { 0 };
 	struct tracked t;
 	off_t at = 0;
 	int fd, socks[2];

@@ -52,11 +52,11 @@ static void check_walk_end(struct tracked *t)
 
 static void check_lost(struct tracked *t)
 {
-	struct uffdio_range part = {(uintptr_t)t->map + HUGE, HUGE};
-	struct tracked again = {.map = t->map, .size = t->size};
-	struct uffdio_api api = {.api = UFFD_API, .features = UFFD_FEATURE_WP_ASYNC};
-	struct uffdio_register reg = {.range = {(uintptr_t)t->map, HUGE},
-				      .mode = UFFDIO_REGISTER_MODE_WP};
+	struct uffdio_range part = { (uintptr_t)t->map + HUGE, HUGE };
+	struct tracked again = { .map = t->map, .size = t->size };
+	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_WP_ASYNC };
+	struct uffdio_register reg = { .range = { (uintptr_t)t->map, HUGE },
+				       .mode = UFFDIO_REGISTER_MODE_WP };
 
 	again.uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 	prove(again.uffd >= 0 && !ioctl(again.uffd, UFFDIO_API, &api), "a second userfaultfd");

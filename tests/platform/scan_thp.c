@@ -31,7 +31,7 @@ static int open_huge_file(uint64_t size)
 
 int main(void)
 {
-	uint8_t seen[512] = {0};
+	uint8_t seen[512] = { 0 };
 	struct tracked t;
 	long n;
 

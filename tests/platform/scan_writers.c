@@ -18,7 +18,7 @@ static void *write_third(void *arg)
 
 static void check(struct tracked *t, uint64_t page, bool seen, const char *who)
 {
-	uint8_t pages[16] = {0};
+	uint8_t pages[16] = { 0 };
 	long n = tracked_scan(t, 0, 16, true, pages);
 
 	prove(n == (seen ? 1 : 0) && pages[page] == seen, "%s: %ld pages", who, n);
@@ -32,7 +32,7 @@ static void write_from_another_process(struct tracked *t)
 	pid_t pid = fork();
 
 	if (pid == 0) {
-		struct iovec here = {"x", 1}, there = {t->map + 5 * PAGE, 1};
+		struct iovec here = { "x", 1 }, there = { t->map + 5 * PAGE, 1 };
 
 		_exit(process_vm_writev(getppid(), &here, 1, &there, 1, 0) == 1 ? 0 : 1);
 	}

@@ -35,7 +35,7 @@ static void *need_the_lock(void *arg)
 		took = now_ms() - start;
 		if (took > longest)
 			longest = took;
-		nanosleep(&(struct timespec){0, 50000}, NULL);
+		nanosleep(&(struct timespec){ 0, 50000 }, NULL);
 	}
 	return arg;
 }
@@ -46,14 +46,14 @@ static double measure(struct tracked *t, bool windows)
 	prove(tracked_arm_all(t) == 0, "armed");
 	longest = 0;
 	for (uint64_t at = 0; windows && at < SIZE; at += WINDOW) {
-		struct uffdio_range r = {(uintptr_t)t->map + at, WINDOW};
+		struct uffdio_range r = { (uintptr_t)t->map + at, WINDOW };
 
-		nanosleep(&(struct timespec){0, 20000}, NULL);
+		nanosleep(&(struct timespec){ 0, 20000 }, NULL);
 		prove(!ioctl(t->uffd, UFFDIO_UNREGISTER, &r), "%s", strerror(errno));
 	}
 	close(t->uffd);
 	close(t->pagemap);
-	nanosleep(&(struct timespec){0, 5000000}, NULL); /* whoever waits notes it */
+	nanosleep(&(struct timespec){ 0, 5000000 }, NULL); /* whoever waits notes it */
 	return longest;
 }
 

@@ -53,7 +53,7 @@ static void check_runs(const struct model *m, uint64_t from, uint64_t limit)
 
 static void test_against_model(void **state)
 {
-	struct model m = {0};
+	struct model m = { 0 };
 
 	(void)state;
 	srand(1);
@@ -144,7 +144,7 @@ static void *set_all(void *arg)
 static void test_atomic(void **state)
 {
 	pthread_t threads[THREADS];
-	uint64_t added[THREADS] = {0}, total = 0;
+	uint64_t added[THREADS] = { 0 }, total = 0;
 
 	(void)state;
 	assert_int_equal(bitmap_init(&shared, SHARED_BITS), 0);

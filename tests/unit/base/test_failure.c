@@ -12,7 +12,7 @@
 
 static void test_first_kept(void **state)
 {
-	struct failure f = {0};
+	struct failure f = { 0 };
 
 	(void)state;
 	assert_false(failure_is_set(&f));
@@ -33,7 +33,7 @@ static void test_first_kept(void **state)
 static void test_long_text(void **state)
 {
 	char text[1000];
-	struct failure f = {0};
+	struct failure f = { 0 };
 
 	(void)state;
 	memset(text, 'x', sizeof(text) - 1);
@@ -48,7 +48,7 @@ static void test_codes(void **state)
 {
 	(void)state;
 	for (const struct failure_code *c = failure_codes; c->code; c++) {
-		struct failure f = {0};
+		struct failure f = { 0 };
 
 		assert_int_equal(strspn(c->code, "abcdefghijklmnopqrstuvwxyz-"), strlen(c->code));
 		assert_true(strlen(c->code) < sizeof(f.code));

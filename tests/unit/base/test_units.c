@@ -31,28 +31,28 @@ static void check(int (*parse)(const char *, uint64_t *), const struct sample *s
 static void test_rate(void **state)
 {
 	static const struct sample samples[] = {
-		{"10Gbit", 0, 1250000000},
-		{"800Mbit", 0, 100000000},
-		{"64kbit", 0, 8000},
-		{"1000bit", 0, 125},
-		{"8000", 0, 1000},
-		{"1.5Gbit", 0, 187500000},
-		{"1Tbit", 0, 125000000000},
-		{"10gbit", 0, 1250000000},
-		{"10 Gbit/s", 0, 1250000000},
-		{"", -EINVAL, 0},
-		{"Gbit", -EINVAL, 0},
-		{"-1Gbit", -EINVAL, 0},
-		{"+1Gbit", -EINVAL, 0},
-		{" 1Gbit", -EINVAL, 0},
-		{"10GiB", -EINVAL, 0},
-		{"10Gbits", -EINVAL, 0},
-		{"0x10Gbit", -EINVAL, 0},
-		{"1e3Gbit", -EINVAL, 0},
-		{"nan", -EINVAL, 0},
-		{"inf", -EINVAL, 0},
-		{"1000000000000Tbit", -ERANGE, 0},
-		{NULL, 0, 0},
+		{ "10Gbit", 0, 1250000000 },
+		{ "800Mbit", 0, 100000000 },
+		{ "64kbit", 0, 8000 },
+		{ "1000bit", 0, 125 },
+		{ "8000", 0, 1000 },
+		{ "1.5Gbit", 0, 187500000 },
+		{ "1Tbit", 0, 125000000000 },
+		{ "10gbit", 0, 1250000000 },
+		{ "10 Gbit/s", 0, 1250000000 },
+		{ "", -EINVAL, 0 },
+		{ "Gbit", -EINVAL, 0 },
+		{ "-1Gbit", -EINVAL, 0 },
+		{ "+1Gbit", -EINVAL, 0 },
+		{ " 1Gbit", -EINVAL, 0 },
+		{ "10GiB", -EINVAL, 0 },
+		{ "10Gbits", -EINVAL, 0 },
+		{ "0x10Gbit", -EINVAL, 0 },
+		{ "1e3Gbit", -EINVAL, 0 },
+		{ "nan", -EINVAL, 0 },
+		{ "inf", -EINVAL, 0 },
+		{ "1000000000000Tbit", -ERANGE, 0 },
+		{ NULL, 0, 0 },
 	};
 
 	(void)state;
@@ -62,17 +62,17 @@ static void test_rate(void **state)
 static void test_size(void **state)
 {
 	static const struct sample samples[] = {
-		{"4096", 0, 4096},
-		{"64MiB", 0, 64ull << 20},
-		{"2G", 0, 2ull << 30},
-		{"24TiB", 0, 24ull << 40},
-		{"0", 0, 0},
-		{"1.5K", 0, 1536},
-		{"1KB", -EINVAL, 0},
-		{"1 x", -EINVAL, 0},
-		{"16777216T", -ERANGE, 0},
-		{"99999999999999999999", -ERANGE, 0},
-		{NULL, 0, 0},
+		{ "4096", 0, 4096 },
+		{ "64MiB", 0, 64ull << 20 },
+		{ "2G", 0, 2ull << 30 },
+		{ "24TiB", 0, 24ull << 40 },
+		{ "0", 0, 0 },
+		{ "1.5K", 0, 1536 },
+		{ "1KB", -EINVAL, 0 },
+		{ "1 x", -EINVAL, 0 },
+		{ "16777216T", -ERANGE, 0 },
+		{ "99999999999999999999", -ERANGE, 0 },
+		{ NULL, 0, 0 },
 	};
 
 	(void)state;
@@ -82,9 +82,9 @@ static void test_size(void **state)
 static void test_time(void **state)
 {
 	static const struct sample samples[] = {
-		{"300ms", 0, 300},    {"10s", 0, 10000}, {"5m", 0, 300000},
-		{"1h", 0, 3600000},   {"2.5s", 0, 2500}, {"10", -EINVAL, 0},
-		{"10us", -EINVAL, 0}, {"s", -EINVAL, 0}, {NULL, 0, 0},
+		{ "300ms", 0, 300 },	{ "10s", 0, 10000 }, { "5m", 0, 300000 },
+		{ "1h", 0, 3600000 },	{ "2.5s", 0, 2500 }, { "10", -EINVAL, 0 },
+		{ "10us", -EINVAL, 0 }, { "s", -EINVAL, 0 }, { NULL, 0, 0 },
 	};
 
 	(void)state;

@@ -19,9 +19,9 @@
 
 static struct region make(void)
 {
-	struct region r = {.page_size = PAGE_BYTES,
-			   .size = PAGES * PAGE_BYTES,
-			   .file_offset = OFFSET_PAGES * PAGE_BYTES};
+	struct region r = { .page_size = PAGE_BYTES,
+			    .size = PAGES * PAGE_BYTES,
+			    .file_offset = OFFSET_PAGES * PAGE_BYTES };
 
 	r.fd = memfd_create("region", MFD_CLOEXEC);
 	assert_true(r.fd >= 0);
@@ -31,7 +31,7 @@ static struct region make(void)
 
 static void fill(const struct region *r, uint64_t first, uint64_t count)
 {
-	static const char page[PAGE_BYTES] = {1};
+	static const char page[PAGE_BYTES] = { 1 };
 
 	for (uint64_t i = first; i < first + count; i++)
 		assert_int_equal(
@@ -42,7 +42,7 @@ static void fill(const struct region *r, uint64_t first, uint64_t count)
 static void check_extents(const struct region *r, const char *expected)
 {
 	struct bitmap b;
-	char text[PAGES + 1] = {0};
+	char text[PAGES + 1] = { 0 };
 
 	assert_int_equal(bitmap_init(&b, PAGES), 0);
 	assert_int_equal(region_extents(r, &b), 0);

@@ -53,16 +53,16 @@ static void init(struct fixture *x, uint64_t size, uint64_t file_offset)
 		print_message("skip: %s\n", x->f.message);
 		skip();
 	}
-	x->region = (struct region){.page_size = PAGE_BYTES,
-				    .size = size,
-				    .file_offset = file_offset,
-				    .mappings = x->mappings,
-				    .nmappings = 1};
+	x->region = (struct region){ .page_size = PAGE_BYTES,
+				     .size = size,
+				     .file_offset = file_offset,
+				     .mappings = x->mappings,
+				     .nmappings = 1 };
 	x->region.fd = memfd_create("ram", MFD_CLOEXEC);
 	assert_int_equal(ftruncate(x->region.fd, (off_t)(size + file_offset)), 0);
 	x->map = map_aligned(x->region.fd, size, file_offset);
 	assert_ptr_not_equal(x->map, MAP_FAILED);
-	x->mappings[0] = (struct region_mapping){(uintptr_t)x->map, (uintptr_t)x->map + size, 0};
+	x->mappings[0] = (struct region_mapping){ (uintptr_t)x->map, (uintptr_t)x->map + size, 0 };
 	x->uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
 	assert_int_equal(uffd_api(x->uffd, UFFD_TRACK_FEATURES, &x->f), 0);
 	assert_int_equal(uffd_register_wp(x->uffd, x->mappings[0].start, x->mappings[0].end, &x->f),
@@ -114,8 +114,8 @@ static void touch(struct fixture *x, uint64_t page)
 static void test_exact(void **state)
 {
 	/* neighbours, block ends, more than one block's groups, far away */
-	static const uint64_t pages[] = {0,   1,   5,	100,  200,  300, 400,
-					 500, 511, 512, 1023, 4000, 8191};
+	static const uint64_t pages[] = { 0,   1,   5,	 100,  200,  300, 400,
+					  500, 511, 512, 1023, 4000, 8191 };
 	const uint64_t count = sizeof(pages) / sizeof(pages[0]);
 	struct fixture x;
 
@@ -176,7 +176,7 @@ static void test_holes_stay_free(void **state)
 /* Written, then gone from the page table while the file still has it. */
 static void test_zapped(void **state)
 {
-	static const uint64_t written[] = {3, 600, 601};
+	static const uint64_t written[] = { 3, 600, 601 };
 	struct fixture x;
 
 	(void)state;
@@ -206,7 +206,7 @@ static void test_zapped(void **state)
 
 static void test_two_mappings(void **state)
 {
-	static const uint64_t pages[] = {1, 2, 513};
+	static const uint64_t pages[] = { 1, 2, 513 };
 	struct fixture x;
 	uint8_t *second;
 
@@ -217,7 +217,7 @@ static void test_two_mappings(void **state)
 	assert_int_equal(
 		uffd_register_wp(x.uffd, (uintptr_t)second, (uintptr_t)second + BLOCK, &x.f), 0);
 	x.mappings[1] =
-		(struct region_mapping){(uintptr_t)second, (uintptr_t)second + BLOCK, BLOCK};
+		(struct region_mapping){ (uintptr_t)second, (uintptr_t)second + BLOCK, BLOCK };
 	x.region.nmappings = 2;
 	start(&x, 2);
 	collect(&x);
@@ -278,25 +278,26 @@ static void test_many_runs(void **state)
 
 static void test_refused(void **state)
 {
-	struct region_mapping m = {0x200000, 0x400000, 0};
+	struct region_mapping m = { 0x200000, 0x400000, 0 };
 	struct region r = {
-		.page_size = PAGE_BYTES, .size = BLOCK, .fd = -1, .mappings = &m, .nmappings = 1};
-	struct failure f = {0};
+		.page_size = PAGE_BYTES, .size = BLOCK, .fd = -1, .mappings = &m, .nmappings = 1
+	};
+	struct failure f = { 0 };
 	struct tracker *t;
 
 	(void)state;
 	m.offset = PAGE_BYTES; /* reaches past the region */
 	assert_int_equal(tracker_pagemap_new(&t, &r, 1, -1, 1, &f), -EINVAL);
-	m = (struct region_mapping){0x200000, 0x200000, 0};
+	m = (struct region_mapping){ 0x200000, 0x200000, 0 };
 	assert_int_equal(tracker_pagemap_new(&t, &r, 1, -1, 1, &f), -EINVAL);
-	m = (struct region_mapping){0x200800, 0x300800, 0};
+	m = (struct region_mapping){ 0x200800, 0x300800, 0 };
 	assert_int_equal(tracker_pagemap_new(&t, &r, 1, -1, 1, &f), -EINVAL);
-	m = (struct region_mapping){0x200000, 0x300000, ~0ull & ~0xfffull};
+	m = (struct region_mapping){ 0x200000, 0x300000, ~0ull & ~0xfffull };
 	assert_int_equal(tracker_pagemap_new(&t, &r, 1, -1, 1, &f), -EINVAL);
-	m = (struct region_mapping){0x200000, 0x400000, 0};
+	m = (struct region_mapping){ 0x200000, 0x400000, 0 };
 	r.index = 1;
 	assert_int_equal(tracker_pagemap_new(&t, &r, 1, -1, 1, &f), -EINVAL);
-	r = (struct region){.page_size = 1u << 30, .size = 1u << 30, .hugetlb = true, .fd = -1};
+	r = (struct region){ .page_size = 1u << 30, .size = 1u << 30, .hugetlb = true, .fd = -1 };
 	failure_clear(&f);
 	assert_int_equal(tracker_pagemap_new(&t, &r, 1, -1, 1, &f), -EOPNOTSUPP);
 	assert_string_equal(f.code, "tracker-unavailable");
@@ -305,6 +306,7 @@ static void test_refused(void **state)
 struct writer {
 	struct fixture *x;
 	atomic_bool stop;
+	_Atomic uint64_t writes;
 	uint64_t pages;
 	unsigned int seed;
 };
@@ -320,6 +322,7 @@ static void *write_forever(void *arg)
 		/* atomic: the main thread copies the page meanwhile, as transmission does */
 		__atomic_fetch_add((uint32_t *)(w->x->map + page * PAGE_BYTES), 1,
 				   __ATOMIC_RELAXED);
+		atomic_fetch_add_explicit(&w->writes, 1, memory_order_relaxed);
 	}
 	return NULL;
 }
@@ -351,11 +354,12 @@ static void test_nothing_lost(void **state)
 	for (int i = 0; i < 2; i++) {
 		w[i].x = &x;
 		w[i].stop = false;
+		w[i].writes = 0;
 		w[i].pages = i ? pages : 2000; /* one hits a small set often */
 		w[i].seed = (unsigned int)i + 1;
 		assert_int_equal(pthread_create(&threads[i], NULL, write_forever, &w[i]), 0);
 	}
-	for (int round = 0; round < 150; round++) {
+	for (int round = 0; round < 150 || w[0].writes < 20000 || w[1].writes < 20000; round++) {
 		collect(&x);
 		copy_reported(&x, shadow);
 	}
@@ -365,20 +369,20 @@ static void test_nothing_lost(void **state)
 		pthread_join(threads[i], NULL);
 	collect(&x);
 	copy_reported(&x, shadow);
+	assert_int_equal(collect(&x), 0);
 	for (uint64_t p = 0; p < pages; p++)
 		if (shadow[p] != *(uint32_t *)(x.map + p * PAGE_BYTES))
 			fail_msg("page %llu was written and not reported", (unsigned long long)p);
-	assert_int_equal(collect(&x), 0);
 	free(shadow);
 	release(&x);
 }
 
 static void test_none(void **state)
 {
-	struct region r = {.page_size = PAGE_BYTES, .size = 10 * PAGE_BYTES};
+	struct region r = { .page_size = PAGE_BYTES, .size = 10 * PAGE_BYTES };
 	struct tracker *t;
 	struct bitmap dirty;
-	struct failure f = {0};
+	struct failure f = { 0 };
 	uint64_t pages;
 
 	(void)state;
