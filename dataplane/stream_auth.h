@@ -3,7 +3,8 @@
  * The handshake that opens a data stream: both sides prove that they know the session's secret.
  *
  *   source -> destination  HELLO     version, session, stream, nonce_s
- *   destination -> source  CHALLENGE nonce_d, HMAC(secret, "tranship v1 destination" | hello | nonce_d)
+ *   destination -> source  CHALLENGE nonce_d,
+ *                                    HMAC(secret, "tranship v1 destination" | hello | nonce_d)
  *   source -> destination  PROOF     HMAC(secret, "tranship v1 source" | hello | nonce_d)
  *   destination -> source  READY
  *
@@ -21,7 +22,7 @@
 /* fd: blocking or not; deadline on clock_ns(). 0, -ETIMEDOUT, -EACCES (data-auth), -errno. */
 int stream_auth_source(int fd, const struct ipc_config *c, uint32_t stream, uint64_t deadline_ns,
 		       struct failure *f);
-/* *stream: the index it claims, proved and below c->streams; uniqueness is the caller's to check. */
+/* *stream: the index it claims, proved and below c->streams; whether it is free is the caller's. */
 int stream_auth_destination(int fd, const struct ipc_config *c, uint32_t *stream,
 			    uint64_t deadline_ns, struct failure *f);
 
