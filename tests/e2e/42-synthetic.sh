@@ -6,7 +6,7 @@
 
 ready_hosts
 synthetic() { on "$1" "$BUILD/tranship-synthetic" "${@:2}"; }
-tell() { synthetic "$1" --ctl load "$2"; }
+tell() { synthetic "$1" --ctl load "${@:2}"; }
 
 for backing in memfd file:/dev/shm/load.ram; do
 	note "$backing"
@@ -21,9 +21,9 @@ for backing in memfd file:/dev/shm/load.ram; do
 	move a b load --incoming tranship:/run/tranship/vmm/load.sock
 	want_completed
 	tell b verify || fail "it is not right: $(tell b verify)"
-	tell b pause >/dev/null
-	tell b corrupt 4096 >/dev/null
-	tell b verify >/dev/null && fail "its check finds nothing"
+	tell b pause
+	tell b corrupt 4096
+	tell b verify && fail "its check finds nothing"
 	host_pids b -x tranship-synthe >/dev/null && kill -TERM "$(host_pids b -x tranship-synthe)"
 	eventually 5 no_pids b -x tranship-synthe
 	eventually 5 no_pids a -x tranship-synthe || fail "the source is left"
