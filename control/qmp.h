@@ -4,7 +4,7 @@
  * matched by id, events kept in a queue until somebody waits for them, descriptors passed along.
  *
  * Used by one thread at a time. Every call blocks for at most its time limit; there is no sleeping
- * and no asking again, so a command costs one round trip (about 60 us against an idle QEMU).
+ * and no asking again, so a command costs one round trip (0.3 ms against an idle QEMU 7.2, TCG).
  */
 #ifndef TRANSHIP_CONTROL_QMP_H
 #define TRANSHIP_CONTROL_QMP_H
