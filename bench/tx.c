@@ -128,7 +128,8 @@ int main(int argc, char **argv)
 	struct failure failure = { 0 };
 	uint64_t page[512];
 
-	if (size < CHUNK_BYTES || repeats < 1 || repeats > REPEATS_MAX || ftruncate(r.fd, (off_t)size))
+	if (size < CHUNK_BYTES || repeats < 1 || repeats > REPEATS_MAX ||
+	    ftruncate(r.fd, (off_t)size))
 		return 1;
 	for (uint64_t at = 0; at < size; at += sizeof(page)) {
 		pair_page(page, at);

@@ -169,7 +169,7 @@ static int classify_guarded(const struct region *r, uint64_t first, uint32_t cou
 		hole_exit = NULL;
 		next = next_populated(r, first + at, first + count) - first;
 		if (next == at) {
-			/* Populated since: look again. Twice at one page is a page that is broken. */
+			/* Populated since: look again. Twice at one page: it is broken. */
 			if (retried == at)
 				return -EIO;
 			retried = at;

@@ -265,7 +265,8 @@ int sandbox_enter(enum ipc_role role, unsigned int accepts, struct failure *f)
 		what = "drop capabilities";
 		err = drop_capabilities();
 	}
-	if (!err && (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))) {
+	if (!err &&
+	    (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))) {
 		what = "renounce new privileges";
 		err = -errno;
 	}

@@ -170,7 +170,8 @@ void scheduler_merge(struct scheduler *s, bool barrier)
 		merge_region(s, i, barrier);
 }
 
-static int add_holes(struct scheduler *s, const struct region *r, uint64_t first_chunk, uint64_t end)
+static int add_holes(struct scheduler *s, const struct region *r, uint64_t first_chunk,
+		     uint64_t end)
 {
 	uint64_t offset = first_chunk << CHUNK_SHIFT, stop = end << CHUNK_SHIFT;
 

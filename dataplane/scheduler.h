@@ -101,7 +101,7 @@ void scheduler_merge(struct scheduler *s, bool barrier);
  * counts them in *vanished. barrier: the guest is stopped. -errno from reading extents.
  */
 int scheduler_recheck(struct scheduler *s, bool barrier, uint64_t *vanished);
-/* Within scheduler_first: region i's extents are in pending; blocks: the file's before and after. */
+/* Within scheduler_first: region i's extents are in pending; the file's blocks around that. */
 void scheduler_held_begin(struct scheduler *s, uint32_t i, uint64_t before, uint64_t after);
 /* st_blocks of the region's file. */
 uint64_t scheduler_blocks(const struct region *r);

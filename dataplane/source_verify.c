@@ -31,7 +31,8 @@ static int hash_chunk(const struct region *r, uint64_t chunk, uint8_t *buf, uint
 }
 
 /* The next batch within one region; false if there is none left. */
-static bool take_batch(struct source *src, const struct region **r, uint64_t *first, uint64_t *count)
+static bool take_batch(struct source *src, const struct region **r, uint64_t *first,
+		       uint64_t *count)
 {
 	const struct scheduler *sch = &src->scheduler;
 	uint64_t total = sch->first_chunk[sch->nregions];

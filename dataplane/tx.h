@@ -34,7 +34,8 @@ struct tx_ops {
 	const char *name;
 	enum ipc_tx kind;
 	/* 0 if this back end works for these regions on a socket like fd (tried for real). */
-	int (*probe)(int fd, const struct region *regions, uint32_t nregions, char *why, size_t len);
+	int (*probe)(int fd, const struct region *regions, uint32_t nregions, char *why,
+		     size_t len);
 	/* fd stays the caller's and must outlive the tx. -errno. */
 	int (*new)(struct tx **out, int fd, const struct region *regions, uint32_t nregions);
 	/*

@@ -6,7 +6,8 @@
 
 #include "dataplane/tx_common.h"
 
-static int send_probe(int fd, const struct region *regions, uint32_t nregions, char *why, size_t len)
+static int send_probe(int fd, const struct region *regions, uint32_t nregions, char *why,
+		      size_t len)
 {
 	return tx_probe(&tx_send_ops, fd, regions, nregions, why, len);
 }

@@ -190,7 +190,8 @@ static inline struct ipc_config pair_config(const struct pair *p, enum ipc_role 
 				.track_dma = p->track_dma,
 				.state_max = 64u << 20,
 				.connect_ms = 10000,
-				.log_level = getenv("PAIR_LOG") ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARN };
+				.log_level = getenv("PAIR_LOG") ? LOG_LEVEL_DEBUG :
+								  LOG_LEVEL_WARN };
 
 	memset(c.id, 0x5a, sizeof(c.id));
 	memset(c.secret, 0xa5, sizeof(c.secret));

@@ -58,8 +58,8 @@ static void test_every_type_goes_over(void **state)
 			assert_true(ipc_body_size(type) >= 0);
 			assert_true((size_t)ipc_body_size(type) <= sizeof(body));
 			assert_string_not_equal(ipc_type_name(type), "unknown");
-			assert_int_equal(ipc_send(sv[0], type, &body, ipc_carries_fd(type) ? 2 : -1),
-					 0);
+			fd = ipc_carries_fd(type) ? 2 : -1;
+			assert_int_equal(ipc_send(sv[0], type, &body, fd), 0);
 			assert_int_equal(ipc_recv(sv[1], &m, &fd, 1000), 0);
 			assert_int_equal(m.head.type, type);
 			assert_int_equal(fd >= 0, ipc_carries_fd(type));

@@ -40,7 +40,8 @@ static void copy_everything(enum ipc_tx tx, uint32_t streams)
 	assert_int_equal(pair_scan(&p, IPC_SCAN_FIRST).pending_pages * 8, blocks[0] + blocks[1]);
 	sent = pair_round(&p, 1);
 	assert_int_equal(sent.pages, (p.size[0] + p.size[1]) / 4096);
-	assert_int_equal(sent.total.hole_bytes, p.size[0] + p.size[1] - 512 * (blocks[0] + blocks[1]));
+	assert_int_equal(sent.total.hole_bytes,
+			 p.size[0] + p.size[1] - 512 * (blocks[0] + blocks[1]));
 	assert_true(sent.total.zero_bytes > 0 && sent.total.raw_bytes > 0);
 	assert_int_equal(sent.total.raw_bytes + sent.total.zero_bytes + sent.total.hole_bytes,
 			 p.size[0] + p.size[1]);

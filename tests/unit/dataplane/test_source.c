@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What a source accepts from transhipd: its set-up, checked message by message, and its commands. */
+/* What a source accepts from transhipd: its set-up, message by message, and its commands. */
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Every way of sending against a slow reader with small buffers, holes, hugetlb and a dying peer. */
+/* Every way of sending against slow readers, small buffers, holes, hugetlb and a dying peer. */
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
