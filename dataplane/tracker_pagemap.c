@@ -14,8 +14,8 @@
  *     none       nothing: never touched; or zapped after it was written (swapped out, a huge page
  *                that was split, a punch), with the file still holding the page; or mapped never by
  *                the VMM but filled by others before (a VM that was moved here)
- *   Kernels differ in whether they call `none` written, and hugetlb differs from shmem, so nothing
- *   here rests on it: a page that is none counts as written if the file holds it (SEEK_DATA).
+ *   Kernels differ in whether they call `none` written, so nothing here rests on it: a page that is
+ *   none counts as written if the file holds it (SEEK_DATA).
  *   Always protect first and read the file's extents after; then a page that comes to exist
  *   meanwhile is found present and written by the next scan.
  *
@@ -40,7 +40,8 @@
  *   end in tracker-lost.
  *
  *   Limits. 1 GiB hugetlb pages are refused: kernels before mid-2026 report them without
- *   protecting them. A transparent huge page is reported whole.
+ *   protecting them, and a guest writes to every one of them all the time. A transparent huge page
+ *   is reported whole.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -49,6 +50,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "dataplane/pagemap_scan.h"
 #include "dataplane/tracker.h"
 #include "dataplane/workers.h"
 #include "lib/base/cleanup.h"
@@ -61,8 +63,6 @@
  * 0.2-0.3 ms a shard of 4 KiB pages, 0.9 ms if all of them are markers.
  */
 #define SHARD_BYTES (256ull << 20)
-/* Arming costs 0.5 ms per 64 MiB of mapped pages, 0.1 ms when they are protected already. */
-#define ARM_WINDOW (16ull << 20)
 /* Most that one re-protecting scan spans; 32 MiB fully written take 0.2 ms. */
 #define PROTECT_WINDOW (16ull << 20)
 /*
@@ -127,46 +127,6 @@ static uint64_t min_u64(uint64_t a, uint64_t b)
 	return a < b ? a : b;
 }
 
-/* One PAGEMAP_SCAN of [*at, end); moves *at to where it stopped. The number of ranges, or -errno.
- */
-static long scan(const struct pagemap_tracker *t, struct pagemap_scan *q, uint64_t *at,
-		 uint64_t end)
-{
-	const struct pagemap_range *found = (const struct pagemap_range *)(uintptr_t)q->vec;
-	long n;
-
-	q->size = sizeof(*q);
-	q->flags |= PAGEMAP_SCAN_CHECK_WPASYNC;
-	q->start = *at;
-	q->end = end;
-	q->walk_end = 0;
-	do {
-		n = ioctl(t->fd, PAGEMAP_SCAN_IOCTL, q);
-	} while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return -errno;
-	if (q->walk_end <= *at || q->walk_end > end || (uint64_t)n > q->vec_len)
-		return -EPROTO; /* would loop for ever, or leave pages out */
-	*at = q->walk_end;
-	/* a walk that takes several of the kernel's own buffers ends with a walk_end gone stale */
-	if (n > 0 && found[n - 1].end > *at)
-		*at = found[n - 1].end;
-	return *at > end ? -EPROTO : n;
-}
-
-/* Protects every page of [start, end), mapped or not, and forgets what it was. */
-static int arm(const struct pagemap_tracker *t, uint64_t start, uint64_t end)
-{
-	while (start < end) {
-		struct pagemap_scan q = { .flags = PAGEMAP_SCAN_WP_MATCHING };
-		long n = scan(t, &q, &start, min_u64(end, start + ARM_WINDOW));
-
-		if (n < 0)
-			return (int)n;
-	}
-	return 0;
-}
-
 static uint64_t set_dirty(struct scanner *w, const struct shard *s, uint64_t start, uint64_t end)
 {
 	uint64_t first = (s->offset + start - s->start) >> PAGE_SHIFT;
@@ -204,7 +164,7 @@ static int protect(struct scanner *w, const struct shard *s, uint64_t start, uin
 
 		q.flags = PAGEMAP_SCAN_WP_MATCHING;
 		q.vec = (uintptr_t)w->protected;
-		n = scan(w->tracker, &q, &start, min_u64(end, limit));
+		n = pagemap_scan_once(w->tracker->fd, &q, &start, min_u64(end, limit));
 		if (n < 0)
 			return (int)n;
 		for (long i = 0; i < n; i++) {
@@ -224,8 +184,6 @@ static int next_data(const struct shard *s, uint64_t start, uint64_t end, uint64
 	off_t data;
 
 	*at = start;
-	if (s->region->hugetlb)
-		return 0;
 	/* Not region_next_data: SEEK_HOLE walks the whole extent (6.7 ms a GiB), however far. */
 	data = lseek(s->region->fd, (off_t)(s->region->file_offset + from), SEEK_DATA);
 	if (data < 0 && errno == EINVAL)
@@ -243,7 +201,6 @@ static int next_data(const struct shard *s, uint64_t start, uint64_t end, uint64
 /* Reports the pages of [start, end) that the file holds. They are protected already. */
 static int report_data(struct scanner *w, const struct shard *s, uint64_t start, uint64_t end)
 {
-	uint64_t step = s->region->hugetlb ? end - start : PAGE_BYTES;
 	uint64_t at;
 	int err;
 
@@ -252,20 +209,24 @@ static int report_data(struct scanner *w, const struct shard *s, uint64_t start,
 		if (err)
 			return err;
 		if (at < end)
-			w->pages += set_dirty(w, s, at, at + step);
-		start = at + step;
+			w->pages += set_dirty(w, s, at, at + PAGE_BYTES);
+		start = at + PAGE_BYTES;
 	}
 	return 0;
 }
 
 /*
  * Entries that are none. Within a block of which other pages are mapped they become markers, so
- * that they are not met again; a whole block only if the file holds some of it.
+ * that they are not met again; a whole block only if the file holds some of it. Of hugetlb, none
+ * cannot be protected by PAGEMAP_SCAN, and need not be: nothing takes a page out of the page table
+ * there but a punch, and one that is mapped later is mapped unprotected, thus written.
  */
 static int collect_none(struct scanner *w, const struct shard *s, uint64_t start, uint64_t end)
 {
 	int err = 0;
 
+	if (s->region->hugetlb)
+		return 0;
 	while (start < end && !err) {
 		uint64_t block_end = min_u64(end, (start & ~(BLOCK_BYTES - 1)) + BLOCK_BYTES);
 		uint64_t at;
@@ -329,7 +290,7 @@ static int collect_shard(struct scanner *w, const struct shard *s)
 		long n;
 
 		q.vec = (uintptr_t)w->found;
-		n = scan(w->tracker, &q, &at, s->end);
+		n = pagemap_scan_once(w->tracker->fd, &q, &at, s->end);
 		if (n < 0)
 			return (int)n;
 		for (long i = 0; i < n && !err; i++) {
@@ -355,7 +316,7 @@ static int arm_shard(struct scanner *w, const struct shard *s)
 	int err;
 
 	if (s->region->hugetlb)
-		return arm(w->tracker, s->start, s->end);
+		return pagemap_arm(w->tracker->fd, s->start, s->end);
 	while (start < s->end) {
 		err = next_data(s, start, s->end, &at);
 		if (err || at >= s->end)
@@ -372,7 +333,7 @@ static int arm_shard(struct scanner *w, const struct shard *s)
 			if (err)
 				return err;
 		} while (at < s->end && at - end < BLOCK_BYTES);
-		err = arm(w->tracker, start, end);
+		err = pagemap_arm(w->tracker->fd, start, end);
 		if (err)
 			return err;
 		start = end;
@@ -417,21 +378,6 @@ static int run(struct pagemap_tracker *t, struct bitmap *dirty, uint64_t *pages)
 	return err;
 }
 
-/* -EOWNERDEAD if the page at address is not mapped, -EPERM if it is not ours to protect. */
-static int check_mapped(const struct pagemap_tracker *t, uint64_t address, uint32_t page_size)
-{
-	struct pagemap_range found;
-	struct pagemap_scan q = {
-		.category_mask = PAGEMAP_IS_WPALLOWED,
-		.return_mask = PAGEMAP_IS_WPALLOWED,
-		.vec = (uintptr_t)&found,
-		.vec_len = 1,
-	};
-	long n = scan(t, &q, &address, address + page_size);
-
-	return n < 0 ? (int)n : n == 0 ? -EOWNERDEAD : 0;
-}
-
 /* After a job: mappings that went away meanwhile read as clean, so their ends must still be there.
  */
 static int check_all_mapped(const struct pagemap_tracker *t)
@@ -441,10 +387,11 @@ static int check_all_mapped(const struct pagemap_tracker *t)
 
 		for (uint32_t k = 0; k < r->nmappings; k++) {
 			const struct region_mapping *m = &r->mappings[k];
-			int err = check_mapped(t, m->start, r->page_size);
+			int err = pagemap_check_mapped(t->fd, m->start, r->page_size);
 
 			if (!err)
-				err = check_mapped(t, m->end - r->page_size, r->page_size);
+				err = pagemap_check_mapped(t->fd, m->end - r->page_size,
+							   r->page_size);
 			if (err)
 				return err;
 		}

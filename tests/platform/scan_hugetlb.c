@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 /*
- * hugetlbfs of 2 MiB pages: a written page is reported whole, one never touched can be protected
- * before it exists, SEEK_DATA knows no holes, and sendfile is refused.
+ * hugetlbfs of 2 MiB pages: a written page is reported whole; one never touched is neither written
+ * nor protected by a scan, and comes up written when it is touched; SEEK_DATA knows no holes, and
+ * sendfile is refused. The tracker, made for all this, reports exactly what was written.
  */
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 
+#include "dataplane/tracker.h"
 #include "tests/platform/common.h"
 
 #define PAGES_FILE "/proc/sys/vm/nr_hugepages"
@@ -49,6 +51,37 @@ static void reserve(void)
 		skip("no %d huge pages could be reserved", COUNT);
 }
 
+static void use_tracker(struct tracked *t)
+{
+	struct region_mapping m = { (uintptr_t)t->map, (uintptr_t)t->map + t->size, 0 };
+	struct region r = { .page_size = HUGE,
+			    .size = t->size,
+			    .hugetlb = true,
+			    .fd = t->fd,
+			    .mappings = &m,
+			    .nmappings = 1 };
+	struct failure f = { 0 };
+	struct bitmap dirty;
+	struct tracker *tracker;
+	uint64_t pages;
+
+	prove(!bitmap_init(&dirty, t->size / PAGE), "bitmap");
+	prove(!tracker_pagemap_new(&tracker, &r, 1, dup(t->pagemap), 1, &f), "%s", f.message);
+	prove(!tracker->ops->start(tracker, &f), "%s", f.message);
+	prove(!tracker->ops->collect(tracker, &dirty, &pages, &f) && !pages, "%d pages",
+	      (int)pages);
+	t->map[HUGE + 7 * PAGE]++;
+	t->map[2 * HUGE]++; /* not there before */
+	prove(!tracker->ops->collect(tracker, &dirty, &pages, &f) && pages == 1024, "%d pages",
+	      (int)pages);
+	prove(bitmap_count_range(&dirty, 512, 1024) == 1024, "these two");
+	prove(!tracker->ops->collect(tracker, &dirty, &pages, &f) && !pages, "%d pages",
+	      (int)pages);
+	puts("the tracker reports what was written, once");
+	tracker->ops->free(tracker);
+	bitmap_release(&dirty);
+}
+
 int main(void)
 {
 	uint8_t seen[COUNT * 512] = { 0 };
@@ -66,6 +99,8 @@ int main(void)
 	tracked_register(&t);
 	prove(tracked_arm_all(&t) == 0, "armed");
 	prove(tracked_scan(&t, 0, COUNT * 512, true, NULL) == 0, "nothing is written");
+	prove(!(tracked_categories(&t, 2 * 512) & (PAGEMAP_IS_WRITTEN | PAGEMAP_IS_SWAPPED)),
+	      "an untouched page is neither written nor protected");
 
 	t.map[HUGE + 5 * PAGE] = 2;
 	t.map[3 * HUGE] = 2; /* did not exist when it was protected */
@@ -82,6 +117,7 @@ int main(void)
 	prove(sendfile(socks[0], fd, &at, PAGE) == -1 && errno == EINVAL, "sendfile");
 	prove(pwrite(fd, "x", 1, 0) == -1 && errno == EINVAL, "pwrite");
 	puts("sendfile and pwrite give EINVAL");
+	use_tracker(&t);
 	munmap(t.map, t.size);
 	return 0;
 }
