@@ -3,6 +3,7 @@
 #include "lib/base/io.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -105,12 +106,20 @@ int io_recv_packet(int sock, void *buf, size_t *len, int fds[IO_FDS_MAX], int *n
 			      .msg_iovlen = 1,
 			      .msg_control = control.bytes,
 			      .msg_controllen = sizeof(control.bytes) };
+	bool reset = false;
 	ssize_t n;
 
 	*nfds = 0;
-	do {
+	for (;;) {
 		n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC | flags);
-	} while (n < 0 && errno == EINTR);
+		if (n >= 0 || (errno != EINTR && errno != ECONNRESET) || reset)
+			break;
+		/*
+		 * A peer that closed with unread packets puts ECONNRESET in front of what it had
+		 * sent before; once told, its last words can be read.
+		 */
+		reset = errno == ECONNRESET;
+	}
 	if (n < 0)
 		return -errno;
 	take_fds(&msg, fds, nfds);

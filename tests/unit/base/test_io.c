@@ -110,11 +110,32 @@ static void test_packet(void **state)
 	assert_int_equal(open_descriptors(), before);
 }
 
+/* A peer that goes with packets unread: what it said before is still heard. */
+static void test_last_words(void **state)
+{
+	int pair[2], fds[IO_FDS_MAX], nfds;
+	char buf[16];
+	size_t len = sizeof(buf);
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair), 0);
+	assert_int_equal(io_send_packet(pair[0], "unread", 6, NULL, 0), 0);
+	assert_int_equal(io_send_packet(pair[1], "why", 3, NULL, 0), 0);
+	close(pair[1]);
+	assert_int_equal(io_recv_packet(pair[0], buf, &len, fds, &nfds, 0), 0);
+	assert_int_equal(len, 3);
+	assert_memory_equal(buf, "why", 3);
+	len = sizeof(buf);
+	assert_int_equal(io_recv_packet(pair[0], buf, &len, fds, &nfds, 0), -ECONNRESET);
+	close(pair[0]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_full),
 		cmocka_unit_test(test_packet),
+		cmocka_unit_test(test_last_words),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
