@@ -300,6 +300,15 @@ static inline int pair_wait(struct pair_side *s)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
 
+/* Stops the process for good: it has stopped when this returns. */
+static inline void pair_freeze(const struct pair_side *s)
+{
+	int status;
+
+	pair_check(!kill(s->pid, SIGSTOP) && waitpid(s->pid, &status, WUNTRACED) == s->pid &&
+		   WIFSTOPPED(status));
+}
+
 static inline void pair_close_ram(struct pair *p)
 {
 	for (uint32_t i = 0; i < p->nregions; i++) {

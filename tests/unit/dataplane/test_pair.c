@@ -251,7 +251,7 @@ static void start_stuck_round(struct pair *p)
 	pair_fill(p->src_ram[0], p->size[0], 9);
 	pair_start(p);
 	pair_scan(p, IPC_SCAN_FIRST);
-	pair_check(!kill(p->dst.pid, SIGSTOP)); /* the peer stalls */
+	pair_freeze(&p->dst); /* the peer stalls */
 	pair_send(&p->src, IPC_SEND, &round, -1);
 }
 

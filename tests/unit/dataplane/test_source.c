@@ -335,7 +335,7 @@ static void scan_without_first(struct pair *p)
 static void scan_during_a_round(struct pair *p)
 {
 	pair_scan(p, IPC_SCAN_FIRST);
-	assert_int_equal(kill(p->dst.pid, SIGSTOP), 0);
+	pair_freeze(&p->dst);
 	pair_send(&p->src, IPC_SEND, &(struct ipc_send){ .round = 1 }, -1);
 	pair_send(&p->src, IPC_SCAN, &(struct ipc_scan){ 0 }, -1);
 	assert_int_equal(kill(p->dst.pid, SIGCONT), 0);
