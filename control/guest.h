@@ -143,6 +143,8 @@ struct guest {
 	pid_t pid;
 	int pidfd;		/* readable when the VMM has ended */
 	uint64_t start_time;	/* of pid, clock ticks since boot, /proc/PID/stat field 22 */
+	uint64_t stopped_ns;	/* clock_ns() at which pause stopped the vCPUs; 0: not known */
+	uint64_t resumed_ns;	/* clock_ns() at which start ran them; 0: not known */
 	struct guest_description desc;
 };
 

@@ -157,10 +157,14 @@ int guest_qemu_pause(struct guest *g, int state_fd, struct failure *f)
 	fd_close(&q->state_fd);
 	q->state_fd = fcntl(state_fd, F_DUPFD_CLOEXEC, 0);
 	qmp_forget_events(q->q, "MIGRATION");
+	qmp_forget_events(q->q, "STOP");
 	ret = qmp_call(q->q, "migrate", json_pack("{s:s}", "uri", "fd:" STATE_FD_NAME), NULL, f);
 	if (ret)
 		return ret;
-	return await_status(q, "pre-switchover", PAUSE_LIMIT_MS, f);
+	ret = await_status(q, "pre-switchover", PAUSE_LIMIT_MS, f);
+	if (!ret && !qmp_wait_event(q->q, "STOP", NULL, NULL, 0, NULL, NULL))
+		g->stopped_ns = qmp_event_time(q->q);
+	return ret;
 }
 
 int guest_qemu_save(struct guest *g, struct failure *f)
@@ -409,10 +413,14 @@ int guest_qemu_start(struct guest *g, struct failure *f)
 {
 	struct guest_qemu *q = guest_qemu_of(g);
 	struct failure ignored = { 0 };
-	int ret = cont(q, f);
+	int ret;
 
+	qmp_forget_events(q->q, "RESUME");
+	ret = cont(q, f);
 	if (ret)
 		return ret;
+	if (!qmp_wait_event(q->q, "RESUME", NULL, NULL, 0, NULL, NULL))
+		g->resumed_ns = qmp_event_time(q->q);
 	if (qmp_call(q->q, "announce-self",
 		     json_pack("{s:i, s:i, s:i, s:i}", "initial", 50, "max", 550, "rounds", 5,
 			       "step", 100),

@@ -55,6 +55,7 @@ struct qmp {
 	struct cutter cut;
 	json_t *events[QMP_EVENTS_MAX];
 	unsigned int nevents;
+	uint64_t event_ns; /* when the last event taken happened */
 };
 
 static uint64_t deadline_in(const struct qmp *q, unsigned int ms)
@@ -339,6 +340,22 @@ int qmp_call(struct qmp *q, const char *command, json_t *args, json_t **ret, str
 }
 
 /* Takes the oldest queued event that fits; false if there is none. */
+/* QEMU stamps events with the time of day; one from the future is taken as now. */
+static uint64_t time_of(const json_t *event)
+{
+	const json_t *stamp = json_object_get(event, "timestamp");
+	uint64_t wall = clock_of(CLOCK_REALTIME), now = clock_ns(), at;
+
+	at = (uint64_t)json_integer_value(json_object_get(stamp, "seconds")) * NSEC_PER_SEC +
+	     (uint64_t)json_integer_value(json_object_get(stamp, "microseconds")) * 1000;
+	return at < wall && wall - at < now ? now - (wall - at) : now;
+}
+
+uint64_t qmp_event_time(const struct qmp *q)
+{
+	return q->event_ns;
+}
+
 static bool take_event(struct qmp *q, const char *name, qmp_match_fn *match, void *arg,
 		       json_t **data)
 {
@@ -351,6 +368,7 @@ static bool take_event(struct qmp *q, const char *name, qmp_match_fn *match, voi
 			continue;
 		if (data)
 			*data = json_incref(d);
+		q->event_ns = time_of(e);
 		json_decref(e);
 		memmove(q->events + i, q->events + i + 1, sizeof(e) * (--q->nevents - i));
 		return true;

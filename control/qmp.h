@@ -66,6 +66,8 @@ typedef bool qmp_match_fn(const json_t *data, void *arg);
  */
 int qmp_wait_event(struct qmp *q, const char *name, qmp_match_fn *match, void *arg,
 		   unsigned int timeout_ms, json_t **data, struct failure *f);
+/* When the event that qmp_wait_event last returned happened, by QEMU's own stamp; clock_ns(). */
+uint64_t qmp_event_time(const struct qmp *q);
 /* Drops queued events of that name. */
 void qmp_forget_events(struct qmp *q, const char *name);
 

@@ -227,9 +227,12 @@ static int load_state(struct destination *d)
 
 static json_t *account(const struct destination *d)
 {
-	return json_pack("{s:s, s:f, s:I, s:s}", "state", session_state_name(d->s->state), "cpu_ms",
-			 (double)d->stats.cpu_ns / 1e6, "rss_bytes", (json_int_t)d->stats.rss_bytes,
-			 "rx", d->rx_reason);
+	double ran = d->g && d->g->resumed_ns ? clock_ms_since(d->g->resumed_ns) : 0;
+
+	/* run_ms: how long the guest has run here already; the source's clock is another. */
+	return json_pack("{s:s, s:f, s:I, s:s, s:f}", "state", session_state_name(d->s->state),
+			 "cpu_ms", (double)d->stats.cpu_ns / 1e6, "rss_bytes",
+			 (json_int_t)d->stats.rss_bytes, "rx", d->rx_reason, "run_ms", ran);
 }
 
 static int handle_load(struct destination *d)

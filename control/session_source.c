@@ -287,6 +287,9 @@ static int pause_guest(struct source *c)
 	if (!err)
 		err = c->g->ops->pause(c->g, pair[1], &c->f);
 	close(pair[1]);
+	/* Most of a pause the guest still runs: QEMU says when it stopped. */
+	if (c->g->stopped_ns > c->downtime.begin)
+		c->downtime.begin = c->g->stopped_ns;
 	c->downtime.pause = clock_ns() - c->downtime.begin;
 	return err;
 }
@@ -379,20 +382,25 @@ static int peer_state(struct source *c, enum session_state *state)
 }
 
 /*
- * Asks until it is known who runs the guest. 0: the destination does. -EREMOTEIO: it never will.
- * -EHOSTUNREACH: not known.
+ * Asks until it is known who runs the guest. 0: the destination does, *ran_ns: for how long already.
+ * -EREMOTEIO: it never will. -EHOSTUNREACH: not known.
  */
-static int ask_commit(struct source *c, struct failure *f)
+static int ask_commit(struct source *c, uint64_t *ran_ns, struct failure *f)
 {
 	uint64_t deadline = clock_ns() + COMMIT_RETRY_MS * NSEC_PER_MSEC;
 	const struct timespec nap = { .tv_nsec = 100 * 1000000 };
+	json_t *answer = NULL;
 
+	*ran_ns = 0;
 	for (;;) {
 		enum session_state state = SESSION_NEW;
 
 		failure_clear(f);
-		if (!peer_call(c, "commit", NULL, NULL, PEER_CALL_MS, f))
+		if (!peer_call(c, "commit", NULL, &answer, PEER_CALL_MS, f)) {
+			*ran_ns = (uint64_t)(json_number_value(json_object_get(answer, "run_ms")) * 1e6);
+			json_decref(answer);
 			return 0;
+		}
 		if (!peer_state(c, &state)) {
 			if (state == SESSION_RUNNING || state == SESSION_DONE)
 				return 0;
@@ -407,7 +415,7 @@ static int ask_commit(struct source *c, struct failure *f)
 
 static int commit(struct source *c)
 {
-	uint64_t start = clock_ns();
+	uint64_t start = clock_ns(), ran = 0;
 	struct failure why = { 0 };
 	int err;
 
@@ -418,8 +426,10 @@ static int commit(struct source *c)
 	err = session_enter(c->s, SESSION_COMMITTED, NULL, &c->f);
 	if (err)
 		return err;
-	err = ask_commit(c, &why);
+	err = ask_commit(c, &ran, &why);
 	c->downtime.end = clock_ns();
+	if (ran < c->downtime.end - start)
+		c->downtime.end -= ran;
 	c->downtime.resume = c->downtime.end - start;
 	if (!err)
 		return 0;
@@ -635,11 +645,12 @@ static void recover_forward(struct source *c)
 {
 	struct failure why = { 0 };
 	int err = -EHOSTUNREACH;
+	uint64_t ran;
 
 	if (c->s->state == SESSION_RUNNING)
 		err = 0;
 	else if (c->peer)
-		err = ask_commit(c, &why);
+		err = ask_commit(c, &ran, &why);
 
 	if (!err) {
 		if (c->g)
