@@ -3,7 +3,7 @@
  * transhipd's settings: defaults, then the file, then the command line.
  *
  * One table serves both: a setting's name is the file's key and the long option. A list
- * (qemu-binary) that is given in the file or on the command line replaces what was there before it.
+ * (qemu-binary, vm-dir) that is given in the file or on the command line replaces what was there before it.
  */
 #include "control/config.h"
 
@@ -33,7 +33,7 @@ enum origin { ORIGIN_DEFAULT, ORIGIN_FILE, ORIGIN_COMMAND };
 struct load {
 	struct config *c;
 	enum origin origin;
-	enum origin binaries_from;
+	enum origin binaries_from, vm_dirs_from;
 };
 
 struct setting {
@@ -141,23 +141,40 @@ static int set_verbose(struct load *l, const char *value, const char **why)
 	return parse_switch(value, &l->c->verbose, why);
 }
 
-static int set_qemu_binary(struct load *l, const char *value, const char **why)
+/* Adds to a list, which begins anew with each place that names it. */
+static int add_path(struct load *l, enum origin *from, char (*list)[PATH_MAX], unsigned int *count,
+		    unsigned int max, const char *value, const char **why)
 {
-	struct config *c = l->c;
 	int err;
 
-	if (l->binaries_from != l->origin) {
-		l->binaries_from = l->origin;
-		c->nqemu_binaries = 0;
+	if (*from != l->origin) {
+		*from = l->origin;
+		*count = 0;
 	}
-	if (c->nqemu_binaries == CONFIG_BINARIES_MAX) {
+	if (*count == max) {
 		*why = "there are too many of them";
 		return -EINVAL;
 	}
-	err = copy_path(c->qemu_binaries[c->nqemu_binaries], PATH_MAX, value, why);
+	err = copy_path(list[*count], PATH_MAX, value, why);
 	if (!err)
-		c->nqemu_binaries++;
+		(*count)++;
 	return err;
+}
+
+static int set_qemu_binary(struct load *l, const char *value, const char **why)
+{
+	struct config *c = l->c;
+
+	return add_path(l, &l->binaries_from, c->qemu_binaries, &c->nqemu_binaries,
+			CONFIG_BINARIES_MAX, value, why);
+}
+
+static int set_vm_dir(struct load *l, const char *value, const char **why)
+{
+	struct config *c = l->c;
+
+	return add_path(l, &l->vm_dirs_from, c->vm_dirs, &c->nvm_dirs, CONFIG_VM_DIRS_MAX, value,
+			why);
 }
 
 static int set_ram_dir(struct load *l, const char *value, const char **why)
@@ -218,6 +235,8 @@ static const struct setting settings[] = {
 	{ "allow-plaintext", NULL, set_allow_plaintext, "allow streams that are not encrypted" },
 	{ "qemu-binary", "PATH", set_qemu_binary,
 	  "may be launched for an arriving VM; repeatable" },
+	{ "vm-dir", "DIR", set_vm_dir,
+	  "disks and sockets of arriving VMs only below it; repeatable" },
 	{ "ram-dir", "DIR", set_ram_dir, "RAM files of arriving VMs [as at the source]" },
 	{ "sessions-max", "N", set_sessions_max, "sessions admitted at once [16]" },
 	{ "state-max", "SIZE", set_state_max, "device state held for one session [512MiB]" },
@@ -468,7 +487,8 @@ static void set_defaults(struct config *c)
 
 int config_load(struct config *c, int argc, char **argv, struct failure *f)
 {
-	struct load l = { .c = c, .origin = ORIGIN_DEFAULT, .binaries_from = ORIGIN_DEFAULT };
+	struct load l = { .c = c, .origin = ORIGIN_DEFAULT, .binaries_from = ORIGIN_DEFAULT,
+			  .vm_dirs_from = ORIGIN_DEFAULT };
 	const char *file = NULL;
 	int err;
 

@@ -84,6 +84,7 @@ static void test_file(void **state)
 	write_file("# a comment\n\n  socket=/tmp/a.sock  \nstate-dir = /tmp/state\n"
 		   "data-address = 192.0.2.7\ndata-ports = 4000-4010\nallow-plaintext = yes\n"
 		   "qemu-binary = /opt/one\nqemu-binary = /opt/two\nram-dir = /dev/shm\n"
+		   "vm-dir = /srv/vms\nvm-dir = /srv/more\n"
 		   "sessions-max = 3\nstate-max = 64MiB\nverbose = no");
 	assert_int_equal(load(&f, NULL, NULL, NULL, NULL), 0);
 	assert_string_equal(c.socket, "/tmp/a.sock");
@@ -94,6 +95,8 @@ static void test_file(void **state)
 	assert_true(c.allow_plaintext);
 	assert_int_equal(c.nqemu_binaries, 2);
 	assert_string_equal(c.qemu_binaries[1], "/opt/two");
+	assert_int_equal(c.nvm_dirs, 2);
+	assert_string_equal(c.vm_dirs[1], "/srv/more");
 	assert_string_equal(c.ram_dir, "/dev/shm");
 	assert_int_equal(c.sessions_max, 3);
 	assert_int_equal(c.state_max, 64u << 20);
