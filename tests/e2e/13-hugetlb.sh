@@ -18,7 +18,8 @@ daemon_start b
 checked_move web "backing=huge ram=128 rate=30 ws=16"
 [ "$(huge_free)" -eq $((free_before - 64)) ] || fail "huge pages are left behind: $(huge_free)"
 
-echo $((PAGES_BEFORE + 64 + 20)) >/proc/sys/vm/nr_hugepages
+used=$(($(awk '/HugePages_Total/ { print $2 }' /proc/meminfo) - $(huge_free)))
+echo $((used + 20)) >/proc/sys/vm/nr_hugepages
 move b a web
 want_status 2
 want_code memory

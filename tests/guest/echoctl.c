@@ -115,7 +115,7 @@ int main(int argc, char **argv)
 			longest = took;
 		nanosleep(&(struct timespec){ .tv_nsec = 5000000 }, NULL);
 	}
-	printf("{\"exchanged\":%lu,\"bad\":%lu,\"broken\":%s,\"longest_ms\":%.3f}\n", exchanged, bad,
-	       broken ? "true" : "false", (double)longest / 1e6);
+	printf("{\"exchanged\":%lu,\"bad\":%lu,\"broken\":%s,\"longest_ms\":%.3f}\n", exchanged,
+	       bad, broken ? "true" : "false", (double)longest / 1e6);
 	return broken || bad || !exchanged;
 }

@@ -13,7 +13,8 @@
  *   memory writes only, which is what dirty tracking slows down; "loop" is any, ports included.
  *
  *   Command line (-append): ram=MiB ws=MiB rate=MiB/s pattern=seq|rand|zipf zero=% grain=pages
- *   plain=% seed=N beat=ms spin=0|1. On COM1: "B SEQ US" a beat. On COM2, a line each, answered by a line each:
+ *   plain=% seed=N beat=ms spin=0|1. On COM1: "B SEQ US" a beat. On COM2, a line each, answered
+ *   by a line each:
  *     ping                 "P us"
  *     verify               stops dirtying, checks every page: "V ok PAGES 0" or
  *                          "V bad PAGES BAD ADDRESS..." (the first eight)

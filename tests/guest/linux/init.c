@@ -278,14 +278,20 @@ static void answer(const char *line)
 #define BATCH 64u
 static uint8_t batch[BATCH * BLOCK] __attribute__((aligned(4096)));
 
+/* Blocks from the disk's b on, as many as fit. */
+static size_t batch_bytes(uint64_t b)
+{
+	return (guest.disk_blocks - b < BATCH ? guest.disk_blocks - b : BATCH) * BLOCK;
+}
+
 static void disk_fill(void)
 {
 	for (uint64_t b = 0; b < guest.disk_blocks; b += BATCH) {
-		size_t n = guest.disk_blocks - b < BATCH ? guest.disk_blocks - b : BATCH;
+		size_t n = batch_bytes(b);
 
-		for (size_t i = 0; i < n; i++)
+		for (size_t i = 0; i < n / BLOCK; i++)
 			block_content((uint64_t *)(batch + i * BLOCK), b + i);
-		if (pwrite(guest.disk, batch, n * BLOCK, (off_t)(b * BLOCK)) != (ssize_t)(n * BLOCK)) {
+		if (pwrite(guest.disk, batch, n, (off_t)(b * BLOCK)) != (ssize_t)n) {
 			answer("E disk write\n");
 			return;
 		}
@@ -299,13 +305,13 @@ static uint64_t disk_bad_blocks(void)
 	uint64_t bad = 0;
 
 	for (uint64_t b = 0; b < guest.disk_blocks; b += BATCH) {
-		size_t n = guest.disk_blocks - b < BATCH ? guest.disk_blocks - b : BATCH;
+		size_t n = batch_bytes(b);
 
-		if (pread(guest.disk, batch, n * BLOCK, (off_t)(b * BLOCK)) != (ssize_t)(n * BLOCK)) {
-			bad += n;
+		if (pread(guest.disk, batch, n, (off_t)(b * BLOCK)) != (ssize_t)n) {
+			bad += n / BLOCK;
 			continue;
 		}
-		for (size_t i = 0; i < n; i++)
+		for (size_t i = 0; i < n / BLOCK; i++)
 			bad += !block_good(batch + i * BLOCK, b + i);
 	}
 	return bad;
@@ -447,7 +453,8 @@ static void configure(void)
 	guest.working_set = ws << 8;
 
 	struct machine m = { .nranges = 1 };
-	void *area = mmap(NULL, ram << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	void *area = mmap(NULL, ram << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+			  0);
 
 	m.ranges[0] = (struct range){ (uint64_t)area, (uint64_t)area + (ram << 20) };
 	guest.pages.zero_percent = 20;
