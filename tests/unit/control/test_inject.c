@@ -362,11 +362,14 @@ static void test_futex(void **state)
 	for (int i = 0; i < INJECTIONS; i++)
 		inject_getpid(pid);
 	shared->go = 1;
-	/* wakes it only if it waits on the same address again */
-	for (long woken = 0; woken == 0;) {
-		woken = syscall(SYS_futex, &shared->go, FUTEX_WAKE, 1);
-		if (!woken && waitpid(pid, NULL, WNOHANG | WNOWAIT) == pid)
+	/* woken, if it waits on the same address again; or it saw the new value and ended */
+	for (;;) {
+		siginfo_t ended = { 0 };
+
+		assert_int_equal(waitid(P_PID, (id_t)pid, &ended, WEXITED | WNOHANG | WNOWAIT), 0);
+		if (ended.si_pid == pid || syscall(SYS_futex, &shared->go, FUTEX_WAKE, 1) > 0)
 			break;
+		sched_yield();
 	}
 	end_victim(pid);
 }
