@@ -85,7 +85,7 @@ hosts_up() {
 	LOGS=$DIR/logs
 	mkdir "$LOGS"
 	trap cleanup EXIT
-	trap 'exit 143' TERM INT
+	trap 'exit 143' TERM INT PIPE
 	"$HOSTS" up "$DIR" "$@" || fail "two-hosts up"
 }
 
@@ -93,6 +93,7 @@ cleanup() {
 	local status=$? f
 
 	trap - EXIT
+	trap '' PIPE
 	set +e
 	if [ "$status" != 0 ] && [ "$status" != 77 ]; then
 		for f in "$LOGS"/*.log; do
