@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "lib/base/text.h"
+
 const struct failure_code failure_codes[] = {
 	{ "usage", "the command line or the request is malformed" },
 	{ "daemon-unreachable", "the local transhipd does not answer on its socket" },
@@ -85,5 +87,8 @@ int failure_set(struct failure *f, int err, const char *code, const char *hint, 
 	va_start(args, fmt);
 	vsnprintf(f->message, sizeof(f->message), fmt, args);
 	va_end(args);
+	/* Names and paths may be any bytes; what is shown and sent on is text. */
+	text_clean(f->message);
+	text_clean(f->hint);
 	return err;
 }

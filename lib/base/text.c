@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT
+/* UTF-8 made well-formed; see text.h. */
+#include "lib/base/text.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Bytes of the well-formed character at p (RFC 3629), 0 if there is none. */
+static size_t character(const unsigned char *p)
+{
+	uint32_t c, least;
+	size_t n;
+
+	if (p[0] < 0x80)
+		return 1;
+	if ((p[0] & 0xe0) == 0xc0)
+		n = 2, c = p[0] & 0x1f, least = 0x80;
+	else if ((p[0] & 0xf0) == 0xe0)
+		n = 3, c = p[0] & 0x0f, least = 0x800;
+	else if ((p[0] & 0xf8) == 0xf0)
+		n = 4, c = p[0] & 0x07, least = 0x10000;
+	else
+		return 0;
+	/* the terminating zero is no continuation: nothing behind it is read */
+	for (size_t i = 1; i < n; i++) {
+		if ((p[i] & 0xc0) != 0x80)
+			return 0;
+		c = c << 6 | (p[i] & 0x3f);
+	}
+	return c < least || c > 0x10ffff || (c >= 0xd800 && c < 0xe000) ? 0 : n;
+}
+
+char *text_clean(char *s)
+{
+	for (unsigned char *p = (unsigned char *)s; *p;) {
+		size_t n = character(p);
+
+		if (!n)
+			*p = '?';
+		p += n ? n : 1;
+	}
+	return s;
+}

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: MIT */
+/* Text that came from elsewhere: names, command lines and paths may be any bytes. */
+#ifndef TRANSHIP_BASE_TEXT_H
+#define TRANSHIP_BASE_TEXT_H
+
+/*
+ * Replaces each byte that is not part of a well-formed UTF-8 character by '?', in place; JSON takes
+ * nothing else. A character that was cut off by truncation goes too. Returns s.
+ */
+char *text_clean(char *s);
+
+#endif
