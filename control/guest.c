@@ -64,12 +64,21 @@ static pid_t pid_of_name(const char *name)
 static int open_name(struct guest **out, const char *name, struct failure *f)
 {
 	pid_t pid = pid_of_name(name);
+	int err;
 
 	if (pid < 0)
 		return failure_set(f, pid, "vm-ambiguous",
 				   "Give its process as pid:N or its socket as qemu:PATH.",
 				   "more than one VM is named %s", name);
-	return pid ? guest_qemu_open_pid(out, pid, f) : guest_tranship_open_name(out, name, f);
+	if (pid)
+		return guest_qemu_open_pid(out, pid, f);
+	err = guest_tranship_open_name(out, name, f);
+	if (err == -ENOENT && f && !strcmp(f->code, "vm-not-found")) {
+		failure_clear(f);
+		failure_set(f, err, "vm-not-found", "`tranship list` shows the VMs.",
+			    "There is no VM named %s on this host.", name);
+	}
+	return err;
 }
 
 int guest_open(struct guest **out, const char *vm, struct failure *f)

@@ -426,6 +426,9 @@ int guest_qemu_start(struct guest *g, struct failure *f)
 			       "step", 100),
 		     NULL, &ignored))
 		log_warn("pid %d: %s", g->pid, ignored.message);
-	qemu_migration_restore(q);
+	if (q->old_capabilities)
+		qemu_migration_restore(q);
+	else
+		qemu_migration_set(q->q, NULL); /* loaded by a transhipd that is gone */
 	return expect_running(q, f);
 }
