@@ -19,6 +19,7 @@
 
 #define QUIT_WAIT_MS 1000 /* a data plane ends within milliseconds; this is for a stuck one */
 #define CHILD_IPC_FD 3
+#define BUSY_NS	     (200 * NSEC_PER_MSEC) /* of processor time; waking up costs 1 ms a second */
 
 /* Between fork and exec: only async-signal-safe calls. */
 static void become_dataplane(const char *path, char *const argv[], int sock)
@@ -26,6 +27,7 @@ static void become_dataplane(const char *path, char *const argv[], int sock)
 	char *const env[] = { NULL };
 	sigset_t none;
 
+	signal(SIGPIPE, SIG_DFL); /* ignored here; what is ignored stays so over exec */
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	if (sock == CHILD_IPC_FD)
@@ -76,6 +78,12 @@ static int died(struct dataplane *d, struct failure *f)
 			   "The data-plane process ended unexpectedly.");
 }
 
+static int told_failure(const struct failure *why, struct failure *f)
+{
+	return failure_set(f, -EREMOTEIO, failure_code_known(why->code) ? why->code : "internal",
+			   why->hint, "%s", why->message);
+}
+
 int dataplane_send(struct dataplane *d, enum ipc_type type, const void *body, int fd,
 		   struct failure *f)
 {
@@ -89,8 +97,7 @@ int dataplane_send(struct dataplane *d, enum ipc_type type, const void *body, in
 	while (!ipc_recv(d->sock, &m, &got, 0)) {
 		fd_close(&got);
 		if (m.head.type == IPC_FAILED)
-			return failure_set(f, -EREMOTEIO, m.body.failure.code,
-					   m.body.failure.hint, "%s", m.body.failure.message);
+			return told_failure(&m.body.failure, f);
 	}
 	if (err == -EPIPE || err == -ECONNRESET)
 		return died(d, f);
@@ -98,27 +105,69 @@ int dataplane_send(struct dataplane *d, enum ipc_type type, const void *body, in
 			   ipc_type_name(type), strerror(-err));
 }
 
+/* --- waiting --------------------------------------------------------------------------------- */
+
+/* What shows that a data plane is at work: a stuck one wakes up to say so, for microseconds. */
+struct liveness {
+	uint64_t since_ns;
+	struct ipc_stats at;
+};
+
+static void note_life(struct liveness *l, const struct ipc_stats *s)
+{
+	if (s->wire_bytes == l->at.wire_bytes && s->sent_pages == l->at.sent_pages &&
+	    s->state_bytes == l->at.state_bytes && s->cpu_ns < l->at.cpu_ns + BUSY_NS)
+		return;
+	l->since_ns = clock_ns();
+	l->at = *s;
+}
+
+static int too_late(const struct dataplane_wait *w, struct failure *f)
+{
+	if (w->late)
+		return failure_set(f, -ETIMEDOUT, "internal", "See transhipd's log.", "%s", w->late);
+	return failure_set(f, -ETIMEDOUT, "timeout",
+			   "Allow more time with --timeout, or more bandwidth.",
+			   "The time limit of the migration passed.");
+}
+
+static int stalled(const struct dataplane_wait *w, struct failure *f)
+{
+	return failure_set(f, -ETIMEDOUT, "data-lost",
+			   "Look at the destination and at the network between the hosts.",
+			   "Nothing was sent or acknowledged for %u s.", w->stall_ms / 1000);
+}
+
+/* Milliseconds that may be waited, -1: for ever. -ETIMEDOUT with f if that was too long already. */
+static int patience(const struct dataplane_wait *w, const struct liveness *l, int *ms,
+		    struct failure *f)
+{
+	uint64_t now = clock_ns(), end = l->since_ns + w->stall_ms * NSEC_PER_MSEC;
+
+	if (w->deadline_ns && now >= w->deadline_ns)
+		return too_late(w, f);
+	if (w->stall_ms && now >= end)
+		return stalled(w, f);
+	if (!w->stall_ms || (w->deadline_ns && w->deadline_ns < end))
+		end = w->deadline_ns;
+	*ms = end ? (int)((end - now) / NSEC_PER_MSEC) + 1 : -1;
+	return 0;
+}
+
 /* Waits until the socket is readable, or for one of the other reasons. */
-static int wait_message(struct dataplane *d, const struct dataplane_wait *w, struct failure *f)
+static int wait_message(struct dataplane *d, const struct dataplane_wait *w,
+			const struct liveness *l, struct failure *f)
 {
 	struct pollfd p[3] = { { .fd = d->sock, .events = POLLIN },
 			       { .fd = w->cancel_fd, .events = POLLIN },
 			       { .fd = w->guest_fd, .events = POLLIN } };
 
 	for (;;) {
-		int timeout = -1, n;
+		int ms = -1, n, err = patience(w, l, &ms, f);
 
-		if (w->deadline_ns) {
-			uint64_t now = clock_ns();
-
-			if (now >= w->deadline_ns)
-				return failure_set(f, -ETIMEDOUT, "timeout",
-						   "Allow more time with --timeout, or more "
-						   "bandwidth.",
-						   "The time limit of the migration passed.");
-			timeout = (int)((w->deadline_ns - now) / NSEC_PER_MSEC) + 1;
-		}
-		n = poll(p, 3, timeout);
+		if (err)
+			return err;
+		n = poll(p, 3, ms);
 		if (n < 0 && errno != EINTR)
 			return failure_set(f, -errno, "internal", NULL, "poll failed: %m");
 		if (n <= 0)
@@ -133,36 +182,46 @@ static int wait_message(struct dataplane *d, const struct dataplane_wait *w, str
 	}
 }
 
+/* One message, PROGRESS and FAILED dealt with. -EAGAIN: it was nothing to look at. */
+static int next_message(struct dataplane *d, struct ipc_message *m, const struct dataplane_wait *w,
+			struct liveness *l, struct failure *f)
+{
+	int err = wait_message(d, w, l, f), fd;
+
+	if (err)
+		return err;
+	err = ipc_recv(d->sock, m, &fd, 0);
+	fd_close(&fd);
+	if (err == -ECONNRESET)
+		return died(d, f);
+	if (err == -ETIMEDOUT)
+		return -EAGAIN;
+	if (err)
+		return failure_set(f, err, "internal", NULL,
+				   "a malformed message came from the data plane: %s",
+				   strerror(-err));
+	if (m->head.type == IPC_FAILED)
+		return told_failure(&m->body.failure, f);
+	if (m->head.type != IPC_PROGRESS)
+		return 0;
+	note_life(l, &m->body.stats);
+	if (w->progress)
+		w->progress(w->arg, &m->body.stats);
+	return -EAGAIN;
+}
+
 int dataplane_expect(struct dataplane *d, enum ipc_type want, struct ipc_message *m,
 		     const struct dataplane_wait *w, struct failure *f)
 {
-	for (;;) {
-		int err = wait_message(d, w, f), fd;
+	struct liveness l = { .since_ns = clock_ns() };
+	int err;
 
+	for (;;) {
+		err = next_message(d, m, w, &l, f);
+		if (err == -EAGAIN)
+			continue;
 		if (err)
 			return err;
-		err = ipc_recv(d->sock, m, &fd, 0);
-		fd_close(&fd);
-		if (err == -ECONNRESET)
-			return died(d, f);
-		if (err == -ETIMEDOUT)
-			continue;
-		if (err)
-			return failure_set(f, err, "internal", NULL,
-					   "a malformed message came from the data plane: %s",
-					   strerror(-err));
-		if (m->head.type == IPC_PROGRESS) {
-			if (w->progress)
-				w->progress(w->arg, &m->body.stats);
-			continue;
-		}
-		if (m->head.type == IPC_FAILED) {
-			const struct failure *why = &m->body.failure;
-
-			return failure_set(f, -EREMOTEIO,
-					   failure_code_known(why->code) ? why->code : "internal",
-					   why->hint, "%s", why->message);
-		}
 		if (m->head.type == want)
 			return 0;
 		if (w->skip_others)
@@ -172,6 +231,8 @@ int dataplane_expect(struct dataplane *d, enum ipc_type want, struct ipc_message
 				   ipc_type_name(m->head.type), ipc_type_name(want));
 	}
 }
+
+/* --- the end --------------------------------------------------------------------------------- */
 
 static bool reap_within(struct dataplane *d, int ms)
 {

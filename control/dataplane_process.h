@@ -22,7 +22,13 @@ struct dataplane {
 struct dataplane_wait {
 	int cancel_fd;	      /* readable: -ECANCELED (cancelled) */
 	int guest_fd;	      /* pidfd of the VMM; readable: -ESRCH (vm-gone) */
-	uint64_t deadline_ns; /* on clock_ns(); 0: none; passed: -ETIMEDOUT (timeout) */
+	uint64_t deadline_ns; /* on clock_ns(); 0: none; passed: -ETIMEDOUT */
+	const char *late;     /* a sentence: the deadline is not the user's (timeout), but ours */
+	/*
+	 * How long nothing at all may be done: no byte, no page, no processor time. 0: for ever.
+	 * Longer: -ETIMEDOUT (data-lost).
+	 */
+	unsigned int stall_ms;
 	void (*progress)(void *arg, const struct ipc_stats *s); /* for IPC_PROGRESS; may be NULL */
 	void *arg;
 	bool skip_others; /* messages of other types are passed over, not refused */

@@ -17,6 +17,7 @@
 #include "control/sockets.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
+#include "lib/base/fault.h"
 #include "lib/base/log.h"
 
 #define PROTOCOL_VERSION 1
@@ -125,6 +126,8 @@ static int launch(struct destination *d, const struct guest_description *source)
 	if (!err)
 		err = launch_start(&d->plan, &d->launched, &d->f);
 	if (!err)
+		err = fault_at("destination.launched");
+	if (!err)
 		err = guest_qemu_open_socket(&d->g, d->plan.qmp_path, &d->f);
 	return err;
 }
@@ -150,8 +153,11 @@ static int make_vm_ready(struct destination *d, const struct guest_description *
 	} else {
 		err = launch(d, source);
 	}
-	if (!err)
-		err = session_claim_vm(d->s, d->g, &d->f);
+	if (err)
+		return err;
+	d->pid = d->g->pid;
+	d->start_time = d->g->start_time;
+	err = session_claim_vm(d->s, d->g, &d->f);
 	if (!err)
 		err = journal_vm(d);
 	if (!err)
@@ -204,8 +210,10 @@ static int start_dataplane(struct destination *d, const struct guest_description
 				.state_max = c->state_max,
 				.connect_ms = CONNECT_MS,
 				.log_level = c->verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO };
-	struct dataplane_wait w = { .cancel_fd = -1, .guest_fd = d->g->pidfd,
-				    .deadline_ns = clock_ns() + READY_MS * NSEC_PER_MSEC };
+	struct dataplane_wait w = { .cancel_fd = d->s->wake_fd, /* given up, or the end */
+				    .guest_fd = d->g->pidfd,
+				    .deadline_ns = clock_ns() + READY_MS * NSEC_PER_MSEC,
+				    .late = "The data plane did not get ready in time." };
 	struct ipc_message answer;
 	AUTO_CLOSE int listener = -1;
 	int err;
@@ -328,7 +336,7 @@ int host_peer_offer(struct host *h, const json_t *in, json_t **out, struct failu
 	while (!s->opened && session_wait_changed(s, deadline))
 		;
 	if (s->answer && s->opened && !s->terminal) {
-		*out = json_incref(s->answer);
+		*out = json_deep_copy(s->answer);
 	} else if (s->terminal && failure_is_set(&s->failure)) {
 		*f = s->failure;
 		err = -EPERM;

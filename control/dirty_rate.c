@@ -61,7 +61,8 @@ static int ask(struct observation *o, enum ipc_type type, const void *body, int 
 {
 	struct dataplane_wait w = { .cancel_fd = o->s->wake_fd,
 				    .guest_fd = o->g->pidfd,
-				    .deadline_ns = clock_ns() + ANSWER_MS * NSEC_PER_MSEC };
+				    .deadline_ns = clock_ns() + ANSWER_MS * NSEC_PER_MSEC,
+				    .late = "The data plane did not answer in time." };
 	int err = dataplane_send(&o->dp, type, body, fd, f);
 
 	return err ? err : dataplane_expect(&o->dp, want, answer, &w, f);
@@ -130,9 +131,10 @@ static int run(struct observation *o, unsigned int seconds, struct failure *f)
 		err = dataplane_start(&o->dp, session_config(o->s), f);
 	if (!err)
 		err = send_setup(o, f);
-	tracker.kind = kind;
-	if (!err)
+	if (!err) {
+		tracker.kind = kind;
 		err = dataplane_send(&o->dp, IPC_TRACKER, &tracker, fd, f);
+	}
 	if (!err)
 		err = ask(o, IPC_START, NULL, -1, IPC_READY, &answer, f);
 	if (!err)
@@ -177,5 +179,5 @@ int session_observe(struct session *s, json_t **out, struct failure *f)
 void session_observer_recover(struct session *s, const json_t *content)
 {
 	guest_disarm_residue(json_object_get(content, "residue"));
-	session_finish(s, SESSION_FAILED, NULL, NULL);
+	session_finish(s, SESSION_FAILED, NULL, NULL, NULL);
 }

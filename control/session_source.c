@@ -11,10 +11,13 @@
  *   only the destination may run it, with one exception: the destination's own state, asked for
  *   after an error, is FAILED or CANCELLED, which is durable there and says that it never will. An
  *   error answer alone says nothing (it may have been slow). If it cannot be reached, or does not
- *   know the session, nothing runs by itself: UNRESOLVED, and a person decides.
+ *   know the session, nothing runs by itself: UNRESOLVED, and source_settle.c goes on asking until
+ *   it answers or a person decides.
  *
  *   PAUSED is journaled before the pause, not in it. PREPARED is durable at the destination only:
  *   for the source it changes nothing, since both PAUSED and PREPARED end in the guest running here.
+ *
+ *   The VM is closed before the session is finished: who sees its end may use the VM at once.
  */
 #include "control/session_source.h"
 
@@ -24,46 +27,23 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "control/failure_class.h"
 #include "control/host_internal.h"
 #include "control/preflight.h"
+#include "control/source_peer.h"
+#include "control/source_settle.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
+#include "lib/base/fault.h"
 #include "lib/base/log.h"
 
 #define PROTOCOL_VERSION 1
-#define PEER_CALL_MS	 40000u /* longer than the destination lets a request wait */
+#define LOAD_MS		 40000u /* longer than the destination lets a request wait */
 #define OFFER_MS	 60000u /* launches a VM; and OFFER_MS_PER_GIB */
 #define OFFER_MS_PER_GIB 1500u	/* preallocated RAM is touched first: 1 s per GiB, and a margin */
-#define ABORT_MS	 3000u	/* best effort: it also notices that its streams are gone */
-#define COMMIT_RETRY_MS	 20000u /* how long an unreachable destination is asked again */
 #define STREAMS_DEFAULT_MAX 4u
-
-/* --- the peer -------------------------------------------------------------------------------- */
-
-static int peer_call(struct source *c, const char *verb, const json_t *in, json_t **out,
-		     unsigned int timeout_ms, struct failure *f)
-{
-	char path[128];
-
-	snprintf(path, sizeof(path), "/v1/peer/sessions/%s/%s", c->s->id, verb);
-	return client_call(c->peer, "POST", path, in, out, timeout_ms, "peer-unreachable", f);
-}
-
-static void peer_abort(struct source *c)
-{
-	json_t *in = json_pack("{s:s, s:s}", "code", c->f.code, "message", c->f.message);
-	struct failure ignored = { 0 };
-
-	client_set_interrupt(c->peer, -1);
-	if (peer_call(c, "abort", in, NULL, ABORT_MS, &ignored))
-		log_warn("%.8s: aborting at the destination: %s", c->s->id, ignored.message);
-	json_decref(in);
-	c->negotiated = false;
-}
 
 /* --- stages ---------------------------------------------------------------------------------- */
 
@@ -146,6 +126,9 @@ static int find_guest(struct source *c)
 		err = session_claim_vm(c->s, c->g, &c->f);
 	if (err)
 		return err;
+	c->pid = c->g->pid;
+	c->start_time = c->g->start_time;
+	c->ram_files = source_ram_files(&c->g->desc);
 	c->was_running = c->g->desc.running;
 	c->track_dma = c->g->desc.needs_dma_barrier;
 	SCOPED_LOCK(&c->s->lock);
@@ -235,8 +218,9 @@ static int check_and_offer(struct source *c)
 /* What a restarted transhipd needs to know; see session_source_recover(). */
 static json_t *journal_identity(struct source *c)
 {
-	return json_pack("{s:O, s:i, s:I, s:b}", "request", c->s->request, "pid", (int)c->g->pid,
-			 "start_time", (json_int_t)c->g->start_time, "was_running", c->was_running);
+	return json_pack("{s:O, s:i, s:I, s:b, s:b, s:O}", "request", c->s->request, "pid",
+			 (int)c->pid, "start_time", (json_int_t)c->start_time, "was_running",
+			 c->was_running, "track_dma", c->track_dma, "ram_files", c->ram_files);
 }
 
 /* From here on the guest runs on if this process dies. */
@@ -353,80 +337,66 @@ static int verify(struct source *c)
 static int load(struct source *c)
 {
 	uint64_t start = clock_ns();
-	int err = peer_call(c, "load", NULL, &c->peer_account, PEER_CALL_MS, &c->f);
+	int err;
 
+	c->load_asked = true;
+	err = source_peer_call(c, "load", NULL, &c->peer_account, LOAD_MS, &c->f);
 	c->downtime.state += clock_ns() - start;
 	if (!err)
 		session_set_state(c->s, SESSION_PREPARED);
 	return err;
 }
 
-/* The destination's state of the session; -ENODATA if it has answered and knows none. */
-static int peer_state(struct source *c, enum session_state *state)
+/* From here a cancel is refused, so that none is accepted and then not obeyed. */
+static int decide(struct source *c)
 {
-	struct failure ignored = { 0 };
-	json_t *answer = NULL;
-	const char *name;
-	char path[128];
-	int err;
+	SCOPED_LOCK(&c->s->lock);
+	if (c->s->cancelled)
+		return failure_set(&c->f, -ECANCELED, "cancelled", NULL,
+				   "The migration was cancelled.");
+	c->s->decided = true;
+	return 0;
+}
 
-	snprintf(path, sizeof(path), "/v1/peer/sessions/%s", c->s->id);
-	err = client_call(c->peer, "GET", path, NULL, &answer, PEER_CALL_MS, "peer-unreachable",
-			  &ignored);
-	if (err)
-		return err == -EREMOTEIO ? -ENODATA : err;
-	name = json_string_value(json_object_get(answer, "state"));
-	err = name && !session_state_parse(name, state) ? 0 : -ENODATA;
-	json_decref(answer);
-	return err;
+static int unresolved(struct source *c, const struct failure *why)
+{
+	c->committed = c->unsettled = true;
+	failure_clear(&c->f);
+	return failure_set(&c->f, -EHOSTUNREACH, "unresolved",
+			   "When the destination is back this resolves itself; else look whether the "
+			   "VM runs there, then `tranship resolve ID --give-up` if it does, "
+			   "`--run-here` if it never will.",
+			   "The destination did not answer the commit: %s", why->message);
 }
 
 /*
- * Asks until it is known who runs the guest. 0: the destination does, *ran_ns: for how long already.
- * -EREMOTEIO: it never will. -EHOSTUNREACH: not known.
+ * The record may be there all the same, and a transhipd that finds it would have the destination
+ * run the guest: the guest runs here only when the destination is known to be out of it.
  */
-static int ask_commit(struct source *c, uint64_t *ran_ns, struct failure *f)
+static int not_committed(struct source *c, int err)
 {
-	uint64_t deadline = clock_ns() + COMMIT_RETRY_MS * NSEC_PER_MSEC;
-	const struct timespec nap = { .tv_nsec = 100 * 1000000 };
-	json_t *answer = NULL;
+	struct failure why = c->f;
 
-	*ran_ns = 0;
-	for (;;) {
-		enum session_state state = SESSION_NEW;
-
-		failure_clear(f);
-		if (!peer_call(c, "commit", NULL, &answer, PEER_CALL_MS, f)) {
-			*ran_ns = (uint64_t)(json_number_value(json_object_get(answer, "run_ms")) * 1e6);
-			json_decref(answer);
-			return 0;
-		}
-		if (!peer_state(c, &state)) {
-			if (state == SESSION_RUNNING || state == SESSION_DONE)
-				return 0;
-			if (state == SESSION_FAILED || state == SESSION_CANCELLED)
-				return -EREMOTEIO;
-		}
-		if (clock_ns() >= deadline || host_ending(c->s->host))
-			return -EHOSTUNREACH;
-		nanosleep(&nap, NULL);
-	}
+	if (source_peer_abort(c))
+		return unresolved(c, &why);
+	c->negotiated = c->load_asked = false;
+	return err;
 }
 
 static int commit(struct source *c)
 {
 	uint64_t start = clock_ns(), ran = 0;
 	struct failure why = { 0 };
-	int err;
+	int err = decide(c);
 
-	if (session_cancelled(c->s))
-		return failure_set(&c->f, -ECANCELED, "cancelled", NULL,
-				   "The migration was cancelled.");
-	client_set_interrupt(c->peer, -1);
-	err = session_enter(c->s, SESSION_COMMITTED, NULL, &c->f);
 	if (err)
 		return err;
-	err = ask_commit(c, &ran, &why);
+	err = session_enter(c->s, SESSION_COMMITTED, NULL, &c->f);
+	if (err)
+		return not_committed(c, err);
+	c->committed = true;
+	err = source_peer_commit_insist(c, &ran, &why);
+	fault_at("source.answered");
 	c->downtime.end = clock_ns();
 	if (ran < c->downtime.end - start)
 		c->downtime.end -= ran;
@@ -434,55 +404,22 @@ static int commit(struct source *c)
 	if (!err)
 		return 0;
 	if (err == -EREMOTEIO) {
-		/* That is durable there. */
+		/* That is durable there, and it has cleaned up. */
 		c->f = why;
-		c->negotiated = false;
+		c->committed = c->negotiated = c->load_asked = false;
 		return err;
 	}
-	return failure_set(&c->f, -EHOSTUNREACH, "unresolved",
-			   "When the destination is back this resolves itself; else look whether the "
-			   "VM runs there, then `tranship resolve ID --give-up` if it does, "
-			   "`--run-here` if it never will.",
-			   "The destination did not answer the commit: %s", why.message);
+	return unresolved(c, &why);
 }
 
-/* The RAM files of a VM that has moved away, and only those. */
-static void unlink_ram(const struct guest_description *d)
-{
-	for (uint32_t i = 0; i < d->nregions; i++) {
-		const struct guest_region *r = &d->regions[i];
-		struct stat st;
-
-		if (r->backing != GUEST_BACKING_FILE || stat(r->path, &st) ||
-		    (uint64_t)st.st_ino != r->inode || (uint64_t)st.st_dev != r->device)
-			continue;
-		if (unlink(r->path))
-			log_warn("%s: %m", r->path);
-	}
-}
-
-static int release_source(struct source *c)
+static int release(struct source *c)
 {
 	struct failure ignored = { 0 };
-	json_t *answer = NULL;
 
 	session_enter(c->s, SESSION_RUNNING, NULL, &ignored);
 	guard_stop(&c->guard);
 	dataplane_stop(&c->dp);
-	if (c->o.keep_src) {
-		c->g->ops->disarm(c->g);
-	} else if (c->g->ops->quit(c->g, &ignored)) {
-		log_warn("%.8s: the source's VMM did not end: %s", c->s->id, ignored.message);
-	} else {
-		unlink_ram(&c->g->desc);
-	}
-	failure_clear(&ignored);
-	if (peer_call(c, "finish", NULL, &answer, PEER_CALL_MS, &ignored))
-		log_warn("%.8s: finish at the destination: %s", c->s->id, ignored.message);
-	if (answer) {
-		json_decref(c->peer_account);
-		c->peer_account = answer;
-	}
+	source_release_guest(c);
 	return 0;
 }
 
@@ -493,77 +430,148 @@ static const struct stage {
 } stages[] = {
 	{ "find", find_guest, true },	 { "check", check_and_offer, true },
 	{ "start", start_copying, false }, { "copy", copy, false },
-	{ "pause", pause_guest, false },  { "final copy", final_copy, false },
-	{ "device state", device_state, false }, { "verify", verify, false },
+	{ "pause", pause_guest, false },  { "final-copy", final_copy, false },
+	{ "device-state", device_state, false }, { "verify", verify, false },
 	{ "load", load, false },	  { "commit", commit, false },
-	{ "release", release_source, false },
+	{ "release", release, false },
 };
 
 /* --- ends ------------------------------------------------------------------------------------ */
 
-/* The guest runs here again, the destination is clean, nothing of ours is left in the VMM. */
-static int roll_back(struct source *c)
+static int run_on(struct source *c, struct failure *why)
+{
+	int err = c->paused ? c->g->ops->resume(c->g, why) : 0;
+
+	c->paused &= err != 0;
+	return err;
+}
+
+/*
+ * The guest runs here again, the destination is clean, nothing of ours is left in the VMM. A guest
+ * that cannot be run on is tried once more when the destination has let go of what it may hold
+ * (disk locks); after that source_settle.c goes on.
+ */
+static void roll_back(struct source *c)
 {
 	struct failure why = { 0 };
-	int err = 0;
+	int err;
 
-	if (c->paused)
-		err = c->g->ops->resume(c->g, &why);
+	fault_at("source.rollback");
+	err = run_on(c, &why);
+	fault_at("source.resumed");
 	if (!err)
 		guard_stop(&c->guard);
 	dataplane_stop(&c->dp);
 	if (c->negotiated)
-		peer_abort(c);
+		c->owes_abort = source_peer_abort(c) && c->load_asked;
+	fault_at("source.aborted");
+	if (err) {
+		failure_clear(&why);
+		err = run_on(c, &why);
+	}
+	guard_stop(&c->guard);
 	if (c->armed)
 		c->g->ops->disarm(c->g);
-	if (!err)
-		return 0;
+	/* If it has ended there is nothing left to run: the failure says so. */
+	if (!err || !guest_alive(c->g))
+		return;
 	log_error("%.8s: the guest could not be run on: %s", c->s->id, why.message);
-	if (!guest_alive(c->g)) {
-		guard_stop(&c->guard);
-		return 0; /* nothing left to decide: the failure says that the VM is gone */
-	}
+	c->cause = c->f;
+	c->unsettled = true;
 	failure_clear(&c->f);
-	return failure_set(&c->f, err, "unresolved",
-			   "Look at the VM, then `tranship resolve ID --run-here`.",
-			   "The guest is stopped at the source and could not be run on: %s",
-			   why.message);
+	failure_set(&c->f, err, "unresolved",
+		    "It is tried again; look at the VM, then `tranship resolve ID --run-here`.",
+		    "The guest is stopped at the source and could not be run on: %s", why.message);
+}
+
+/*
+ * A code of the peer's can mean something else here: that it was cancelled there, or is not settled
+ * there, is its failure.
+ */
+static void translate_failure(struct source *c)
+{
+	bool ours = strcmp(c->f.code, "cancelled") ? c->unsettled : session_cancelled(c->s);
+
+	if ((strcmp(c->f.code, "cancelled") && strcmp(c->f.code, "unresolved")) || ours)
+		return;
+	snprintf(c->f.code, sizeof(c->f.code), "peer-failed");
 }
 
 static void end_unsuccessfully(struct source *c, const struct stage *at)
 {
-	bool cancelled = !strcmp(c->f.code, "cancelled");
-	bool refused = at->refuses && !cancelled && strncmp(c->f.code, "peer-", 5);
-	enum session_state state = cancelled ? SESSION_CANCELLED : SESSION_FAILED;
-	const char *status = cancelled ? "cancelled" : refused ? "refused" : "failed";
+	const char *status = "failed";
+	enum session_state state = SESSION_FAILED;
+	json_t *fields = NULL, *result;
 
-	if (!strcmp(c->f.code, "unresolved")) {
+	translate_failure(c);
+	if (!strcmp(c->f.code, "cancelled")) {
+		state = SESSION_CANCELLED;
+		status = "cancelled";
+	} else if (at->refuses && failure_class_of(c->f.code) != FAILURE_BROKEN) {
+		status = "refused";
+	}
+	if (!c->committed) {
+		roll_back(c);
+	} else {
 		guard_stop(&c->guard);
 		dataplane_stop(&c->dp);
 		if (c->armed)
 			c->g->ops->disarm(c->g);
-		state = SESSION_UNRESOLVED;
-		status = "unresolved";
-	} else if (roll_back(c)) {
-		state = SESSION_UNRESOLVED;
-		status = "unresolved";
 	}
-	session_finish(c->s, state, source_result(c, status), &c->f);
+	guest_free(c->g);
+	c->g = NULL;
+	if (c->unsettled) {
+		source_finish_unresolved(c);
+		return;
+	}
+	if (c->owes_abort)
+		fields = json_pack("{s:b}", "abort_owed", 1);
+	result = source_result(c, status);
+	session_finish(c->s, state, fields, result, &c->f);
+	json_decref(fields);
 }
 
-static void source_init(struct source *c, struct session *s)
+static void end_successfully(struct source *c)
+{
+	json_t *result = source_result(c, "completed");
+
+	guest_free(c->g);
+	c->g = NULL;
+	session_finish(c->s, SESSION_DONE, NULL, result, NULL);
+}
+
+void source_init(struct source *c, struct session *s)
 {
 	*c = (struct source){ .s = s, .dp = DATAPLANE_NONE, .guard = GUARD_NONE,
 			      .rounds = json_array() };
 }
 
-static void source_release(struct source *c)
+void source_release(struct source *c)
 {
 	explicit_bzero(c->secret, sizeof(c->secret));
 	guest_free(c->g);
 	client_free(c->peer);
 	json_decref(c->rounds);
+	json_decref(c->ram_files);
+	json_decref(c->residue);
 	json_decref(c->peer_account);
+}
+
+static int run_stage(struct source *c, const struct stage *at)
+{
+	int err;
+
+	if (!c->committed && session_cancelled(c->s))
+		return failure_set(&c->f, -ECANCELED, "cancelled", NULL,
+				   "The migration was cancelled.");
+	log_debug("%.8s: %s", c->s->id, at->name);
+	err = fault_at_parts("source", at->name);
+	if (!err || c->committed)
+		err = at->run(c);
+	if (err)
+		failure_set(&c->f, err, "internal", NULL, "stage %s failed: %s", at->name,
+			    strerror(-err));
+	return err;
 }
 
 void session_source_run(struct session *s)
@@ -574,157 +582,14 @@ void session_source_run(struct session *s)
 
 	source_init(&c, s);
 	for (; at < end; at++) {
-		if (s->state < SESSION_COMMITTED && session_cancelled(s))
-			err = failure_set(&c.f, -ECANCELED, "cancelled", NULL,
-					  "The migration was cancelled.");
-		log_debug("%.8s: %s", s->id, at->name);
-		if (!err)
-			err = at->run(&c);
+		err = run_stage(&c, at);
 		if (err || (c.o.dry_run && at->run == check_and_offer))
 			break;
 	}
-	if (err && !failure_is_set(&c.f))
-		failure_set(&c.f, err, "internal", NULL, "stage %s failed: %s", at->name,
-			    strerror(-err));
 	if (err)
 		end_unsuccessfully(&c, at);
 	else
-		session_finish(s, SESSION_DONE, source_result(&c, "completed"), NULL);
+		end_successfully(&c);
+	source_linger(&c);
 	source_release(&c);
-}
-
-/* --- after a crash --------------------------------------------------------------------------- */
-
-/* The VM of the journal, if it still lives. Its guard may hold the connection for a moment. */
-static int reopen_guest(struct source *c, const json_t *content)
-{
-	json_int_t pid = json_integer_value(json_object_get(content, "pid"));
-	json_int_t start = json_integer_value(json_object_get(content, "start_time"));
-	uint64_t deadline = clock_ns() + 5 * NSEC_PER_SEC;
-	char vm[32];
-	int err;
-
-	snprintf(vm, sizeof(vm), "pid:%d", (int)pid);
-	do {
-		failure_clear(&c->f);
-		err = guest_open(&c->g, vm, &c->f);
-	} while (err && (!strcmp(c->f.code, "qmp-busy") || !strcmp(c->f.code, "vm-busy")) &&
-		 clock_ns() < deadline);
-	if (!err && c->g->start_time != (uint64_t)start) {
-		guest_free(c->g);
-		c->g = NULL;
-		err = failure_set(&c->f, -ESRCH, "vm-gone", NULL, "The VM has ended meanwhile.");
-	}
-	return err;
-}
-
-static void recover_rollback(struct source *c)
-{
-	struct failure why = { 0 };
-	int err = 0;
-
-	if (c->g && c->was_running && !c->g->desc.running)
-		err = c->g->ops->resume(c->g, &why);
-	if (c->peer)
-		peer_abort(c);
-	failure_clear(&c->f);
-	if (err) {
-		failure_set(&c->f, err, "unresolved",
-			    "Look at the VM, then `tranship resolve ID --run-here`.",
-			    "transhipd ended during the migration and the guest could not be run on: "
-			    "%s", why.message);
-		session_finish(c->s, SESSION_UNRESOLVED, source_result(c, "unresolved"), &c->f);
-		return;
-	}
-	failure_set(&c->f, -EPIPE, "internal", "Start the migration again.",
-		    "transhipd ended during the migration; the source runs on.");
-	session_finish(c->s, SESSION_FAILED, source_result(c, "failed"), &c->f);
-}
-
-static void recover_forward(struct source *c)
-{
-	struct failure why = { 0 };
-	int err = -EHOSTUNREACH;
-	uint64_t ran;
-
-	if (c->s->state == SESSION_RUNNING)
-		err = 0;
-	else if (c->peer)
-		err = ask_commit(c, &ran, &why);
-
-	if (!err) {
-		if (c->g)
-			release_source(c);
-		session_finish(c->s, SESSION_DONE, source_result(c, "completed"), NULL);
-		return;
-	}
-	failure_clear(&c->f);
-	if (err == -EREMOTEIO && c->g && !c->g->ops->resume(c->g, &c->f)) {
-		c->f = why;
-		session_finish(c->s, SESSION_FAILED, source_result(c, "failed"), &c->f);
-		return;
-	}
-	failure_clear(&c->f);
-	failure_set(&c->f, -EHOSTUNREACH, "unresolved",
-		    "Look whether the VM runs at the destination, then `tranship resolve ID`.",
-		    "Only the destination may run the guest, and it does not answer: %s",
-		    why.message);
-	session_finish(c->s, SESSION_UNRESOLVED, source_result(c, "unresolved"), &c->f);
-}
-
-void session_source_recover(struct session *s, const json_t *content)
-{
-	const char *dest;
-	struct source c;
-
-	source_init(&c, s);
-	c.o.keep_src = session_option_bool(s, "keep_src");
-	dest = json_string_value(json_object_get(s->request, "dest"));
-	if (dest)
-		client_new(&c.peer, dest, &c.f);
-	if (reopen_guest(&c, content))
-		log_warn("%.8s: %s", s->id, c.f.message);
-	failure_clear(&c.f);
-	if (c.g)
-		session_claim_vm(s, c.g, &c.f);
-	failure_clear(&c.f);
-	c.was_running = json_is_true(json_object_get(content, "was_running"));
-	if (s->state >= SESSION_COMMITTED)
-		recover_forward(&c);
-	else
-		recover_rollback(&c);
-	guest_disarm_residue(json_object_get(content, "residue"));
-	source_release(&c);
-}
-
-int session_source_resolve(struct session *s, bool run_here, struct failure *f)
-{
-	struct guest *g = NULL;
-	uint64_t start_time = 0;
-	int err, pid = 0;
-	char vm[64];
-
-	{
-		SCOPED_LOCK(&s->lock);
-		if (s->state != SESSION_UNRESOLVED)
-			return failure_set(f, -EBUSY, "session-state", NULL,
-					   "Session %.8s is %s: there is nothing to resolve.", s->id,
-					   session_state_name(s->state));
-		sscanf(s->vm_key, "%d/%" SCNu64, &pid, &start_time);
-	}
-	snprintf(vm, sizeof(vm), "pid:%d", pid);
-	err = guest_open(&g, vm, f);
-	if (!err && g->start_time != start_time)
-		err = failure_set(f, -ESRCH, "vm-not-found", NULL, "The VM has ended meanwhile.");
-	if (!err)
-		err = run_here ? g->ops->resume(g, f) : g->ops->quit(g, f);
-	if (!err && !run_here)
-		unlink_ram(&g->desc);
-	guest_free(g);
-	/* A VM that is gone can only be given up. */
-	if (err && !(strcmp(f->code, "vm-not-found") == 0 && !run_here))
-		return err;
-	failure_clear(f);
-	session_finish(s, run_here ? SESSION_FAILED : SESSION_DONE, json_incref(s->result), NULL);
-	return 0;
 }

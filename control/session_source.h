@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The source's side of one migration, shared by its files: session_source.c (stages and their
- * undoing), source_copy.c (data plane and rounds), source_result.c (the account of it).
+ * undoing), source_copy.c (data plane and rounds), source_peer.c (the destination's transhipd),
+ * source_settle.c (what is left open, also by a crash), source_result.c (the account of it).
  */
 #ifndef TRANSHIP_CONTROL_SESSION_SOURCE_H
 #define TRANSHIP_CONTROL_SESSION_SOURCE_H
@@ -31,6 +32,10 @@ struct source {
 	struct failure f;	/* the first failure */
 	struct source_options o;
 	struct guest *g;
+	pid_t pid;		/* of g, also when it is not open; 0: not found yet */
+	uint64_t start_time;
+	json_t *ram_files;	/* see source_ram_files() */
+	json_t *residue;	/* after a crash: what is left in the VM */
 	struct client *peer;
 	struct dataplane dp;
 	struct guard guard;
@@ -40,6 +45,12 @@ struct source {
 	bool negotiated;	/* the peer holds a session for us */
 	bool armed;
 	bool paused;		/* the guest is stopped by us */
+	bool load_asked;	/* the destination may hold a loaded VM, which waits for us */
+	bool committed;		/* durably: only the destination may run the guest */
+	bool unsettled;		/* who runs it is open, or it is ours and stands still */
+	bool owes_abort;	/* the destination has yet to hear that the session is over */
+	struct failure cause;	/* of a guest that is ours and stands still: what ended the session */
+	uint64_t settle_ns;	/* clock_ns() since when it is unsettled */
 	uint8_t secret[IPC_SECRET_SIZE];
 	char data_address[64];
 	uint16_t data_port;
@@ -56,6 +67,10 @@ struct source {
 	struct source_downtime downtime;
 	json_t *peer_account;	/* what the destination said of its own costs */
 };
+
+/* session_source.c */
+void source_init(struct source *c, struct session *s);
+void source_release(struct source *c);
 
 /* source_copy.c */
 /* Where the VMM maps each region, to a data plane that tracks. */

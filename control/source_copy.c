@@ -38,6 +38,14 @@
 /* Stop, device state, load and resume together, before it has been measured: 11 ms measured. */
 #define OVERHEAD_NS	(15 * NSEC_PER_MSEC)
 #define FINAL_SCANS_MAX 16
+/*
+ * How long a data plane may show no sign of life. A dead peer is noticed by its sockets sooner
+ * (SOCKETS_DEAD_MS); this is for one that lives and does nothing. A scan says nothing until its
+ * end, 3 ms per 512 MiB were measured.
+ */
+#define STALL_PAUSED_MS	 12000u
+#define STALL_MS	 30000u
+#define STALL_MS_PER_GIB 10u
 
 static void on_progress(void *arg, const struct ipc_stats *stats)
 {
@@ -67,6 +75,9 @@ void source_wait_init(struct source *c, struct dataplane_wait *w, bool limited)
 		.deadline_ns = limited && c->o.timeout_ms
 				       ? c->s->started_ns + c->o.timeout_ms * NSEC_PER_MSEC
 				       : 0,
+		.stall_ms = (c->paused ? STALL_PAUSED_MS : STALL_MS) +
+			    (unsigned int)((c->g ? c->g->desc.ram_bytes : 0) >> 30) *
+				    STALL_MS_PER_GIB,
 		.progress = on_progress,
 		.arg = c,
 	};

@@ -9,7 +9,7 @@
 static json_t *ram_json(const struct source *c)
 {
 	const struct ipc_stats *t = &c->stats;
-	json_int_t total = c->g ? (json_int_t)c->g->desc.ram_bytes : 0;
+	json_int_t total = (json_int_t)c->s->progress.total_bytes;
 
 	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
 			 "total_bytes", total, "zero_bytes", (json_int_t)t->zero_bytes,
@@ -44,7 +44,7 @@ json_t *source_result(const struct source *c, const char *status)
 	json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:s, s:f, s:f, s:f, s:o, s:O, "
 			      "s:o, s:[], s:{s:f, s:f}, s:{s:I, s:I}, s:f}",
 			      "id", c->s->id, "vm", c->s->vm, "status", status, "mode",
-			      c->o.cold || (c->g && !c->was_running) ? "cold" : "precopy",
+			      c->o.cold || (c->pid && !c->was_running) ? "cold" : "precopy",
 			      "transport", "tcp", "tx", tx_names[c->ready.tx % 4], "encrypt", "off",
 			      "streams", (int)c->o.streams, "tracker", tracker_names[c->tracker % 2],
 			      "total_ms", (double)((d->end ? d->end : now) - start) / 1e6, "setup_ms",

@@ -22,6 +22,7 @@
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
@@ -34,6 +35,7 @@
 #include "control/host.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
+#include "lib/base/fault.h"
 #include "lib/base/log.h"
 
 #define EXIT_USAGE    1
@@ -199,6 +201,8 @@ static void serve(struct host *h)
 	for (bool cancel = true; wind_down(h, cancel); cancel = false)
 		if (wait_for_signal(GRACE_STEP_MS) || clock_ms_since(start) > GRACE_MS)
 			break;
+	/* Calls that wait for a session return, and the peer still hears why. */
+	host_stop(h);
 }
 
 static int run(const struct config *c, struct failure *f)
@@ -248,6 +252,10 @@ int main(int argc, char **argv)
 	}
 	if (c.verbose)
 		log_init("transhipd", LOG_LEVEL_DEBUG);
+	if (fault_set(getenv(FAULT_ENVIRONMENT))) {
+		fprintf(stderr, "transhipd: %s is malformed\n", FAULT_ENVIRONMENT);
+		return EXIT_USAGE;
+	}
 	raise_limits();
 	err = run(&c, &f);
 	if (err) {
