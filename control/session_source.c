@@ -43,7 +43,7 @@
 #define LOAD_MS		 40000u /* longer than the destination lets a request wait */
 #define OFFER_MS	 60000u /* launches a VM; and OFFER_MS_PER_GIB */
 #define OFFER_MS_PER_GIB 1500u	/* preallocated RAM is touched first: 1 s per GiB, and a margin */
-#define STREAMS_DEFAULT_MAX 4u
+#define STREAMS_DEFAULT_MAX 4 /* one a processor: 2 and 4 moved alike on two, 1 took 1.3 times as long */
 
 /* --- stages ---------------------------------------------------------------------------------- */
 
@@ -88,8 +88,8 @@ static int take_options(struct source *c)
 	o->encrypt = session_option_text(s, "encrypt", "on");
 	o->compress = session_option_text(s, "compress", "auto");
 	if (!o->streams)
-		o->streams = cpus < 2 ? 1 : cpus > 2 * (long)STREAMS_DEFAULT_MAX
-						    ? STREAMS_DEFAULT_MAX : (uint32_t)(cpus + 1) / 2;
+		o->streams = cpus < 1 ? 1 : cpus < STREAMS_DEFAULT_MAX ? (uint32_t)cpus
+								       : STREAMS_DEFAULT_MAX;
 	if (o->streams > IPC_STREAMS_MAX)
 		return failure_set(&c->f, -EINVAL, "usage", NULL, "--streams takes 1 to %d.",
 				   IPC_STREAMS_MAX);
@@ -278,10 +278,11 @@ static int pause_guest(struct source *c)
 	return err;
 }
 
+/* The final pages go while the device state is saved: a stopped guest changes neither. */
 static int final_copy(struct source *c)
 {
 	uint64_t start = clock_ns();
-	int err = source_copy_final(c);
+	int err = source_final_begin(c);
 
 	c->downtime.final_copy = clock_ns() - start;
 	return err;
@@ -289,11 +290,16 @@ static int final_copy(struct source *c)
 
 static int device_state(struct source *c)
 {
-	uint64_t start = clock_ns();
+	uint64_t start = clock_ns(), saved;
 	struct ipc_message answer;
 	struct dataplane_wait w;
 	int err = c->g->ops->save(c->g, &c->f);
 
+	saved = clock_ns();
+	if (!err)
+		err = source_send_end(c);
+	start += clock_ns() - saved; /* what is left of the copy is the copy's */
+	c->downtime.final_copy += clock_ns() - saved;
 	if (!err)
 		err = dataplane_send(&c->dp, IPC_STATE_END, NULL, -1, &c->f);
 	source_wait_init(c, &w, false);
@@ -301,9 +307,8 @@ static int device_state(struct source *c)
 		err = dataplane_expect(&c->dp, IPC_STATE_DONE, &answer, &w, &c->f);
 	if (!err)
 		c->state_bytes = answer.body.count.bytes;
-	/* Saving may have written RAM; what it wrote goes too. */
-	if (!err && c->armed)
-		err = source_copy_final(c);
+	if (!err)
+		err = source_final_settle(c);
 	c->downtime.state = clock_ns() - start;
 	return err;
 }

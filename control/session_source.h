@@ -78,9 +78,17 @@ int source_send_mappings(struct dataplane *dp, const struct guest_description *d
 			 struct failure *f);
 int source_start_dataplane(struct source *c);
 int source_copy_rounds(struct source *c);
-/* In the pause: final scan and what it found; repeated until a scan finds nothing. */
-int source_copy_final(struct source *c);
+/*
+ * In the pause. begin: the final scan, and what it found is on its way; the device state may be
+ * saved meanwhile. settle, after that: scans again and sends until a scan finds nothing, for saving
+ * may have written RAM.
+ */
+int source_final_begin(struct source *c);
+int source_final_settle(struct source *c);
 int source_scan(struct source *c, uint32_t flags);
+/* A round of what is pending: begun, waited for, or both. */
+int source_send_begin(struct source *c);
+int source_send_end(struct source *c);
 int source_send(struct source *c);
 /* A stop-scan-cont barrier against DMA in flight, see DESIGN hazards; then a round. */
 int source_barrier_round(struct source *c);

@@ -239,21 +239,22 @@ int source_scan(struct source *c, uint32_t flags)
 	return 0;
 }
 
-int source_send(struct source *c)
+int source_send_begin(struct source *c)
 {
 	struct ipc_send m = { .round = ++c->round };
+
+	SCOPED_LOCK(&c->s->lock);
+	c->s->progress.round = c->round;
+	return dataplane_send(&c->dp, IPC_SEND, &m, -1, &c->f);
+}
+
+int source_send_end(struct source *c)
+{
 	struct ipc_message answer;
 	struct dataplane_wait w;
 	const struct ipc_sent *sent = &answer.body.sent;
 	int err;
 
-	{
-		SCOPED_LOCK(&c->s->lock);
-		c->s->progress.round = c->round;
-	}
-	err = dataplane_send(&c->dp, IPC_SEND, &m, -1, &c->f);
-	if (err)
-		return err;
 	source_wait_init(c, &w, !c->paused);
 	err = dataplane_expect(&c->dp, IPC_SENT, &answer, &w, &c->f);
 	if (err)
@@ -266,6 +267,13 @@ int source_send(struct source *c)
 	if (sent->ns && (sent->pages >= RATE_PAGES_MIN || c->rate <= 0))
 		c->rate = (double)(sent->pages * PAGE_BYTES) * 1e9 / (double)sent->ns;
 	return 0;
+}
+
+int source_send(struct source *c)
+{
+	int err = source_send_begin(c);
+
+	return err ? err : source_send_end(c);
 }
 
 /*
@@ -370,19 +378,26 @@ int source_copy_rounds(struct source *c)
 	return err;
 }
 
-int source_copy_final(struct source *c)
+int source_final_begin(struct source *c)
 {
-	for (int i = 0; i < FINAL_SCANS_MAX; i++) {
-		/* A guest that was never tracked has not been read yet. */
-		bool first = !c->armed && !c->round;
-		int err = source_scan(c, IPC_SCAN_BARRIER | (first ? IPC_SCAN_FIRST : 0));
+	/* A guest that was never tracked has not been read yet. */
+	uint32_t first = c->armed ? 0 : IPC_SCAN_FIRST;
+	int err = source_scan(c, IPC_SCAN_BARRIER | first);
 
-		if (err)
+	return err ? err : source_send_begin(c);
+}
+
+int source_final_settle(struct source *c)
+{
+	if (!c->armed)
+		return 0;
+	for (int i = 0; i < FINAL_SCANS_MAX; i++) {
+		int err = source_scan(c, IPC_SCAN_BARRIER);
+
+		if (err || !c->scanned.pending_pages)
 			return err;
-		if (!c->scanned.pending_pages && !first)
-			return 0;
 		err = source_send(c);
-		if (err || !c->armed)
+		if (err)
 			return err;
 	}
 	return failure_set(&c->f, -EBUSY, "outside-writer",
