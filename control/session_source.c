@@ -371,7 +371,7 @@ static int unresolved(struct source *c, const struct failure *why)
 			   "When the destination is back this resolves itself; else look whether the "
 			   "VM runs there, then `tranship resolve ID --give-up` if it does, "
 			   "`--run-here` if it never will.",
-			   "The destination did not answer the commit: %s", why->message);
+			   "Whether the destination runs the guest is not known: %s", why->message);
 }
 
 /*

@@ -94,6 +94,8 @@ int source_peer_commit(struct source *c, unsigned int limit_ms, uint64_t *ran_ns
 		return -EREMOTEIO;
 	case SESSION_COMMITTED:
 		return -EINPROGRESS;
+	case SESSION_UNRESOLVED:
+		return -EBUSY;
 	default:
 		return -EHOSTUNREACH;
 	}
@@ -110,7 +112,7 @@ int source_peer_commit_insist(struct source *c, uint64_t *ran_ns, struct failure
 
 		failure_clear(f);
 		err = source_peer_commit(c, COMMIT_CALL_MS, ran_ns, f);
-		if (!err || err == -EREMOTEIO)
+		if (!err || err == -EREMOTEIO || err == -EBUSY)
 			return err;
 		spent = clock_ms_since(start);
 		if (host_ending(c->s->host) || spent > COMMIT_START_MS ||

@@ -18,7 +18,8 @@ int source_peer_abort(struct source *c);
 /*
  * Asks, once, that the destination run the guest. 0: it does; *ran_ns (may be NULL): for how long
  * already. -EREMOTEIO: it does not and never will, that is durable there; f says why.
- * -EINPROGRESS: it is at it. -EHOSTUNREACH: not known, it does not answer or does not know.
+ * -EINPROGRESS: it is at it. -EBUSY: it does not know either, and waits for a person.
+ * -EHOSTUNREACH: not known, it does not answer or does not know of the session.
  */
 int source_peer_commit(struct source *c, unsigned int limit_ms, uint64_t *ran_ns,
 		       struct failure *f);

@@ -41,7 +41,7 @@
 #define LINGER_MAX_MS	 30000u
 #define SETTLE_CALL_MS	 5000u
 #define FINISH_MS	 10000u
-#define RESOLVE_MS	 60000u
+#define RESOLVE_MS	 50000u /* the command line waits a minute */
 #define END_BY_SIGNAL_MS 30000u /* a monitor that is held by somebody else is not waited for longer */
 
 /* --- the VM that has moved away -------------------------------------------------------------- */
@@ -236,7 +236,7 @@ static void settle(struct source *c)
 		still_open(c, "When the destination is back this resolves itself; else look whether "
 			      "the VM runs there, then `tranship resolve ID --give-up` if it does, "
 			      "`--run-here` if it never will.",
-			   "Only the destination may run the guest, and it does not answer", &why);
+			   "Whether the destination runs the guest is not known", &why);
 	}
 }
 
