@@ -3,7 +3,8 @@
  * transhipd's settings: defaults, then the file, then the command line.
  *
  * One table serves both: a setting's name is the file's key and the long option. A list
- * (qemu-binary, vm-dir) that is given in the file or on the command line replaces what was there before it.
+ * (qemu-binary, vm-dir) that is given in the file or on the command line replaces what was there
+ * before it.
  */
 #include "control/config.h"
 
@@ -487,7 +488,9 @@ static void set_defaults(struct config *c)
 
 int config_load(struct config *c, int argc, char **argv, struct failure *f)
 {
-	struct load l = { .c = c, .origin = ORIGIN_DEFAULT, .binaries_from = ORIGIN_DEFAULT,
+	struct load l = { .c = c,
+			  .origin = ORIGIN_DEFAULT,
+			  .binaries_from = ORIGIN_DEFAULT,
 			  .vm_dirs_from = ORIGIN_DEFAULT };
 	const char *file = NULL;
 	int err;

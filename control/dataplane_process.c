@@ -125,7 +125,8 @@ static void note_life(struct liveness *l, const struct ipc_stats *s)
 static int too_late(const struct dataplane_wait *w, struct failure *f)
 {
 	if (w->late)
-		return failure_set(f, -ETIMEDOUT, "internal", "See transhipd's log.", "%s", w->late);
+		return failure_set(f, -ETIMEDOUT, "internal", "See transhipd's log.", "%s",
+				   w->late);
 	return failure_set(f, -ETIMEDOUT, "timeout",
 			   "Allow more time with --timeout, or more bandwidth.",
 			   "The time limit of the migration passed.");

@@ -93,8 +93,9 @@ static int spawn(struct guard *guard, const char *path, char *const argv[], int 
 int guard_start(struct guard *guard, struct guest *g, const struct config *c,
 		const char *journal_path, struct failure *f)
 {
-	char *const argv[] = { "tranship-guard", (char *)g->ops->kind, "3", "4",
-			       (char *)journal_path, NULL };
+	char *const argv[] = {
+		"tranship-guard", (char *)g->ops->kind, "3", "4", (char *)journal_path, NULL
+	};
 	int err, conn = g->ops->guard_fd(g);
 
 	*guard = GUARD_NONE;

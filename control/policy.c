@@ -19,11 +19,11 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-#define WORTHLESS_NS	4000000u /* 4 ms: less than half of what stop, state and load take */
-#define SHRINK_FACTOR	0.75	 /* another round must promise at least this much */
-#define ROUNDS_ENOUGH	30u	 /* fits, and this many rounds were tried: go */
-#define STALLED_ROUNDS	12u	 /* without progress and without fitting */
-#define PROGRESS	0.8	 /* of the smallest set so far, within STALLED_ROUNDS: 2 % a round */
+#define WORTHLESS_NS   4000000u /* 4 ms: less than half of what stop, state and load take */
+#define SHRINK_FACTOR  0.75	/* another round must promise at least this much */
+#define ROUNDS_ENOUGH  30u	/* fits, and this many rounds were tried: go */
+#define STALLED_ROUNDS 12u	/* without progress and without fitting */
+#define PROGRESS       0.8	/* of the smallest set so far, within STALLED_ROUNDS: 2 % a round */
 
 void policy_note(struct policy_history *h, uint64_t pending_bytes)
 {
@@ -65,10 +65,11 @@ struct policy_decision policy_decide(const struct policy_input *in)
 	if (fits && in->round >= ROUNDS_ENOUGH)
 		return decide(POLICY_SWITCH_OVER, predicted, "enough rounds, and it fits");
 	if (fits && in->history.best_pending &&
-	    (double)in->pending_bytes > SHRINK_FACTOR * (double)in->history.best_pending && ratio > 0.1)
+	    (double)in->pending_bytes > SHRINK_FACTOR * (double)in->history.best_pending &&
+	    ratio > 0.1)
 		return decide(POLICY_SWITCH_OVER, predicted, "further rounds gain little");
 	if (!fits && in->history.rounds_since_best >= STALLED_ROUNDS)
 		return decide(POLICY_GIVE_UP, predicted, "the set to send has stopped shrinking");
-	return decide(POLICY_ROUND, predicted, fits ? "another round shortens the pause"
-						     : "the pause would be too long");
+	return decide(POLICY_ROUND, predicted,
+		      fits ? "another round shortens the pause" : "the pause would be too long");
 }

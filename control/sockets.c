@@ -28,7 +28,8 @@ static int resolve(const char *address, uint16_t port, bool passive, struct addr
 	snprintf(service, sizeof(service), "%u", port);
 	err = getaddrinfo(address, service, &hints, ai);
 	if (err)
-		return failure_set(f, -EINVAL, "data-connect", "Set --data-address to an IP address.",
+		return failure_set(f, -EINVAL, "data-connect",
+				   "Set --data-address to an IP address.",
 				   "%s is not a numeric address: %s.", address, gai_strerror(err));
 	return 0;
 }
@@ -64,8 +65,8 @@ static int finish_connect(int fd, unsigned int timeout_ms, int interrupt_fd)
 	return -err;
 }
 
-int sockets_connect(const char *address, uint16_t port, unsigned int timeout_ms,
-		    int interrupt_fd, int *fd, struct failure *f)
+int sockets_connect(const char *address, uint16_t port, unsigned int timeout_ms, int interrupt_fd,
+		    int *fd, struct failure *f)
 {
 	struct addrinfo *ai;
 	AUTO_CLOSE int s = -1;
@@ -86,11 +87,12 @@ int sockets_connect(const char *address, uint16_t port, unsigned int timeout_ms,
 	if (err == -ECANCELED)
 		return failure_set(f, err, "cancelled", NULL, "The migration was cancelled.");
 	if (err)
-		return failure_set(f, err, "data-connect",
-				   "Check the destination's --data-address and the firewall between "
-				   "the hosts.",
-				   "No data stream could be connected to %s port %u: %s.", address,
-				   port, strerror(-err));
+		return failure_set(
+			f, err, "data-connect",
+			"Check the destination's --data-address and the firewall between "
+			"the hosts.",
+			"No data stream could be connected to %s port %u: %s.", address, port,
+			strerror(-err));
 	fcntl(s, F_SETFL, fcntl(s, F_GETFL) & ~O_NONBLOCK);
 	*fd = fd_take(&s);
 	return 0;
@@ -139,8 +141,8 @@ int sockets_listen(const char *address, uint16_t lo, uint16_t hi, int *fd, uint1
 		return failure_set(f, err, "data-connect",
 				   "Set --data-address to an address of this host and --data-ports "
 				   "to a free range.",
-				   "The destination cannot listen on %s ports %u-%u: %s.", address, lo,
-				   hi, strerror(-err));
+				   "The destination cannot listen on %s ports %u-%u: %s.", address,
+				   lo, hi, strerror(-err));
 	*port = port_of(*fd);
 	return 0;
 }

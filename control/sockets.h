@@ -16,8 +16,8 @@
  * Connects to a numeric address. -errno with f (data-connect; cancelled when interrupt_fd, if not
  * -1, becomes readable). *fd is the caller's, blocking.
  */
-int sockets_connect(const char *address, uint16_t port, unsigned int timeout_ms,
-		    int interrupt_fd, int *fd, struct failure *f);
+int sockets_connect(const char *address, uint16_t port, unsigned int timeout_ms, int interrupt_fd,
+		    int *fd, struct failure *f);
 /* Listens on address, on a port of lo..hi (0, 0: any); *port says which. */
 int sockets_listen(const char *address, uint16_t lo, uint16_t hi, int *fd, uint16_t *port,
 		   struct failure *f);

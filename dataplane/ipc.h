@@ -36,8 +36,8 @@
 
 #include "lib/base/failure.h"
 
-#define IPC_REGIONS_MAX	 256	/* RAM regions (memory backends) of one guest */
-#define IPC_MAPPINGS_MAX 65536	/* VMAs over all regions */
+#define IPC_REGIONS_MAX	 256   /* RAM regions (memory backends) of one guest */
+#define IPC_MAPPINGS_MAX 65536 /* VMAs over all regions */
 #define IPC_STREAMS_MAX	 64
 #define IPC_SECRET_SIZE	 32
 #define IPC_ID_SIZE	 16
@@ -85,26 +85,26 @@ struct ipc_head {
 };
 
 struct ipc_config {
-	uint32_t role;	     /* enum ipc_role */
-	uint32_t regions;    /* how many IPC_REGION will come */
-	uint32_t streams;    /* how many data streams */
-	uint32_t tx;	     /* enum ipc_tx; source */
+	uint32_t role;	  /* enum ipc_role */
+	uint32_t regions; /* how many IPC_REGION will come */
+	uint32_t streams; /* how many data streams */
+	uint32_t tx;	  /* enum ipc_tx; source */
 	uint8_t id[IPC_ID_SIZE];
 	uint8_t secret[IPC_SECRET_SIZE];
-	uint64_t rate_limit; /* bytes per second over all streams; 0: none; source */
+	uint64_t rate_limit;   /* bytes per second over all streams; 0: none; source */
 	uint32_t scan_threads; /* 0: chosen from size and processors */
-	uint32_t track_dma;  /* 1: keep what was reported since the last barrier (design, hazards) */
-	uint64_t state_max;  /* destination: most bytes of device state it will hold */
+	uint32_t track_dma; /* 1: keep what was reported since the last barrier (design, hazards) */
+	uint64_t state_max; /* destination: most bytes of device state it will hold */
 	uint32_t connect_ms; /* how long streams may take to come and authenticate */
 	uint32_t log_level;  /* enum log_level */
 };
 
 struct ipc_region {
-	uint32_t index;	    /* 0 .. regions-1; the same on both sides */
-	uint32_t page_size; /* of the backing: 4096, 2 MiB, 1 GiB */
-	uint64_t size;	    /* bytes; a multiple of page_size */
+	uint32_t index;	      /* 0 .. regions-1; the same on both sides */
+	uint32_t page_size;   /* of the backing: 4096, 2 MiB, 1 GiB */
+	uint64_t size;	      /* bytes; a multiple of page_size */
 	uint64_t file_offset; /* where the region starts in the file */
-	uint32_t hugetlb;   /* 1: hugetlbfs (no sendfile, no pwrite, no SEEK_DATA) */
+	uint32_t hugetlb;     /* 1: hugetlbfs (no sendfile, no pwrite, no SEEK_DATA) */
 	uint32_t reserved;
 };
 
@@ -144,10 +144,10 @@ struct ipc_send {
 };
 
 struct ipc_ready {
-	uint32_t tx;	     /* enum ipc_tx that was chosen; source */
-	uint32_t tracker;    /* enum ipc_tracker_kind */
-	char tx_reason[96];  /* why this one */
-	char rx_reason[96];  /* destination: the placement strategy and why */
+	uint32_t tx;	    /* enum ipc_tx that was chosen; source */
+	uint32_t tracker;   /* enum ipc_tracker_kind */
+	char tx_reason[96]; /* why this one */
+	char rx_reason[96]; /* destination: the placement strategy and why */
 };
 
 struct ipc_scanned {
@@ -168,10 +168,10 @@ struct ipc_stats {
 	uint64_t zero_copy_bytes; /* of raw_bytes, sent by reference */
 	uint64_t zstd_in_bytes, zstd_out_bytes;
 	uint64_t delta_in_bytes, delta_out_bytes;
-	uint64_t wire_bytes;	/* all bytes on the streams, headers and state included */
-	uint64_t state_bytes;	/* device state */
-	uint64_t cpu_ns;	/* of this process, user and system */
-	uint64_t rss_bytes;	/* of this process without RAM mappings (RssAnon) */
+	uint64_t wire_bytes;  /* all bytes on the streams, headers and state included */
+	uint64_t state_bytes; /* device state */
+	uint64_t cpu_ns;      /* of this process, user and system */
+	uint64_t rss_bytes;   /* of this process without RAM mappings (RssAnon) */
 };
 
 struct ipc_sent {
@@ -188,11 +188,11 @@ struct ipc_count {
 };
 
 struct ipc_verified {
-	uint64_t chunks;	/* compared */
-	uint64_t mismatches;	/* chunks that differ */
-	uint32_t first_region;	/* of the first mismatch */
+	uint64_t chunks;       /* compared */
+	uint64_t mismatches;   /* chunks that differ */
+	uint32_t first_region; /* of the first mismatch */
 	uint32_t reserved;
-	uint64_t first_offset;	/* bytes in that region */
+	uint64_t first_offset; /* bytes in that region */
 };
 
 /* Large enough for every body. */

@@ -30,11 +30,12 @@ static inline void cleanup_unlock(pthread_mutex_t **lock)
 #define AUTO_FREE __attribute__((cleanup(cleanup_heap)))
 
 #define SCOPED_PASTE2(a, b) a##b
-#define SCOPED_PASTE(a, b) SCOPED_PASTE2(a, b)
+#define SCOPED_PASTE(a, b)  SCOPED_PASTE2(a, b)
 /* Holds a mutex to the end of the enclosing scope. */
 #define SCOPED_LOCK(mutex)                                                                         \
 	pthread_mutex_t *SCOPED_PASTE(scoped_lock_, __LINE__)                                      \
-		__attribute__((cleanup(cleanup_unlock), unused)) = (pthread_mutex_lock(mutex), (mutex))
+		__attribute__((cleanup(cleanup_unlock), unused)) =                                 \
+			(pthread_mutex_lock(mutex), (mutex))
 
 static inline int fd_take(int *fd)
 {

@@ -76,7 +76,8 @@ void failure_clear(struct failure *f)
 	memset(f, 0, sizeof(*f));
 }
 
-int failure_set(struct failure *f, int err, const char *code, const char *hint, const char *fmt, ...)
+int failure_set(struct failure *f, int err, const char *code, const char *hint, const char *fmt,
+		...)
 {
 	va_list args;
 

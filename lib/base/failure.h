@@ -23,8 +23,8 @@ struct failure {
  * cause, is kept. Returns err, so that callers can write `return failure_set(...)`.
  * hint may be NULL.
  */
-int failure_set(struct failure *f, int err, const char *code, const char *hint, const char *fmt, ...)
-	__attribute__((format(printf, 5, 6)));
+int failure_set(struct failure *f, int err, const char *code, const char *hint, const char *fmt,
+		...) __attribute__((format(printf, 5, 6)));
 
 void failure_clear(struct failure *f);
 

@@ -46,9 +46,9 @@ static int parse(const char *text, const struct unit *units, uint64_t *out)
 int units_parse_rate(const char *text, uint64_t *bytes_per_s)
 {
 	static const struct unit units[] = {
-		{ "", 0.125 },	      { "bit", 0.125 },	    { "kbit", 125 },
-		{ "Mbit", 125000 },   { "Gbit", 125000000 }, { "Tbit", 125000000000.0 },
-		{ "bit/s", 0.125 },   { "kbit/s", 125 },    { "Mbit/s", 125000 },
+		{ "", 0.125 },		 { "bit", 0.125 },	{ "kbit", 125 },
+		{ "Mbit", 125000 },	 { "Gbit", 125000000 }, { "Tbit", 125000000000.0 },
+		{ "bit/s", 0.125 },	 { "kbit/s", 125 },	{ "Mbit/s", 125000 },
 		{ "Gbit/s", 125000000 }, { NULL, 0 },
 	};
 
@@ -58,11 +58,16 @@ int units_parse_rate(const char *text, uint64_t *bytes_per_s)
 int units_parse_size(const char *text, uint64_t *bytes)
 {
 	static const struct unit units[] = {
-		{ "", 1 },	       { "B", 1 },
-		{ "K", 1024 },	       { "KiB", 1024 },
-		{ "M", 1048576 },      { "MiB", 1048576 },
-		{ "G", 1073741824 },   { "GiB", 1073741824 },
-		{ "T", 1099511627776.0 }, { "TiB", 1099511627776.0 },
+		{ "", 1 },
+		{ "B", 1 },
+		{ "K", 1024 },
+		{ "KiB", 1024 },
+		{ "M", 1048576 },
+		{ "MiB", 1048576 },
+		{ "G", 1073741824 },
+		{ "GiB", 1073741824 },
+		{ "T", 1099511627776.0 },
+		{ "TiB", 1099511627776.0 },
 		{ NULL, 0 },
 	};
 
@@ -72,7 +77,8 @@ int units_parse_size(const char *text, uint64_t *bytes)
 int units_parse_time(const char *text, uint64_t *ms)
 {
 	static const struct unit units[] = {
-		{ "ms", 1 }, { "s", 1000 }, { "m", 60000 }, { "min", 60000 }, { "h", 3600000 }, { NULL, 0 },
+		{ "ms", 1 },	  { "s", 1000 },    { "m", 60000 },
+		{ "min", 60000 }, { "h", 3600000 }, { NULL, 0 },
 	};
 
 	return parse(text, units, ms);

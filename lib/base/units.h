@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Parsing of quantities as users write them: rates are decimal bits per second (800Mbit, 10Gbit),
+ * Parsing of quantities as users write them: rates are decimal bits per second (800Mbit),
  * sizes binary (64MiB; also K M G T as KiB ...), times ms, s, m, h.
  * All return 0, -EINVAL (not of the form) or -ERANGE (does not fit).
  */
@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <stddef.h>
 
-/* "10Gbit", "800Mbit", "64kbit", "1000bit" -> bytes per second. A bare number is bits per second. */
+/* "10Gbit", "800Mbit", "64kbit" -> bytes per second. A bare number is bits per second. */
 int units_parse_rate(const char *text, uint64_t *bytes_per_s);
 /* "64MiB", "2G", "4096" -> bytes. */
 int units_parse_size(const char *text, uint64_t *bytes);
