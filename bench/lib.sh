@@ -10,16 +10,16 @@ mkdir -p "$OUT"
 
 # The first touch of a machine's memory is slow where the machine is itself a VM (8 us a page here
 # against 1): touch it once, nearly all, for nobody knows which pages a VM will get. Freed memory goes
-# back to the hypervisor within seconds if the kernel
-# reports it; where that can be put off, it is for as long as the benchmark runs.
-REPORT_AFTER=/sys/module/page_reporting/parameters/min_free_ms
+# back to the hypervisor within seconds if the kernel reports it: no block is as large as order 11, so
+# this keeps it for as long as the benchmark runs.
+REPORT_ORDER=/sys/module/page_reporting/parameters/page_reporting_order
 warm_memory() {
 	local mib
 	mib=$(awk '/MemAvailable/ {printf "%d", $2 / 1024 * 0.85}' /proc/meminfo)
-	if [ -w $REPORT_AFTER ]; then
-		REPORT_BEFORE=$(cat $REPORT_AFTER)
-		echo 3600000 >$REPORT_AFTER
-		trap 'echo "$REPORT_BEFORE" >$REPORT_AFTER; cleanup' EXIT
+	if [ -w $REPORT_ORDER ]; then
+		REPORT_BEFORE=$(cat $REPORT_ORDER)
+		echo 11 >$REPORT_ORDER
+		trap 'echo "$REPORT_BEFORE" >$REPORT_ORDER; cleanup' EXIT
 	fi
 	note "warming $mib MiB of memory"
 	dd if=/dev/zero of=/dev/shm/tranship-warm bs=1M count="$mib" status=none
