@@ -28,14 +28,18 @@
 /* --- an ended session ------------------------------------------------------------------------ */
 
 /* Under lock: a request that nobody attends to any more. */
-static int already_over(const struct session *s, enum session_ask what, struct failure *f)
+static int already_over(const struct session *s, enum session_ask what, json_t **out,
+			struct failure *f)
 {
 	if (!s->terminal)
 		return failure_set(f, -EBUSY, "peer-failed", "Start it again.",
 				   "The destination's transhipd is ending.");
 	/* A repeated commit or finish finds its work done. */
-	if (s->state == SESSION_DONE && what != ASK_LOAD)
+	if (s->state == SESSION_DONE && what != ASK_LOAD) {
+		if (out)
+			*out = json_deep_copy(s->result);
 		return 0;
+	}
 	if (failure_is_set(&s->failure))
 		return failure_set(f, -EBUSY, s->failure.code, s->failure.hint, "%s",
 				   s->failure.message);
@@ -49,7 +53,7 @@ static int ask_session(struct session *s, enum session_ask what, json_t **out, s
 
 	if (err == -ESHUTDOWN) {
 		SCOPED_LOCK(&s->lock);
-		err = already_over(s, what, f);
+		err = already_over(s, what, out, f);
 	}
 	return err;
 }

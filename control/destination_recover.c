@@ -10,7 +10,7 @@
  *
  *   A VM that has gone: in PREPARED it never ran, FAILED. In COMMITTED it may have run and written
  *   its disks before it went, so the source must not go on from an older memory: UNRESOLVED. In
- *   RUNNING it ran here, and what became of it is not ours: DONE.
+ *   RUNNING it ran here, and what became of it is not ours: DONE, as for one that runs.
  */
 #include <errno.h>
 #include <poll.h>
@@ -127,12 +127,9 @@ static void go_on(struct destination *d)
 	enum session_state state = d->s->state;
 	int err;
 
+	/* Whether it lives or not: it is its user's. */
 	if (state == SESSION_RUNNING) {
-		/* It is not needed any more: the VM is its user's. */
-		if (vm_process_lives(d->pid, d->start_time))
-			destination_serve(d);
-		else
-			destination_end_well(d);
+		destination_end_well(d);
 		return;
 	}
 	d->load_begun = true;
@@ -141,7 +138,10 @@ static void go_on(struct destination *d)
 		return;
 	if (!err && state == SESSION_COMMITTED)
 		err = start(d);
-	if (!err || (err == -ETIMEDOUT && state == SESSION_COMMITTED)) {
+	if (d->s->state == SESSION_RUNNING) {
+		/* Nothing here depends on the source any more; if it asks, DONE is the answer. */
+		destination_end_well(d);
+	} else if (!err || (err == -ETIMEDOUT && state == SESSION_COMMITTED)) {
 		failure_clear(&d->f);
 		destination_serve(d);
 	} else if (state != SESSION_COMMITTED) {

@@ -302,7 +302,7 @@ static int serve(struct destination *d)
 	for (;;) {
 		struct pollfd p[3] = { { .fd = d->s->wake_fd, .events = POLLIN },
 				       { .fd = d->dp.sock, .events = POLLIN },
-				       { .fd = d->g ? d->g->pidfd : -1, .events = POLLIN } };
+				       { .fd = d->g->pidfd, .events = POLLIN } };
 		bool running = d->s->state == SESSION_RUNNING;
 		int n = poll(p, 3, running ? (int)FINISH_WAIT_MS : -1), err = 0;
 

@@ -243,8 +243,10 @@ int source_send_begin(struct source *c)
 {
 	struct ipc_send m = { .round = ++c->round };
 
-	SCOPED_LOCK(&c->s->lock);
-	c->s->progress.round = c->round;
+	{
+		SCOPED_LOCK(&c->s->lock);
+		c->s->progress.round = c->round;
+	}
 	return dataplane_send(&c->dp, IPC_SEND, &m, -1, &c->f);
 }
 

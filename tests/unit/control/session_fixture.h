@@ -217,7 +217,8 @@ static inline bool answers(enum side s)
 	return there;
 }
 
-static inline void daemon_start(enum side s, const char *fault)
+/* It may die before it answers. */
+static inline void daemon_spawn(enum side s, const char *fault)
 {
 	const struct config *c = &sides[s].config;
 	const char *words[] = { "transhipd",	c->verbose ? "--verbose" : "--allow-plaintext",
@@ -225,6 +226,11 @@ static inline void daemon_start(enum side s, const char *fault)
 				c->state_dir,	"--data-address", c->data_address, NULL };
 
 	sides[s].daemon = spawn(words, fault, -1);
+}
+
+static inline void daemon_start(enum side s, const char *fault)
+{
+	daemon_spawn(s, fault);
 	while (!answers(s)) {
 		if (has_ended(sides[s].daemon))
 			fail_msg("transhipd of %c ended", side_letters[s]);
