@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "control/arming.h"
 #include "control/dataplane_process.h"
 #include "control/guest.h"
 #include "control/host_internal.h"
@@ -110,33 +111,49 @@ static int observe(struct observation *o, unsigned int seconds, struct failure *
 	return err;
 }
 
+/* One record; value is stolen and may be NULL: none. */
+static int note(struct observation *o, const char *member, json_t *value, struct failure *f)
+{
+	json_t *fields;
+	int err;
+
+	if (!value)
+		return 0;
+	fields = json_pack("{s:O, s:o}", "request", o->s->request, member, value);
+	err = session_enter(o->s, SESSION_NEW, fields, f);
+	json_decref(fields);
+	return err;
+}
+
+static int start_dataplane(struct observation *o, struct ipc_tracker *tracker, int fd,
+			   struct failure *f)
+{
+	struct ipc_message answer;
+	int err = dataplane_start(&o->dp, session_config(o->s), f);
+
+	if (!err)
+		err = send_setup(o, f);
+	if (!err)
+		err = dataplane_send(&o->dp, IPC_TRACKER, tracker, fd, f);
+	return err ? err : ask(o, IPC_START, NULL, -1, IPC_READY, &answer, f);
+}
+
 static int run(struct observation *o, unsigned int seconds, struct failure *f)
 {
 	struct ipc_tracker tracker = { .kind = IPC_TRACKER_NONE };
-	enum ipc_tracker_kind kind;
-	struct ipc_message answer;
+	enum ipc_tracker_kind kind = IPC_TRACKER_NONE;
 	json_t *residue = NULL;
 	AUTO_CLOSE int fd = -1;
-	int err = o->g->ops->arm(o->g, &kind, &fd, &residue, f);
+	int err = note(o, "arming", arming_note(o->g), f);
 
-	if (!err && residue) {
-		json_t *fields = json_pack("{s:O, s:O}", "request", o->s->request, "residue",
-					   residue);
-
-		err = session_enter(o->s, SESSION_NEW, fields, f);
-		json_decref(fields);
-	}
-	json_decref(residue);
 	if (!err)
-		err = dataplane_start(&o->dp, session_config(o->s), f);
+		err = o->g->ops->arm(o->g, &kind, &fd, &residue, f);
+	if (err)
+		return err;
+	tracker.kind = kind;
+	err = note(o, "residue", residue, f);
 	if (!err)
-		err = send_setup(o, f);
-	if (!err) {
-		tracker.kind = kind;
-		err = dataplane_send(&o->dp, IPC_TRACKER, &tracker, fd, f);
-	}
-	if (!err)
-		err = ask(o, IPC_START, NULL, -1, IPC_READY, &answer, f);
+		err = start_dataplane(o, &tracker, fd, f);
 	if (!err)
 		err = observe(o, seconds, f);
 	dataplane_stop(&o->dp);
@@ -148,7 +165,7 @@ static json_t *report(const struct observation *o, unsigned int seconds)
 {
 	double rate = o->ns ? (double)o->pages * PAGE_BYTES * 1e9 / (double)o->ns : 0;
 
-	return json_pack("{s:s, s:i, s:f, s:f, s:I, s:I, s:O}", "vm", o->g->desc.name, "seconds",
+	return json_pack("{s:s, s:i, s:f, s:f, s:I, s:I, s:O}", "vm", o->s->vm, "seconds",
 			 (int)seconds, "dirty_rate_bytes_per_s", rate, "dirty_rate_mib_s",
 			 rate / 1048576, "working_set_bytes",
 			 (json_int_t)(o->working_set * PAGE_BYTES), "ram_bytes",
@@ -178,6 +195,11 @@ int session_observe(struct session *s, json_t **out, struct failure *f)
 
 void session_observer_recover(struct session *s, const json_t *content)
 {
-	guest_disarm_residue(json_object_get(content, "residue"));
+	const json_t *residue = json_object_get(content, "residue");
+
+	if (residue)
+		guest_disarm_residue(residue);
+	else
+		arming_undo(json_object_get(content, "arming"));
 	session_finish(s, SESSION_FAILED, NULL, NULL, NULL);
 }

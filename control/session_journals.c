@@ -82,7 +82,7 @@ static void keep_or_remove(const struct found *j, unsigned int number)
 /* At once, before anybody else can ask for the VM. */
 static void claim(struct session *s, const json_t *content)
 {
-	const json_t *of = s->side == SESSION_OBSERVER ? json_object_get(content, "residue")
+	const json_t *of = s->side == SESSION_OBSERVER ? json_object_get(content, "arming")
 						       : content;
 	json_int_t pid = json_integer_value(json_object_get(of, "pid"));
 

@@ -559,6 +559,7 @@ void source_release(struct source *c)
 	json_decref(c->rounds);
 	json_decref(c->ram_files);
 	json_decref(c->residue);
+	json_decref(c->arming);
 	json_decref(c->peer_account);
 }
 

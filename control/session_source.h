@@ -35,7 +35,7 @@ struct source {
 	pid_t pid;		/* of g, also when it is not open; 0: not found yet */
 	uint64_t start_time;
 	json_t *ram_files;	/* see source_ram_files() */
-	json_t *residue;	/* after a crash: what is left in the VM */
+	json_t *residue, *arming; /* after a crash: what is left in the VM, or may be */
 	struct client *peer;
 	struct dataplane dp;
 	struct guard guard;

@@ -25,11 +25,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "control/arming.h"
 #include "control/session_source.h"
 #include "control/sockets.h"
 #include "dataplane/region.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
+#include "lib/base/fault.h"
 #include "lib/base/log.h"
 
 /* A round smaller than this says more about latency than about rate. */
@@ -127,34 +129,55 @@ int source_send_mappings(struct dataplane *dp, const struct guest_description *d
 	return 0;
 }
 
-/* Arms the tracker, journals how to undo it, and hands it to the data plane. */
+/* One record of a member; value is stolen and may be NULL: none. */
+static int note(struct source *c, const char *member, json_t *value)
+{
+	json_t *fields;
+	int err;
+
+	if (!value)
+		return 0;
+	fields = json_pack("{s:o}", member, value);
+	err = session_enter(c->s, SESSION_NEGOTIATED, fields, &c->f);
+	json_decref(fields);
+	return err;
+}
+
+/* Arms the tracker; before and after it the journal knows how to undo that. */
+static int arm(struct source *c, struct ipc_tracker *m, int *fd)
+{
+	enum ipc_tracker_kind kind;
+	json_t *residue = NULL;
+	int err = note(c, "arming", arming_note(c->g));
+
+	if (!err)
+		err = c->g->ops->arm(c->g, &kind, fd, &residue, &c->f);
+	if (err)
+		return err;
+	c->armed = true;
+	m->kind = kind;
+	err = fault_at("source.armed");
+	if (err) {
+		json_decref(residue);
+		return err;
+	}
+	return note(c, "residue", residue);
+}
+
+/* What watches the guest's writes goes to the data plane. */
 static int send_tracker(struct source *c)
 {
 	struct ipc_tracker m = { .kind = IPC_TRACKER_NONE };
-	json_t *residue = NULL;
 	AUTO_CLOSE int fd = -1;
-	int err;
+	int err = 0;
 
 	if (c->was_running && !c->o.cold) {
-		enum ipc_tracker_kind kind;
-
-		err = c->g->ops->arm(c->g, &kind, &fd, &residue, &c->f);
-		if (err)
-			return err;
-		c->armed = true;
-		m.kind = kind;
-		if (residue) {
-			json_t *fields = json_pack("{s:o}", "residue", residue);
-
-			err = session_enter(c->s, SESSION_NEGOTIATED, fields, &c->f);
-			json_decref(fields);
-			if (err)
-				return err;
-		}
-		err = source_send_mappings(&c->dp, &c->g->desc, &c->f);
-		if (err)
-			return err;
+		err = arm(c, &m, &fd);
+		if (!err)
+			err = source_send_mappings(&c->dp, &c->g->desc, &c->f);
 	}
+	if (err)
+		return err;
 	c->tracker = m.kind;
 	return dataplane_send(&c->dp, IPC_TRACKER, &m, fd, &c->f);
 }

@@ -27,6 +27,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "control/arming.h"
 #include "control/host_internal.h"
 #include "control/source_peer.h"
 #include "control/vm_process.h"
@@ -113,9 +114,13 @@ void source_release_guest(struct source *c)
 /* What a crash left in the VM. After the guest is closed: it needs the monitor itself. */
 static void undo_residue(struct source *c)
 {
-	guest_disarm_residue(c->residue);
+	if (c->residue)
+		guest_disarm_residue(c->residue);
+	else
+		arming_undo(c->arming);
 	json_decref(c->residue);
-	c->residue = NULL;
+	json_decref(c->arming);
+	c->residue = c->arming = NULL;
 }
 
 static void close_guest(struct source *c)
@@ -374,6 +379,7 @@ static void init_recovered(struct source *c, struct session *s, const json_t *co
 	c->was_running = json_is_true(json_object_get(content, "was_running"));
 	c->ram_files = json_incref(json_object_get(content, "ram_files"));
 	c->residue = json_incref(json_object_get(content, "residue"));
+	c->arming = json_incref(json_object_get(content, "arming"));
 	c->committed = s->state == SESSION_COMMITTED || s->state == SESSION_RUNNING ||
 		       (s->state == SESSION_UNRESOLVED &&
 			json_is_true(json_object_get(content, "committed")));
