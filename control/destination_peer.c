@@ -264,5 +264,5 @@ int session_destination_resolve(struct session *s, bool run_here, struct failure
 				   "Wait some seconds, and see what the source says.",
 				   "Session %.8s has only just been loaded: the source may yet decide.",
 				   s->id);
-	return ask_session(s, run_here ? ASK_COMMIT : ASK_GIVE_UP, NULL, f);
+	return ask_session(s, run_here ? ASK_RUN_HERE : ASK_GIVE_UP, NULL, f);
 }

@@ -15,6 +15,7 @@
 #include "control/preflight.h"
 #include "control/proc_maps.h"
 #include "control/qemu_args.h"
+#include "lib/base/text.h"
 #include "lib/base/units.h"
 
 /* A VM that is held by another manager costs the list no more than this. */
@@ -121,7 +122,11 @@ void guest_disarm_residue(const json_t *residue)
 static json_t *list_item(const char *name, pid_t pid, uint64_t ram_bytes, const char *state,
 			 const struct failure *f)
 {
-	return json_pack("{s:s, s:i, s:s, s:I, s:s, s:b, s:s, s:s}", "name", name, "pid", (int)pid,
+	char shown[128];
+
+	snprintf(shown, sizeof(shown), "%s", name);
+	text_clean(shown);
+	return json_pack("{s:s, s:i, s:s, s:I, s:s, s:b, s:s, s:s}", "name", shown, "pid", (int)pid,
 			 "kind", "qemu", "ram_bytes", (json_int_t)ram_bytes, "state", state,
 			 "migratable", !failure_is_set(f), "reason", f->message, "code", f->code);
 }

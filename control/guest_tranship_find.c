@@ -11,6 +11,7 @@
 #include "control/guest_tranship.h"
 #include "control/proc_maps.h"
 #include "control/tranship_link.h"
+#include "lib/base/text.h"
 
 #define LOOK_MS 1000 /* for each VMM of a list; one that is busy in a callback is left out */
 
@@ -61,6 +62,7 @@ static bool state_movable(const struct tranship_description *d)
 
 static int add_to_list(const struct found *v, void *arg)
 {
+	char name[sizeof(v->d.name)];
 	const char *state = v->d.flags & TRANSHIP_FLAG_RUNNING ? "running" :
 			    v->d.state == TRANSHIP_WAITING	? "inmigrate" :
 								  "paused";
@@ -70,9 +72,11 @@ static int add_to_list(const struct found *v, void *arg)
 			     v->busy	? "a session holds it" :
 					  "it has no guest that could be moved now";
 
+	snprintf(name, sizeof(name), "%s", v->d.name);
+	text_clean(name);
 	json_array_append_new(arg,
 			      json_pack("{s:s, s:i, s:s, s:I, s:s, s:b, s:s, s:s}", "name",
-					v->d.name, "pid", (int)v->pid, "kind", "tranship",
+					name, "pid", (int)v->pid, "kind", "tranship",
 					"ram_bytes", (json_int_t)v->d.ram_bytes, "state", state,
 					"migratable", migratable, "reason", reason, "code", code));
 	return 0;

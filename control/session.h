@@ -42,10 +42,10 @@ const char *session_side_name(enum session_side side);
 enum session_ask {
 	ASK_NONE,
 	ASK_LOAD,     /* destination: the peer's */
-	ASK_COMMIT,   /* destination: the peer's, or a person's run-here */
+	ASK_COMMIT,   /* destination: the peer's */
 	ASK_FINISH,   /* destination: the peer's */
-	ASK_RUN_HERE, /* source: a person's */
-	ASK_GIVE_UP,  /* either side: a person's */
+	ASK_RUN_HERE, /* a person's */
+	ASK_GIVE_UP,  /* a person's */
 };
 
 struct session_request; /* one of them, on its way */

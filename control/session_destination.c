@@ -224,6 +224,8 @@ static int handle_commit(struct destination *d)
 /* 0: go on; else as serve(). */
 static int handle_request(struct destination *d)
 {
+	int err;
+
 	if (destination_given_up(d))
 		return -ECANCELED;
 	switch (session_asked(d->s)) {
@@ -231,6 +233,10 @@ static int handle_request(struct destination *d)
 		return handle_load(d);
 	case ASK_COMMIT:
 		return handle_commit(d);
+	case ASK_RUN_HERE:
+		err = handle_commit(d);
+		/* A person decided that the source is not waited for. */
+		return !err && d->s->state == SESSION_RUNNING ? SERVED_DONE : err;
 	case ASK_FINISH:
 		if (d->s->state == SESSION_RUNNING)
 			return SERVED_DONE;
@@ -259,7 +265,8 @@ static int handle_dataplane(struct destination *d)
 			dataplane_stop(&d->dp);
 		else if (m.head.type == IPC_PROGRESS)
 			note_stats(d, &m.body.stats);
-		return 0;
+		/* It ends with the source's: no goodbye will come. */
+		return err && d->s->state == SESSION_RUNNING ? SERVED_DONE : 0;
 	}
 	if (err)
 		return failure_set(&d->f, -EPIPE, "dataplane-died", "See transhipd's log.",

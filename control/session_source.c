@@ -146,7 +146,7 @@ static json_t *make_offer(struct source *c)
 		snprintf(secret + 2 * i, 3, "%02x", c->secret[i]);
 	return json_pack("{s:i, s:s, s:s, s:s, s:i, s:o, s:o?, s:b, s:b}", "version",
 			 PROTOCOL_VERSION, "id", c->s->id, "secret", secret, "vm",
-			 c->g->desc.name, "streams", (int)c->o.streams, "guest",
+			 c->s->vm, "streams", (int)c->o.streams, "guest",
 			 guest_description_to_json(&c->g->desc), "options",
 			 options ? json_deep_copy(options) : NULL, "dry_run", c->o.dry_run,
 			 "was_running", c->was_running);
@@ -172,12 +172,37 @@ static int take_answer(struct source *c, const json_t *answer)
 	return 0;
 }
 
+/* Its checks are added to ours. */
+static int offer(struct source *c, json_t *checks)
+{
+	json_t *words = make_offer(c), *answer = NULL;
+	int err;
+
+	if (!words)
+		return failure_set(&c->f, -EINVAL, "internal", NULL,
+				   "The VM's description cannot be put into words.");
+	client_set_interrupt(c->peer, c->s->wake_fd);
+	err = client_call(c->peer, "POST", "/v1/peer/sessions", words, &answer,
+			  OFFER_MS +
+				  (unsigned int)(c->g->desc.ram_bytes >> 30) * OFFER_MS_PER_GIB,
+			  "peer-unreachable", &c->f);
+	/* It may be at it, and would wait for streams. */
+	c->negotiated = !c->o.dry_run && client_was_sent(c->peer);
+	if (!err) {
+		json_array_extend(checks, json_object_get(answer, "checks"));
+		err = take_answer(c, answer);
+	}
+	json_decref(words);
+	json_decref(answer);
+	return err;
+}
+
 /* The checks of both sides; the offer makes the destination reserve what the VM needs. */
 static int check_and_offer(struct source *c)
 {
 	const char *dest = json_string_value(json_object_get(c->s->request, "dest"));
 	const char *skip = session_option_text(c->s, "skip_check", "");
-	json_t *checks = json_array(), *offer = NULL, *answer = NULL;
+	json_t *checks = json_array();
 	int err = c->g->ops->check(c->g, checks, &c->f);
 
 	if (!err)
@@ -189,20 +214,8 @@ static int check_and_offer(struct source *c)
 	/* A refusal here is told without troubling the peer, but a dry run wants all of it. */
 	if (!err && !c->o.dry_run)
 		err = checks_verdict(checks, &c->f);
-	if (!err) {
-		client_set_interrupt(c->peer, c->s->wake_fd);
-		offer = make_offer(c);
-		err = client_call(c->peer, "POST", "/v1/peer/sessions", offer, &answer,
-				  OFFER_MS + (unsigned int)(c->g->desc.ram_bytes >> 30) *
-						     OFFER_MS_PER_GIB,
-				  "peer-unreachable", &c->f);
-		/* It may be at it, and would wait for streams. */
-		c->negotiated = !c->o.dry_run && client_was_sent(c->peer);
-	}
-	if (!err) {
-		json_array_extend(checks, json_object_get(answer, "checks"));
-		err = take_answer(c, answer);
-	}
+	if (!err)
+		err = offer(c, checks);
 	if (!err)
 		err = checks_verdict(checks, &c->f);
 	{
@@ -210,8 +223,6 @@ static int check_and_offer(struct source *c)
 		json_array_extend(c->s->checks, checks);
 	}
 	json_decref(checks);
-	json_decref(offer);
-	json_decref(answer);
 	return err;
 }
 
@@ -445,8 +456,12 @@ static const struct stage {
 
 static int run_on(struct source *c, struct failure *why)
 {
-	int err = c->paused ? c->g->ops->resume(c->g, why) : 0;
+	int err = fault_at("source.run-on");
 
+	if (err)
+		failure_set(why, err, "internal", NULL, "a fault was asked for");
+	else if (c->paused)
+		err = c->g->ops->resume(c->g, why);
 	c->paused &= err != 0;
 	return err;
 }

@@ -400,6 +400,10 @@ static void end_early(struct source *c)
 {
 	undo_residue(c);
 	c->f = c->cause;
+	if (!vm_process_lives(c->pid, c->start_time)) {
+		failure_clear(&c->f);
+		failure_set(&c->f, -ESRCH, "vm-gone", NULL, "The VM has ended meanwhile.");
+	}
 	if (c->peer)
 		source_peer_abort(c);
 	session_finish(c->s, SESSION_FAILED, NULL, source_result(c, "failed"), &c->f);

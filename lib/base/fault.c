@@ -114,7 +114,7 @@ int fault_hit(const char *site)
 		for (;;)
 			pause();
 	case FAULT_STOP:
-		kill(getpid(), SIGSTOP);
+		raise(SIGSTOP); /* of this thread: it does not go on meanwhile */
 		return 0;
 	case FAULT_SLEEP:
 		nanosleep(&t, NULL);

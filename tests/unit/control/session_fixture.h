@@ -28,6 +28,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -95,6 +96,8 @@ static inline pid_t spawn(const char *const *words, const char *fault, int out)
 	fd = open(log, O_WRONLY | O_CREAT | O_APPEND, 0600);
 	dup2(out >= 0 ? out : fd, STDOUT_FILENO);
 	dup2(fd, STDERR_FILENO);
+	/* libcurl's sockets are inherited otherwise, and never seen to be closed */
+	syscall(SYS_close_range, STDERR_FILENO + 1, ~0u, 0);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	execve(program, (char *const *)words, env);
 	_exit(127);
@@ -247,6 +250,30 @@ static inline void daemon_kill(enum side s, int signal)
 		kill(sides[s].daemon, SIGCONT);
 	end_of(sides[s].daemon);
 	sides[s].daemon = 0;
+}
+
+static inline bool is_stopped(pid_t pid)
+{
+	char path[64], state = 0;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	file = fopen(path, "r");
+	if (!file || fscanf(file, "%*d (%*[^)]) %c", &state) != 1)
+		state = 0;
+	if (file)
+		fclose(file);
+	return state == 'T';
+}
+
+static inline void await_stop(enum side s)
+{
+	uint64_t start = clock_ns();
+
+	while (!is_stopped(sides[s].daemon)) {
+		assert_true(clock_ms_since(start) < 30000);
+		nap_ms(1);
+	}
 }
 
 /* --- VMs ------------------------------------------------------------------------------------- */

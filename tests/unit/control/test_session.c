@@ -581,6 +581,75 @@ static void give_up_at_the_source(void **unused)
 	assert_true(vm_has_ended(A, "vm"));
 }
 
+/* It stands still, and nobody but we can help it. */
+static void it_cannot_be_run_on(void **unused)
+{
+	char id[40];
+
+	(void)unused;
+	assert_int_equal(fault_set("source.load:error,source.run-on:error,source.run-on:error"), 0);
+	assert_true(begin_move(A, B, "vm", plain_options(B, "vm"), id));
+	assert_status(await_end(A, id), "unresolved", "unresolved");
+	/* it is tried again */
+	for (uint64_t start = clock_ns(); !vm_runs(A, "vm"); nap_ms(10))
+		assert_true(clock_ms_since(start) < 30000);
+	await_state(A, id, "failed");
+	still_movable();
+}
+
+static unsigned int count(const char *path)
+{
+	struct dirent *e;
+	unsigned int n = 0;
+	DIR *d = opendir(path);
+
+	assert_non_null(d);
+	while ((e = readdir(d)))
+		n += isdigit((unsigned char)e->d_name[0]) != 0;
+	closedir(d);
+	return n;
+}
+
+/* Each session that is kept has its journal and its eventfd; nothing else may grow. */
+static void nothing_leaks(void **unused)
+{
+	static const char *const faults[] = { NULL, "source.load:error", "destination.loaded:error",
+					      "source.commit:error", "source.start:error",
+					      "destination.start:error", NULL };
+	unsigned int files = 0, threads = 0, moves = 0;
+	enum side at = A;
+
+	(void)unused;
+	for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++, moves++) {
+		json_t *session;
+
+		assert_int_equal(fault_set(faults[i]), 0);
+		session = move(at, other(at), plain_options(other(at), "vm"));
+		if (!strcmp(text(session, "state"), "done")) {
+			end_of(vm_of(at, "vm")->pid);
+			vm_of(at, "vm")->pid = 0;
+			vm_begin(at, "vm", true);
+			at = other(at);
+		}
+		json_decref(session);
+		for (enum side s = A; s <= B; s++) {
+			client_free(sides[s].client);
+			sides[s].client = NULL;
+		}
+		assert_no_strangers();
+		if (!moves) {
+			/* the server's end of the connections */
+			nap_ms(300);
+			files = count("/proc/self/fd");
+			threads = count("/proc/self/task");
+		}
+	}
+	for (uint64_t start = clock_ns(); count("/proc/self/task") > threads; nap_ms(10))
+		assert_true(clock_ms_since(start) < 5000);
+	/* two of each a move: both sides are here; a session without a journal has one less */
+	assert_in_range(count("/proc/self/fd"), files, files + 4 * (moves - 1));
+}
+
 /* The destination's host ends while it is PREPARED: the commit must not be answered as done. */
 static void the_destination_ends_when_prepared(void **unused)
 {
@@ -633,6 +702,8 @@ int main(void)
 		CASE(run_here_at_the_source),
 		CASE(give_up_at_the_source),
 		CASE(the_destination_ends_when_prepared),
+		CASE(it_cannot_be_run_on),
+		CASE(nothing_leaks),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -309,30 +309,6 @@ static void killed_with_its_peer(const struct crash *c)
 	check(c);
 }
 
-static bool is_stopped(pid_t pid)
-{
-	char path[64], state = 0;
-	FILE *file;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	file = fopen(path, "r");
-	if (!file || fscanf(file, "%*d (%*[^)]) %c", &state) != 1)
-		state = 0;
-	if (file)
-		fclose(file);
-	return state == 'T';
-}
-
-static void await_stop(enum side s)
-{
-	uint64_t start = clock_ns();
-
-	while (!is_stopped(sides[s].daemon)) {
-		assert_true(clock_ms_since(start) < 30000);
-		nap_ms(1);
-	}
-}
-
 /* It hangs for longer than some waits are, then goes on as if nothing had been. */
 static void stopped_for_a_while(const struct crash *c)
 {

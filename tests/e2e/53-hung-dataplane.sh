@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# timeout: 180
+# A data plane hangs in the pause (it lives, its sockets are alive, and it does nothing): nobody waits
+# for it longer than seconds, and the guest runs on at the source.
+. "$(dirname "$0")/lib.sh"
+
+ready_hosts
+vm_start a web rate=100 ws=64
+beats_start web
+for side in a b; do
+	note "the data plane of $side hangs"
+	move_start a b web --bandwidth 200Mbit --max-downtime 5s
+	eventually 20 in_state a paused || fail "the pause is not reached"
+	pid=$(dataplane_pid $side)
+	kill -STOP "$pid"
+	start=$SECONDS
+	move_end
+	took=$((SECONDS - start))
+	want_status 3
+	want '.status == "failed" and (.error.code == "data-lost" or .error.code == "dataplane-died")'
+	note "it took $took s"
+	[ $took -le 20 ] || fail "the guest stood still for $took s"
+	assert_runs a web
+	kill -CONT "$pid" 2>/dev/null
+	eventually 20 no_pids b -f '^[^ ]*qemu-system' || fail "a VM is left on b"
+	assert_clean b
+	assert_clean a web
+done
+move a b web
+want_completed
+vm_verify b web
+beats_stop web
