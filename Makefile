@@ -26,7 +26,7 @@ ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -DTRANSHIP_VERSION='"$(VERSION)"' -I. -pth
 ALL_LDFLAGS = -pthread $(LDFLAGS) $(if $(SANITIZE),-fsanitize=$(SANITIZE))
 LIBS = -luring -lzstd -lgnutls -lseccomp -lxxhash -ljansson -lmicrohttpd -lcurl-gnutls -lm
 
-objs = $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out %_main.c,$(wildcard $(1)/*.c)))
+objs = $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out %_main.c,$(wildcard $(1:%=%/*.c))))
 LIB_BASE      := $(BUILD)/libbase.a
 LIB_TRANSHIP  := $(BUILD)/libtranship.a
 LIB_DATAPLANE := $(BUILD)/libdataplane.a
@@ -58,7 +58,7 @@ $(LIB_BASE): $(call objs,lib/base)
 # libtranship.a is installed alone: it brings what it uses of lib/base.
 $(LIB_TRANSHIP): $(call objs,lib) $(BUILD)/obj/lib/base/io.o
 $(LIB_DATAPLANE): $(call objs,dataplane)
-$(LIB_CONTROL): $(call objs,control)
+$(LIB_CONTROL): $(call objs,control control/cli control/guest control/admission control/session)
 $(ARCHIVES):
 	$(call say,AR,$@)
 	@rm -f $@
@@ -70,7 +70,7 @@ $(BUILD)/obj/%.o: %.c
 	$(Q)$(CC) $(ALL_CFLAGS) -c $< -o $@
 
 $(BUILD)/transhipd: $(BUILD)/obj/control/transhipd_main.o $(ARCHIVES)
-$(BUILD)/tranship: $(BUILD)/obj/control/tranship_main.o $(ARCHIVES)
+$(BUILD)/tranship: $(BUILD)/obj/control/cli/tranship_main.o $(ARCHIVES)
 $(BUILD)/tranship-dataplane: $(BUILD)/obj/dataplane/dataplane_main.o $(LIB_DATAPLANE) $(LIB_BASE)
 $(BUILD)/tranship-guard: $(BUILD)/obj/control/guard_main.o $(LIB_BASE)
 $(BUILD)/tranship-synthetic: $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard tools/synthetic_*.c)) \

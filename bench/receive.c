@@ -31,15 +31,15 @@ struct pattern {
 };
 
 static const struct pattern patterns[] = {
-	{"whole chunks", CHUNK_PAGES, CHUNK_PAGES},
-	{"16 of 32 pages", 16, 32},
-	{"every 2nd page", 1, 2},
-	{"every 64th page", 1, 64},
+	{ "whole chunks", CHUNK_PAGES, CHUNK_PAGES },
+	{ "16 of 32 pages", 16, 32 },
+	{ "every 2nd page", 1, 2 },
+	{ "every 64th page", 1, 64 },
 };
 
 enum memory { MEMORY_NEW, MEMORY_RESIDENT, MEMORY_MAPPED, MEMORY_COUNT };
-static const char *const memory_names[] = {"new pages", "resident", "mapped"};
-static const char *const kind_names[] = {"auto", "map", "pwrite"};
+static const char *const memory_names[] = { "new pages", "resident", "mapped" };
+static const char *const kind_names[] = { "auto", "map", "pwrite" };
 
 struct bench {
 	uint64_t size;
@@ -87,14 +87,14 @@ static void *sender(void *arg)
 
 	for (share(e, &at, &to); at < to; at += CHUNK_BYTES) {
 		size_t len = WIRE_FRAME_SIZE + (size_t)runs * WIRE_RUN_SIZE;
-		struct wire_frame f = {.type = WIRE_PAGES, .count = runs, .offset = at};
+		struct wire_frame f = { .type = WIRE_PAGES, .count = runs, .offset = at };
 
 		f.length = runs * (WIRE_RUN_SIZE + bytes);
 		wire_put_frame(head, &f);
 		for (uint32_t i = 0; i < runs; i++) {
-			struct wire_run r = {.page = (uint16_t)(i * p->of),
-					     .pages = (uint16_t)p->take,
-					     .length = bytes};
+			struct wire_run r = { .page = (uint16_t)(i * p->of),
+					      .pages = (uint16_t)p->take,
+					      .length = bytes };
 
 			wire_put_run(head + WIRE_FRAME_SIZE + i * WIRE_RUN_SIZE, &r);
 		}
@@ -133,7 +133,7 @@ static void *receiver(void *arg)
 
 static void connect_pair(struct end *e)
 {
-	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	int listener = socket(AF_INET, SOCK_STREAM, 0);
 	socklen_t len = sizeof(a);
 
@@ -189,7 +189,7 @@ static void set_up(struct bench *b, enum place_kind kind, enum memory memory)
 {
 	char why[96];
 
-	b->region = (struct region){.page_size = PAGE_BYTES, .size = b->size};
+	b->region = (struct region){ .page_size = PAGE_BYTES, .size = b->size };
 	b->region.fd = memfd_create("bench-destination", MFD_CLOEXEC);
 	check(!ftruncate(b->region.fd, (off_t)b->size), "ftruncate");
 	check(!region_map(&b->region, true), "map");
@@ -242,9 +242,9 @@ static void measure(struct bench *b, enum place_kind kind, enum memory memory, b
 
 int main(int argc, char **argv)
 {
-	struct bench b = {.size = (uint64_t)(argc > 1 ? atoi(argv[1]) : 512) << 20,
-			  .streams = argc > 2 ? (unsigned int)atoi(argv[2]) : 2,
-			  .repeats = argc > 3 ? (unsigned int)atoi(argv[3]) : 3};
+	struct bench b = { .size = (uint64_t)(argc > 1 ? atoi(argv[1]) : 512) << 20,
+			   .streams = argc > 2 ? (unsigned int)atoi(argv[2]) : 2,
+			   .repeats = argc > 3 ? (unsigned int)atoi(argv[3]) : 3 };
 	uint64_t *p;
 
 	if (!b.size || !b.streams || b.streams > STREAMS_MAX || !b.repeats || b.repeats > 16) {

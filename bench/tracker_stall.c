@@ -23,7 +23,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "control/uffd.h"
+#include "control/guest/uffd.h"
 #include "dataplane/tracker.h"
 #include "lib/base/clock.h"
 #include "lib/base/kernel_abi.h"

@@ -87,7 +87,7 @@ static struct figures measure(const struct tx_ops *ops, const struct region *r, 
 
 	pair_check(!tcp_pair(sv));
 	pair_check(!pthread_create(&reader, NULL, discard, &sv[1]));
-	pair_check(!ops->new(&t, sv[0], r, 1));
+	pair_check(!ops->new (&t, sv[0], r, 1));
 	wall = clock_ns();
 	used = clock_of(CLOCK_THREAD_CPUTIME_ID);
 	send_all(t, r, pages);
@@ -121,7 +121,8 @@ int main(int argc, char **argv)
 	static const uint32_t lengths[] = { 1, 2, 4, 8, 16, 32, 64, CHUNK_PAGES };
 	uint64_t size = (argc > 1 ? strtoull(argv[1], NULL, 10) : 512) << 20;
 	int repeats = argc > 2 ? atoi(argv[2]) : 5;
-	struct region r = { .page_size = PAGE_BYTES, .size = size,
+	struct region r = { .page_size = PAGE_BYTES,
+			    .size = size,
 			    .fd = memfd_create("bench-ram", MFD_CLOEXEC) };
 	static struct figures f[CASES][REPEATS_MAX];
 	struct page_reader reader;

@@ -18,7 +18,7 @@
 #ifndef TRANSHIP_CONTROL_API_H
 #define TRANSHIP_CONTROL_API_H
 
-#include "control/host.h"
+#include "control/session/host.h"
 
 struct api;
 

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "control/vm_process.h"
+#include "control/session/vm_process.h"
 
 /* The numbers of a process' userfaultfds. */
 static json_t *userfaultfds(pid_t pid)
@@ -40,9 +40,10 @@ static json_t *ranges(const struct guest_description *d)
 
 	for (uint32_t i = 0; i < d->nregions; i++)
 		for (uint32_t k = 0; k < d->regions[i].nmappings; k++)
-			json_array_append_new(
-				list, json_pack("[I, I]", (json_int_t)d->regions[i].mappings[k].start,
-						(json_int_t)d->regions[i].mappings[k].end));
+			json_array_append_new(list,
+					      json_pack("[I, I]",
+							(json_int_t)d->regions[i].mappings[k].start,
+							(json_int_t)d->regions[i].mappings[k].end));
 	return list;
 }
 
@@ -61,7 +62,7 @@ static bool contains(const json_t *numbers, json_int_t number)
 	const json_t *each;
 	size_t i;
 
-	json_array_foreach((json_t *)numbers, i, each)
+	json_array_foreach ((json_t *)numbers, i, each)
 		if (json_integer_value(each) == number)
 			return true;
 	return false;
@@ -77,7 +78,7 @@ void arming_undo(const json_t *note)
 	if (!vm_process_lives(pid, start))
 		return;
 	now = userfaultfds(pid);
-	json_array_foreach(now, i, each) {
+	json_array_foreach (now, i, each) {
 		json_t *residue;
 
 		if (contains(json_object_get(note, "userfaultfds"), json_integer_value(each)))

@@ -9,7 +9,7 @@
 
 #include <jansson.h>
 
-#include "control/guest.h"
+#include "control/guest/guest.h"
 
 /* For the journal; NULL if arming this kind of VM leaves nothing in it. A new reference. */
 json_t *arming_note(const struct guest *g);

@@ -17,7 +17,7 @@
 struct config {
 	char socket[108];
 	char state_dir[PATH_MAX];
-	char data_address[64];	/* numeric; where data streams reach this host: "127.0.0.1" */
+	char data_address[64]; /* numeric; where data streams reach this host: "127.0.0.1" */
 	uint16_t data_port_lo, data_port_hi; /* 0, 0: any free port */
 	bool allow_plaintext;
 	char qemu_binaries[CONFIG_BINARIES_MAX][PATH_MAX]; /* that may be launched */
@@ -28,11 +28,11 @@ struct config {
 	 */
 	char vm_dirs[CONFIG_VM_DIRS_MAX][PATH_MAX];
 	unsigned int nvm_dirs;
-	char ram_dir[PATH_MAX];	/* where RAM files of launched VMs go; "": as at the source */
-	char dataplane[PATH_MAX]; /* path of tranship-dataplane; found beside transhipd */
-	char guard[PATH_MAX];	/* path of tranship-guard */
+	char ram_dir[PATH_MAX];	   /* where RAM files of launched VMs go; "": as at the source */
+	char dataplane[PATH_MAX];  /* path of tranship-dataplane; found beside transhipd */
+	char guard[PATH_MAX];	   /* path of tranship-guard */
 	unsigned int sessions_max; /* admitted at once */
-	uint64_t state_max;	/* bytes of device state held for one session */
+	uint64_t state_max;	   /* bytes of device state held for one session */
 	bool verbose;
 };
 

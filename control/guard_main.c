@@ -428,8 +428,8 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	ret = kind->rescue(conn, &j);
-	say(ret		 ? "transhipd is gone; the guest could not be run on" :
-	    j.was_paused ? "transhipd is gone; the guest stays paused, as it was" :
-			   "transhipd is gone; the guest runs on");
+	say(ret		   ? "transhipd is gone; the guest could not be run on"
+	    : j.was_paused ? "transhipd is gone; the guest stays paused, as it was"
+			   : "transhipd is gone; the guest runs on");
 	return ret ? 2 : 0;
 }

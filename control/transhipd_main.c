@@ -32,7 +32,7 @@
 
 #include "control/api.h"
 #include "control/config.h"
-#include "control/host.h"
+#include "control/session/host.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
 #include "lib/base/fault.h"
@@ -173,7 +173,7 @@ static unsigned int wind_down(struct host *h, bool cancel)
 
 	if (host_list(h, &list, &f))
 		return 0;
-	json_array_foreach(list, i, s) {
+	json_array_foreach (list, i, s) {
 		const char *side = json_string_value(json_object_get(s, "side"));
 		const char *id = json_string_value(json_object_get(s, "id"));
 

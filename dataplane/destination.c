@@ -165,7 +165,7 @@ static int handle_events(struct main_loop *m, struct failure *f)
 		err = connected == d->s->config.streams ? close_listener(m, f)
 							: check_deadline(d, connected, f);
 	if (!err && state_done) {
-		struct ipc_count count = {.bytes = d->state.used};
+		struct ipc_count count = { .bytes = d->state.used };
 
 		m->state_reported = true;
 		err = report(m, IPC_STATE_DONE, &count, f);
@@ -195,7 +195,7 @@ static int begin_load(struct main_loop *m, int fd, struct failure *f)
 
 static int continue_load(struct main_loop *m, struct failure *f)
 {
-	struct ipc_count count = {.bytes = m->d->state.used};
+	struct ipc_count count = { .bytes = m->d->state.used };
 	int err = state_hold_write(&m->d->state, m->load_fd);
 
 	if (err == -EAGAIN)
@@ -247,10 +247,11 @@ static void prepare_poll(struct main_loop *m, struct pollfd p[POLL_COUNT])
 	bool listening = d->s->listen_fd >= 0 && connections_have_room(d);
 
 	/* poll ignores negative descriptors */
-	p[POLL_IPC] = (struct pollfd){.fd = d->s->sock, .events = POLLIN};
-	p[POLL_EVENT] = (struct pollfd){.fd = d->event_fd, .events = POLLIN};
-	p[POLL_LISTEN] = (struct pollfd){.fd = listening ? d->s->listen_fd : -1, .events = POLLIN};
-	p[POLL_LOAD] = (struct pollfd){.fd = m->load_fd, .events = POLLOUT};
+	p[POLL_IPC] = (struct pollfd){ .fd = d->s->sock, .events = POLLIN };
+	p[POLL_EVENT] = (struct pollfd){ .fd = d->event_fd, .events = POLLIN };
+	p[POLL_LISTEN] =
+		(struct pollfd){ .fd = listening ? d->s->listen_fd : -1, .events = POLLIN };
+	p[POLL_LOAD] = (struct pollfd){ .fd = m->load_fd, .events = POLLOUT };
 }
 
 static int serve_once(struct main_loop *m, struct failure *f)
@@ -282,7 +283,7 @@ static int serve_once(struct main_loop *m, struct failure *f)
 
 static int serve(struct destination *d, struct failure *f)
 {
-	struct main_loop m = {.d = d, .load_fd = -1};
+	struct main_loop m = { .d = d, .load_fd = -1 };
 	int err = 0;
 
 	while (!err && !m.quit)
@@ -390,8 +391,8 @@ static void release(struct destination *d)
 
 int destination_run(struct setup *s, struct failure *f)
 {
-	struct destination d = {.s = s, .event_fd = -1, .status_fd = -1};
-	struct ipc_ready ready = {0};
+	struct destination d = { .s = s, .event_fd = -1, .status_fd = -1 };
+	struct ipc_ready ready = { 0 };
 	int err;
 
 	pthread_mutex_init(&d.lock, NULL);

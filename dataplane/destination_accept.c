@@ -60,7 +60,7 @@ static bool was_dropped(struct connection *c)
 static struct stream *authenticate(struct connection *c)
 {
 	struct destination *d = c->d;
-	struct failure f = {0};
+	struct failure f = { 0 };
 	struct stream *st;
 	uint32_t index;
 
@@ -80,7 +80,7 @@ static void *connection_thread(void *arg)
 	struct connection *c = arg;
 	struct destination *d = c->d;
 	struct stream *st = authenticate(c);
-	struct failure f = {0};
+	struct failure f = { 0 };
 
 	if (st) {
 		int err;

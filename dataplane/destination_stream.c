@@ -57,7 +57,7 @@ static int take_holes(struct stream *st, const struct wire_frame *f)
 
 static int take_round_end(struct stream *st, const struct wire_frame *f)
 {
-	struct wire_frame ack = {.type = WIRE_ACK, .of = WIRE_ROUND_END, .number = f->number};
+	struct wire_frame ack = { .type = WIRE_ACK, .of = WIRE_ROUND_END, .number = f->number };
 
 	return acknowledge(st, &ack);
 }
@@ -89,7 +89,7 @@ static int take_state(struct stream *st, const struct wire_frame *f)
 
 static int take_state_end(struct stream *st, const struct wire_frame *f)
 {
-	struct wire_frame ack = {.type = WIRE_ACK, .of = WIRE_STATE_END};
+	struct wire_frame ack = { .type = WIRE_ACK, .of = WIRE_STATE_END };
 	struct destination *d = st->d;
 
 	if (st->index != 0 || state_complete(d) || f->extent != d->state.used)
@@ -170,7 +170,7 @@ static int join_verification(struct stream *st)
 
 static int take_verify_end(struct stream *st, const struct wire_frame *f)
 {
-	struct wire_frame ack = {.type = WIRE_ACK, .of = WIRE_VERIFY_END};
+	struct wire_frame ack = { .type = WIRE_ACK, .of = WIRE_VERIFY_END };
 	int err = join_verification(st);
 
 	(void)f;

@@ -59,8 +59,8 @@ static int serve(struct observer *o, struct failure *f)
 		if (m.head.type == IPC_QUIT)
 			return 0;
 		if (m.head.type != IPC_SCAN)
-			return failure_set(f, -EPROTO, "internal", NULL,
-					   "an observer cannot %s", ipc_type_name(m.head.type));
+			return failure_set(f, -EPROTO, "internal", NULL, "an observer cannot %s",
+					   ipc_type_name(m.head.type));
 		err = on_scan(o, m.body.scan.flags, f);
 	}
 	/* transhipd is gone: nobody is left to be told. */

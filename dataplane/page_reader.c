@@ -194,8 +194,8 @@ static int classify_copied(const struct region *r, uint64_t first, uint32_t coun
 		if (err)
 			return err;
 		for (uint32_t i = 0; i < n; i++)
-			kinds[at + i] = zero_page(scratch + (size_t)i * PAGE_BYTES) ? PAGE_ZERO :
-										      PAGE_RAW;
+			kinds[at + i] =
+				zero_page(scratch + (size_t)i * PAGE_BYTES) ? PAGE_ZERO : PAGE_RAW;
 		at += n;
 	}
 	return 0;

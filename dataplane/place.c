@@ -214,13 +214,13 @@ static int map_drain(struct placer *p, const struct region *r, const struct plac
 			err = copy_through_map(p, r, e, &taken);
 		} else {
 			taken = rx_buffered(p->rx) < e.length ? rx_buffered(p->rx) : e.length;
-			err = pwrite_extent(p, r, (struct place_extent){e.offset, taken});
+			err = pwrite_extent(p, r, (struct place_extent){ e.offset, taken });
 		}
 		if (err)
 			return err;
 		if (taken < e.length)
-			p->iov[left++] = (struct iovec){.iov_base = r->map + e.offset + taken,
-							.iov_len = e.length - taken};
+			p->iov[left++] = (struct iovec){ .iov_base = r->map + e.offset + taken,
+							 .iov_len = e.length - taken };
 	}
 	return left;
 }
@@ -250,8 +250,8 @@ static int map_raw(struct placer *p, const struct region *r, const struct place_
 	return err;
 }
 
-static const struct place_ops map_ops = {.name = "map", .raw = map_raw};
-static const struct place_ops pwrite_ops = {.name = "pwrite", .raw = pwrite_raw};
+static const struct place_ops map_ops = { .name = "map", .raw = map_raw };
+static const struct place_ops pwrite_ops = { .name = "pwrite", .raw = pwrite_raw };
 
 static const struct place_ops *choose(const struct place *pl, const struct region *r, size_t bytes)
 {
@@ -285,7 +285,7 @@ static uint32_t join_raw(struct placer *p, uint32_t nruns, uint64_t base, size_t
 		if (last && last->offset + last->length == offset)
 			last->length += run->length;
 		else
-			p->extents[count++] = (struct place_extent){offset, run->length};
+			p->extents[count++] = (struct place_extent){ offset, run->length };
 	}
 	return count;
 }

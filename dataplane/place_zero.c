@@ -87,7 +87,7 @@ static bool stopped(const struct placer *p)
 int place_zero(struct placer *p, const struct region *r, uint64_t offset, uint64_t length)
 {
 	uint64_t at = offset, limit = offset + length;
-	struct pending dirty = {0};
+	struct pending dirty = { 0 };
 
 	while ((at = next_data(r, at, limit)) < limit) {
 		size_t len = limit - at < PLACE_SCRATCH_SIZE ? limit - at : PLACE_SCRATCH_SIZE;

@@ -12,26 +12,26 @@
 #include "lib/base/bitmap.h"
 #include "lib/base/failure.h"
 
-#define PAGE_SHIFT	12
-#define PAGE_BYTES	4096u
-#define CHUNK_SHIFT	21
-#define CHUNK_BYTES	(1u << CHUNK_SHIFT)
-#define CHUNK_PAGES	(CHUNK_BYTES / PAGE_BYTES) /* 512 */
+#define PAGE_SHIFT  12
+#define PAGE_BYTES  4096u
+#define CHUNK_SHIFT 21
+#define CHUNK_BYTES (1u << CHUNK_SHIFT)
+#define CHUNK_PAGES (CHUNK_BYTES / PAGE_BYTES) /* 512 */
 
 /* One VMA of the VMM over a region. */
 struct region_mapping {
-	uint64_t start, end;	/* in the VMM's address space */
-	uint64_t offset;	/* of start, in bytes from the region's beginning */
+	uint64_t start, end; /* in the VMM's address space */
+	uint64_t offset;     /* of start, in bytes from the region's beginning */
 };
 
 struct region {
 	uint32_t index;
-	uint32_t page_size;	/* of the backing, bytes */
-	uint64_t size;		/* bytes */
-	uint64_t file_offset;	/* of the region's first byte in fd */
+	uint32_t page_size;   /* of the backing, bytes */
+	uint64_t size;	      /* bytes */
+	uint64_t file_offset; /* of the region's first byte in fd */
 	bool hugetlb;
-	int fd;			/* owned */
-	uint8_t *map;		/* our own MAP_SHARED mapping of size bytes, or NULL */
+	int fd;				 /* owned */
+	uint8_t *map;			 /* our own MAP_SHARED mapping of size bytes, or NULL */
 	struct region_mapping *mappings; /* source only; sorted by start; owned */
 	uint32_t nmappings;
 };

@@ -81,7 +81,7 @@ int rx_take(struct rx_reader *r, size_t len, const uint8_t **data)
 
 int rx_scatter(struct rx_reader *r, struct iovec *iov, unsigned int count)
 {
-	struct msghdr msg = {.msg_iov = iov, .msg_iovlen = count};
+	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = count };
 
 	assert(!rx_buffered(r));
 	while (msg.msg_iovlen) {

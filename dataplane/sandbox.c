@@ -135,14 +135,10 @@ static const struct {
 	uint32_t error;
 } declined[] = {
 	{ SCMP_SYS(clone3), ENOSYS }, /* its flags are in memory: not to be filtered; clone is */
-	{ SCMP_SYS(openat), EPERM },
-	{ SCMP_SYS(open), EPERM },
-	{ SCMP_SYS(access), EPERM },
-	{ SCMP_SYS(readlink), EPERM },
-	{ SCMP_SYS(sysinfo), EPERM },
-	{ SCMP_SYS(uname), EPERM },
-	{ SCMP_SYS(prlimit64), EPERM },
-	{ SCMP_SYS(sched_setaffinity), EPERM },
+	{ SCMP_SYS(openat), EPERM },	{ SCMP_SYS(open), EPERM },
+	{ SCMP_SYS(access), EPERM },	{ SCMP_SYS(readlink), EPERM },
+	{ SCMP_SYS(sysinfo), EPERM },	{ SCMP_SYS(uname), EPERM },
+	{ SCMP_SYS(prlimit64), EPERM }, { SCMP_SYS(sched_setaffinity), EPERM },
 };
 
 static const unsigned long ioctls[] = { PAGEMAP_SCAN_IOCTL, FIONREAD, FIONBIO, SIOCOUTQ };
@@ -155,8 +151,7 @@ static int allow_calls(scmp_filter_ctx ctx, unsigned int role)
 		if (allowed[i].roles & role)
 			err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, allowed[i].call, 0);
 	for (size_t i = 0; !err && i < sizeof(declined) / sizeof(declined[0]); i++)
-		err = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(declined[i].error), declined[i].call,
-				       0);
+		err = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(declined[i].error), declined[i].call, 0);
 	return err;
 }
 

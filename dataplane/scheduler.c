@@ -43,8 +43,7 @@ int scheduler_init(struct scheduler *s, const struct region *regions, uint32_t n
 	if (track_dma)
 		s->suspect = new_bitmaps(regions, nregions);
 	if (!s->first_chunk || !s->pending || !s->scanned || !s->seen || !s->held ||
-	    !s->held_counts ||
-	    (track_dma && !s->suspect))
+	    !s->held_counts || (track_dma && !s->suspect))
 		goto no_memory;
 	for (uint32_t i = 0; i < nregions; i++) {
 		s->first_chunk[i] = chunks;
@@ -267,8 +266,8 @@ bool scheduler_next(struct scheduler *s, struct scheduler_chunk *c)
 	words = words_of_chunk(p, chunk);
 	c->region = &s->regions[i];
 	c->first_page = chunk * CHUNK_PAGES;
-	c->pages = p->bits - c->first_page < CHUNK_PAGES ? (uint32_t)(p->bits - c->first_page) :
-							   CHUNK_PAGES;
+	c->pages = p->bits - c->first_page < CHUNK_PAGES ? (uint32_t)(p->bits - c->first_page)
+							 : CHUNK_PAGES;
 	c->rest_is_hole = s->round_has_holes;
 	memset(c->bits, 0, sizeof(c->bits));
 	for (uint64_t k = 0; k < words; k++) {

@@ -42,8 +42,8 @@ struct scheduler_holes {
 
 /* The file of a region, as far as it is known. */
 struct scheduler_held {
-	uint64_t pages;	 /* bits in held; atomic during a round */
-	int64_t offset;	 /* blocks that the file has beyond those pages; hugetlb: all of them */
+	uint64_t pages;	    /* bits in held; atomic during a round */
+	int64_t offset;	    /* blocks that the file has beyond those pages; hugetlb: all of them */
 	uint64_t walked_ns; /* when its extents were last read */
 };
 
@@ -52,7 +52,7 @@ struct scheduler {
 	uint32_t nregions;
 	bool track_dma;
 	struct bitmap *pending, *scanned, *seen, *held, *suspect; /* one a region; owned */
-	struct scheduler_held *held_counts; /* one a region; owned */
+	struct scheduler_held *held_counts;			  /* one a region; owned */
 	struct bitmap dirty_chunks; /* over all regions, numbered through */
 	uint64_t *first_chunk;	    /* number of each region's first chunk; nregions + 1 */
 	bool holes_owed;	    /* the next round also says what was never populated */
@@ -61,10 +61,10 @@ struct scheduler {
 	bool round_has_holes;
 	uint32_t *order;
 	uint64_t order_count;
-	uint64_t cursor;	/* atomic */
+	uint64_t cursor; /* atomic */
 	struct scheduler_holes *holes;
 	uint64_t holes_count, holes_room;
-	uint64_t holes_cursor;	/* atomic */
+	uint64_t holes_cursor; /* atomic */
 
 	uint64_t pending_pages; /* atomic during a round */
 	uint64_t seen_pages;
@@ -73,9 +73,9 @@ struct scheduler {
 /* A chunk that the caller alone sends in this round. */
 struct scheduler_chunk {
 	const struct region *region;
-	uint64_t first_page;	/* of the chunk, in the region */
-	uint32_t pages;		/* in the chunk: fewer than CHUNK_PAGES at a region's end */
-	bool rest_is_hole;	/* pages whose bit is clear were never populated: say so */
+	uint64_t first_page; /* of the chunk, in the region */
+	uint32_t pages;	     /* in the chunk: fewer than CHUNK_PAGES at a region's end */
+	bool rest_is_hole;   /* pages whose bit is clear were never populated: say so */
 	uint64_t bits[SCHEDULER_CHUNK_WORDS];
 };
 

@@ -28,10 +28,10 @@
 #include "dataplane/scheduler.h"
 #include "lib/base/clock.h"
 
-#define BLOCKS_PER_PAGE (PAGE_BYTES / 512)
+#define BLOCKS_PER_PAGE	 (PAGE_BYTES / 512)
 #define WALK_NS_PER_PAGE 28
 /* The longest look in the pause without a proof that it will find something. */
-#define PAUSE_LOOK_NS	 (3 * NSEC_PER_MSEC)
+#define PAUSE_LOOK_NS (3 * NSEC_PER_MSEC)
 
 uint64_t scheduler_blocks(const struct region *r)
 {

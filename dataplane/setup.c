@@ -103,9 +103,9 @@ static int take_mapping(struct setup *s, const struct ipc_mapping *in, uint32_t 
 			return failure_set(f, -ENOMEM, "internal", NULL, "no memory");
 		r->mappings = p;
 	}
-	r->mappings[r->nmappings++] = (struct region_mapping){
-		.start = in->start, .end = in->end, .offset = in->region_offset
-	};
+	r->mappings[r->nmappings++] = (struct region_mapping){ .start = in->start,
+							       .end = in->end,
+							       .offset = in->region_offset };
 	return 0;
 }
 

@@ -13,14 +13,14 @@
 #include "dataplane/region.h"
 
 struct setup {
-	int sock;		 /* to transhipd */
+	int sock; /* to transhipd */
 	struct ipc_config config;
-	struct region *regions;	 /* config.regions of them; owned */
+	struct region *regions; /* config.regions of them; owned */
 	uint32_t nregions;
 	enum ipc_tracker_kind tracker;
-	int pagemap_fd;		 /* -1 if the tracker needs none */
+	int pagemap_fd;			 /* -1 if the tracker needs none */
 	int stream_fds[IPC_STREAMS_MAX]; /* source: connected sockets, -1 where unused */
-	int listen_fd;		 /* destination, or -1 */
+	int listen_fd;			 /* destination, or -1 */
 };
 
 /*

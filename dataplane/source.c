@@ -30,16 +30,16 @@
 
 #define PROGRESS_NS (100 * NSEC_PER_MSEC)
 /* How long the farewell may take before the sockets are shut down. */
-#define BYE_NS	    (2 * NSEC_PER_SEC)
+#define BYE_NS (2 * NSEC_PER_SEC)
 
 /* The main thread's own. */
 struct serving {
 	struct source *src;
-	bool busy;		/* a job runs */
-	bool state_ending;	/* STATE_END was asked for */
+	bool busy;	   /* a job runs */
+	bool state_ending; /* STATE_END was asked for */
 	uint64_t job_start_ns, next_progress_ns, bye_deadline_ns;
 	struct ipc_stats at_start; /* of the job */
-	uint64_t last_scan_ns;	/* 0: no scan yet */
+	uint64_t last_scan_ns;	   /* 0: no scan yet */
 	bool quit;
 };
 

@@ -43,17 +43,17 @@ struct stream_counts {
 struct stream {
 	struct source *source;
 	uint32_t index;
-	int fd;		/* the setup's */
-	int wake_fd;	/* eventfd, owned */
+	int fd;	     /* the setup's */
+	int wake_fd; /* eventfd, owned */
 	struct tx *tx;
 	pthread_t thread;
-	bool running;	/* the thread was made and is to be joined */
+	bool running;		   /* the thread was made and is to be joined */
 	struct state_relay *relay; /* of the source; stream 0 only */
 	uint32_t job_seen;
 
 	uint8_t answer[WIRE_FRAME_SIZE]; /* from the destination, as far as it has come */
 	size_t answer_have;
-	bool awaited[WIRE_BYE + 1];	 /* by type acknowledged: sent and not answered yet */
+	bool awaited[WIRE_BYE + 1]; /* by type acknowledged: sent and not answered yet */
 	uint32_t awaited_round;
 
 	struct stream_counts counts;
@@ -85,8 +85,8 @@ struct source {
 	bool state_done;	/* atomic: the destination holds all of the device state */
 	uint64_t verify_cursor; /* atomic: next chunk, over all regions */
 
-	pthread_mutex_t lock;	/* what follows */
-	int failed;		/* first error of a stream, 0 if none */
+	pthread_mutex_t lock; /* what follows */
+	int failed;	      /* first error of a stream, 0 if none */
 	struct failure failure;
 	struct ipc_verified verified;
 };

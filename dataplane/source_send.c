@@ -118,14 +118,15 @@ static void add_run(struct stream *s, struct builder *b, const struct scheduler_
 		[PAGE_RAW] = WIRE_ENC_RAW, [PAGE_ZERO] = WIRE_ENC_ZERO, [PAGE_HOLE] = WIRE_ENC_HOLE
 	};
 	uint32_t bytes = pages * PAGE_BYTES;
-	struct wire_run run = { .page = (uint16_t)page, .pages = (uint16_t)pages,
+	struct wire_run run = { .page = (uint16_t)page,
+				.pages = (uint16_t)pages,
 				.encoding = encodings[kind] };
 
 	if (kind == PAGE_RAW) {
 		run.length = bytes;
-		s->slices[b->slices++] = (struct tx_slice){
-			.offset = (c->first_page + page) << PAGE_SHIFT, .length = bytes
-		};
+		s->slices[b->slices++] =
+			(struct tx_slice){ .offset = (c->first_page + page) << PAGE_SHIFT,
+					   .length = bytes };
 		b->raw += bytes;
 	} else if (kind == PAGE_ZERO) {
 		b->zero += bytes;

@@ -217,8 +217,8 @@ static void explain(const struct stream *s, int err, struct failure *f)
 		failure_set(f, err, "data-protocol", NULL,
 			    "the destination answered something malformed on data stream %u",
 			    s->index);
-	else if (err == -EPIPE || err == -ECONNRESET || err == -ETIMEDOUT ||
-		 err == -EHOSTUNREACH || err == -ENETUNREACH || err == -ECONNABORTED)
+	else if (err == -EPIPE || err == -ECONNRESET || err == -ETIMEDOUT || err == -EHOSTUNREACH ||
+		 err == -ENETUNREACH || err == -ECONNABORTED)
 		failure_set(f, err, "data-lost", "see the destination's log for its side",
 			    "data stream %u broke: %s", s->index, strerror(-err));
 	else
@@ -281,10 +281,10 @@ static int stream_init(struct source *src, uint32_t i)
 	if (s->wake_fd < 0)
 		return -errno;
 	/* Frames that end a burst must not wait for the acknowledgement of what went before. */
-	if (setsockopt(s->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) &&
-	    errno != EOPNOTSUPP && errno != ENOPROTOOPT)
+	if (setsockopt(s->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) && errno != EOPNOTSUPP &&
+	    errno != ENOPROTOOPT)
 		return -errno;
-	return src->tx_ops->new(&s->tx, s->fd, set->regions, set->nregions);
+	return src->tx_ops->new (&s->tx, s->fd, set->regions, set->nregions);
 }
 
 int streams_init(struct source *src, struct failure *f)

@@ -68,10 +68,10 @@ static int send_batch(struct stream *s, const struct region *r, uint64_t first, 
 
 	wire_put_frame(head, &f);
 	for (uint64_t i = 0; !err && i < count; i++)
-		err = source_stopping(s->source) ?
-			      -ECANCELED :
-			      hash_chunk(r, first + i, buf,
-					 head + WIRE_FRAME_SIZE + i * WIRE_HASH_SIZE);
+		err = source_stopping(s->source)
+			      ? -ECANCELED
+			      : hash_chunk(r, first + i, buf,
+					   head + WIRE_FRAME_SIZE + i * WIRE_HASH_SIZE);
 	if (!err)
 		err = stream_relay(s);
 	if (!err)

@@ -29,12 +29,14 @@
 #define LABEL_DESTINATION "tranship v1 destination"
 #define LABEL_MAX	  sizeof(LABEL_DESTINATION)
 
-static const uint8_t ready_message[WIRE_READY_SIZE] = {'R', 'E', 'A', 'D', 'Y', 0, 0, WIRE_VERSION};
+static const uint8_t ready_message[WIRE_READY_SIZE] = {
+	'R', 'E', 'A', 'D', 'Y', 0, 0, WIRE_VERSION
+};
 
 static int wait_for(int fd, short events, uint64_t deadline_ns)
 {
 	for (;;) {
-		struct pollfd p = {.fd = fd, .events = events};
+		struct pollfd p = { .fd = fd, .events = events };
 		uint64_t now = clock_ns();
 		uint64_t left_ms;
 		int n;
@@ -208,7 +210,7 @@ int stream_auth_destination(int fd, const struct ipc_config *c, uint32_t *stream
 	uint8_t hello[WIRE_HELLO_SIZE], challenge[WIRE_CHALLENGE_SIZE], proof[WIRE_PROOF_SIZE];
 	uint8_t *nonce_d = challenge, *proof_d = challenge + WIRE_NONCE_SIZE;
 	const char *what = "does not know the session's secret";
-	struct wire_hello h = {0};
+	struct wire_hello h = { 0 };
 	int err;
 
 	err = take_hello(fd, c, hello, &h, deadline_ns, &what);

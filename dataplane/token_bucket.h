@@ -24,10 +24,10 @@
 
 struct token_bucket {
 	pthread_mutex_t lock;
-	uint64_t rate;	    /* bytes per second; 0: no limit */
-	uint64_t reserved;  /* bytes numbered so far */
-	uint64_t granted;   /* bytes that may be sent */
-	uint64_t credit;    /* granted fraction of a byte, in 1/NSEC_PER_SEC */
+	uint64_t rate;	   /* bytes per second; 0: no limit */
+	uint64_t reserved; /* bytes numbered so far */
+	uint64_t granted;  /* bytes that may be sent */
+	uint64_t credit;   /* granted fraction of a byte, in 1/NSEC_PER_SEC */
 	uint64_t updated_ns;
 };
 

@@ -51,8 +51,7 @@ int tx_send_copy(struct tx *t, const struct region *r, uint64_t offset, uint64_t
 		int err = page_reader_copy(r, offset, buf, n);
 
 		if (!err)
-			err = tx_send_iov(t, NULL, &iov, 1,
-					  n < length ? flags | MSG_MORE : flags);
+			err = tx_send_iov(t, NULL, &iov, 1, n < length ? flags | MSG_MORE : flags);
 		if (err)
 			return err;
 		offset += n;
@@ -211,7 +210,7 @@ int tx_probe(const struct tx_ops *ops, int fd, const struct region *regions, uin
 	struct tx *t = NULL;
 
 	if (!err)
-		err = ops->new(&t, pair[0], regions, nregions);
+		err = ops->new (&t, pair[0], regions, nregions);
 	if (!err)
 		err = probe_region(t, pair[1], NULL);
 	for (uint32_t i = 0; !err && i < nregions; i++) {

@@ -11,7 +11,7 @@
 
 #define TX_SLICES_MAX WIRE_RUNS_MAX
 /* Header and slices of one frame, gathered; below the kernel's limit of 1024. */
-#define TX_IOVS_MAX   (1 + TX_SLICES_MAX)
+#define TX_IOVS_MAX (1 + TX_SLICES_MAX)
 
 /* The slice as our mapping has it. */
 static inline struct iovec tx_iov_of_slice(const struct region *r, const struct tx_slice *s)

@@ -173,8 +173,8 @@ static int by_vmsplice(struct tx_sendfile *t, const struct region *r, uint64_t o
 
 static int by_reference(struct tx_sendfile *t, const struct region *r, const struct tx_slice *s)
 {
-	return r->hugetlb ? by_vmsplice(t, r, s->offset, s->length) :
-			    by_sendfile(&t->base, r, s->offset, s->length);
+	return r->hugetlb ? by_vmsplice(t, r, s->offset, s->length)
+			  : by_sendfile(&t->base, r, s->offset, s->length);
 }
 
 static int sendfile_frame(struct tx *base, const void *head, size_t head_len,

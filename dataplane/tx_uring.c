@@ -25,10 +25,10 @@
 #include "dataplane/uring.h"
 #include "lib/base/log.h"
 
-#define SLOTS	     16 /* with whole chunks: 32 MiB not acknowledged, 10 ms at 25 Gbit/s */
-#define HEAD_MAX     (WIRE_FRAME_SIZE + WIRE_RUNS_MAX * WIRE_RUN_SIZE)
+#define SLOTS	      16 /* with whole chunks: 32 MiB not acknowledged, 10 ms at 25 Gbit/s */
+#define HEAD_MAX      (WIRE_FRAME_SIZE + WIRE_RUNS_MAX * WIRE_RUN_SIZE)
 #define ZERO_COPY_MIN (16u * 1024) /* below, pinning and notifying cost more than a copy */
-#define COPIED_MAX   4
+#define COPIED_MAX    4
 
 struct slot {
 	uint8_t head[HEAD_MAX];
@@ -170,8 +170,8 @@ static int take_slot(struct tx_uring *t, struct slot **out)
 	return err;
 }
 
-static int send_slot(struct tx_uring *t, struct slot *s, const struct region *r,
-		     unsigned int count, bool zero_copy, int flags, uint64_t guest)
+static int send_slot(struct tx_uring *t, struct slot *s, const struct region *r, unsigned int count,
+		     bool zero_copy, int flags, uint64_t guest)
 {
 	struct iovec *iov = s->iov;
 

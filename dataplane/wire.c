@@ -189,15 +189,15 @@ struct frame_rule {
 };
 
 static const struct frame_rule frame_rules[] = {
-	[WIRE_PAGES] = {HAS_REGION | HAS_OFFSET | HAS_COUNT | HAS_LENGTH, check_pages},
-	[WIRE_HOLES] = {HAS_REGION | HAS_OFFSET | HAS_EXTENT, check_holes},
-	[WIRE_ROUND_END] = {HAS_NUMBER, check_nothing},
-	[WIRE_STATE] = {HAS_LENGTH, check_state},
-	[WIRE_STATE_END] = {HAS_EXTENT, check_nothing},
-	[WIRE_VERIFY] = {HAS_REGION | HAS_OFFSET | HAS_COUNT | HAS_LENGTH, check_verify},
-	[WIRE_VERIFY_END] = {0, check_nothing},
-	[WIRE_ACK] = {HAS_OF | HAS_NUMBER | HAS_REGION | HAS_OFFSET | HAS_EXTENT, check_ack},
-	[WIRE_BYE] = {0, check_nothing},
+	[WIRE_PAGES] = { HAS_REGION | HAS_OFFSET | HAS_COUNT | HAS_LENGTH, check_pages },
+	[WIRE_HOLES] = { HAS_REGION | HAS_OFFSET | HAS_EXTENT, check_holes },
+	[WIRE_ROUND_END] = { HAS_NUMBER, check_nothing },
+	[WIRE_STATE] = { HAS_LENGTH, check_state },
+	[WIRE_STATE_END] = { HAS_EXTENT, check_nothing },
+	[WIRE_VERIFY] = { HAS_REGION | HAS_OFFSET | HAS_COUNT | HAS_LENGTH, check_verify },
+	[WIRE_VERIFY_END] = { 0, check_nothing },
+	[WIRE_ACK] = { HAS_OF | HAS_NUMBER | HAS_REGION | HAS_OFFSET | HAS_EXTENT, check_ack },
+	[WIRE_BYE] = { 0, check_nothing },
 };
 
 static unsigned int fields_set(const struct wire_frame *f)

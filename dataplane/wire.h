@@ -30,40 +30,40 @@
 #include "dataplane/ipc.h"
 #include "dataplane/region.h"
 
-#define WIRE_MAGIC	     0x50485354u /* "TSHP" */
-#define WIRE_VERSION	     1u
-#define WIRE_NONCE_SIZE	     32
-#define WIRE_PROOF_SIZE	     32 /* HMAC-SHA256 */
-#define WIRE_HELLO_SIZE	     64
-#define WIRE_CHALLENGE_SIZE  64 /* nonce of the destination, then its proof */
-#define WIRE_READY_SIZE	     8
-#define WIRE_FRAME_SIZE	     32
-#define WIRE_RUN_SIZE	     12
-#define WIRE_RUNS_MAX	     CHUNK_PAGES
+#define WIRE_MAGIC	    0x50485354u /* "TSHP" */
+#define WIRE_VERSION	    1u
+#define WIRE_NONCE_SIZE	    32
+#define WIRE_PROOF_SIZE	    32 /* HMAC-SHA256 */
+#define WIRE_HELLO_SIZE	    64
+#define WIRE_CHALLENGE_SIZE 64 /* nonce of the destination, then its proof */
+#define WIRE_READY_SIZE	    8
+#define WIRE_FRAME_SIZE	    32
+#define WIRE_RUN_SIZE	    12
+#define WIRE_RUNS_MAX	    CHUNK_PAGES
 /* The most a frame's payload can be: descriptors and one whole chunk raw. */
-#define WIRE_PAYLOAD_MAX     (CHUNK_BYTES + WIRE_RUNS_MAX * WIRE_RUN_SIZE)
-#define WIRE_STATE_MAX	     (256u * 1024) /* device state in one STATE frame */
-#define WIRE_HASH_SIZE	     8
-#define WIRE_HASHES_MAX	     (WIRE_PAYLOAD_MAX / WIRE_HASH_SIZE) /* in one VERIFY frame */
+#define WIRE_PAYLOAD_MAX (CHUNK_BYTES + WIRE_RUNS_MAX * WIRE_RUN_SIZE)
+#define WIRE_STATE_MAX	 (256u * 1024) /* device state in one STATE frame */
+#define WIRE_HASH_SIZE	 8
+#define WIRE_HASHES_MAX	 (WIRE_PAYLOAD_MAX / WIRE_HASH_SIZE) /* in one VERIFY frame */
 
 enum wire_frame_type {
-	WIRE_PAGES = 1,	 /* one chunk; see above */
-	WIRE_HOLES = 2,	 /* [offset, offset+extent) of the region holds nothing; no payload */
-	WIRE_ROUND_END = 3, /* number = round; every stream; answered with ACK */
-	WIRE_STATE = 4,	 /* device state, in order, stream 0 only; payload */
-	WIRE_STATE_END = 5, /* extent = bytes of state in all; stream 0; answered with ACK */
-	WIRE_VERIFY = 6, /* payload: count XXH3-64 hashes of consecutive chunks from offset */
+	WIRE_PAGES = 1,	     /* one chunk; see above */
+	WIRE_HOLES = 2,	     /* [offset, offset+extent) of the region holds nothing; no payload */
+	WIRE_ROUND_END = 3,  /* number = round; every stream; answered with ACK */
+	WIRE_STATE = 4,	     /* device state, in order, stream 0 only; payload */
+	WIRE_STATE_END = 5,  /* extent = bytes of state in all; stream 0; answered with ACK */
+	WIRE_VERIFY = 6,     /* payload: count XXH3-64 hashes of consecutive chunks from offset */
 	WIRE_VERIFY_END = 7, /* every stream; answered with ACK whose extent is the mismatches on
 			      * this stream, offset/region the first */
-	WIRE_ACK = 8,	 /* destination to source; number and `of` repeat what is acknowledged */
-	WIRE_BYE = 9,	 /* the source is done with this stream; an end without it is a loss */
+	WIRE_ACK = 8, /* destination to source; number and `of` repeat what is acknowledged */
+	WIRE_BYE = 9, /* the source is done with this stream; an end without it is a loss */
 };
 
 enum wire_encoding {
-	WIRE_ENC_RAW = 0,  /* length = pages * 4096 */
-	WIRE_ENC_ZERO = 1, /* no payload; the page reads as zeros */
-	WIRE_ENC_HOLE = 2, /* no payload; the page is not populated at the source */
-	WIRE_ENC_ZSTD = 3, /* one zstd frame that expands to pages * 4096 */
+	WIRE_ENC_RAW = 0,   /* length = pages * 4096 */
+	WIRE_ENC_ZERO = 1,  /* no payload; the page reads as zeros */
+	WIRE_ENC_HOLE = 2,  /* no payload; the page is not populated at the source */
+	WIRE_ENC_ZSTD = 3,  /* one zstd frame that expands to pages * 4096 */
 	WIRE_ENC_DELTA = 4, /* as ZSTD, with the destination's present content as prefix */
 };
 
@@ -88,14 +88,14 @@ struct wire_hello {
 };
 
 struct wire_frame {
-	uint8_t type;	  /* enum wire_frame_type */
-	uint8_t of;	  /* ACK: the type acknowledged */
+	uint8_t type; /* enum wire_frame_type */
+	uint8_t of;   /* ACK: the type acknowledged */
 	uint16_t region;
-	uint32_t length;  /* payload bytes that follow */
-	uint32_t number;  /* round, or 0 */
-	uint32_t count;	  /* runs or hashes in the payload */
-	uint64_t offset;  /* bytes in the region */
-	uint64_t extent;  /* bytes, or a total; see the types */
+	uint32_t length; /* payload bytes that follow */
+	uint32_t number; /* round, or 0 */
+	uint32_t count;	 /* runs or hashes in the payload */
+	uint64_t offset; /* bytes in the region */
+	uint64_t extent; /* bytes, or a total; see the types */
 };
 
 /* A run of pages within the chunk of a PAGES frame. */

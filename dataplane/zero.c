@@ -35,12 +35,12 @@ __attribute__((target("avx2"))) static bool zero_page_avx2(const void *page)
 	/* Four lines an iteration: a page in the cache takes 20 ns, portable 51 ns (measured). */
 	for (size_t i = 0; i < PAGE_BYTES / sizeof(*v); i += 8) {
 		__m256i a = _mm256_or_si256(_mm256_load_si256(v + i), _mm256_load_si256(v + i + 1));
-		__m256i b = _mm256_or_si256(_mm256_load_si256(v + i + 2),
-					    _mm256_load_si256(v + i + 3));
-		__m256i c = _mm256_or_si256(_mm256_load_si256(v + i + 4),
-					    _mm256_load_si256(v + i + 5));
-		__m256i d = _mm256_or_si256(_mm256_load_si256(v + i + 6),
-					    _mm256_load_si256(v + i + 7));
+		__m256i b =
+			_mm256_or_si256(_mm256_load_si256(v + i + 2), _mm256_load_si256(v + i + 3));
+		__m256i c =
+			_mm256_or_si256(_mm256_load_si256(v + i + 4), _mm256_load_si256(v + i + 5));
+		__m256i d =
+			_mm256_or_si256(_mm256_load_si256(v + i + 6), _mm256_load_si256(v + i + 7));
 		__m256i all = _mm256_or_si256(_mm256_or_si256(a, b), _mm256_or_si256(c, d));
 
 		if (!_mm256_testz_si256(all, all))

@@ -37,14 +37,14 @@ struct tranship {
 
 	/* The service thread's, which changes them under the lock; tranship_claim looks. */
 	pthread_mutex_t lock;
-	int conn_fd;	/* -1: nobody is connected */
-	bool greeted;	/* HELLO was answered on conn_fd */
+	int conn_fd;  /* -1: nobody is connected */
+	bool greeted; /* HELLO was answered on conn_fd */
 	enum tranship_state state;
 	bool was_running; /* when STOP came: what RESUME has to restore */
 
 	/* The service thread's alone. */
-	int busy_fd;	/* who connected beside conn_fd and is told so; or -1 */
-	int uffd;	/* -1: not armed */
+	int busy_fd; /* who connected beside conn_fd and is told so; or -1 */
+	int uffd;    /* -1: not armed */
 };
 
 /* One line to the VMM's log. */

@@ -47,14 +47,14 @@
 #include <stdint.h>
 #include <string.h>
 
-#define TRANSHIP_PROTO_MAGIC	  0x56485354u /* "TSHV" */
-#define TRANSHIP_PROTO_VERSION	  1u
+#define TRANSHIP_PROTO_MAGIC	   0x56485354u /* "TSHV" */
+#define TRANSHIP_PROTO_VERSION	   1u
 #define TRANSHIP_PROTO_VERSION_MIN 1u
-#define TRANSHIP_REPLY		  0x8000u
-#define TRANSHIP_PACKET_MAX	  1024u
+#define TRANSHIP_REPLY		   0x8000u
+#define TRANSHIP_PACKET_MAX	   1024u
 #define TRANSHIP_PROTO_REGIONS_MAX 256u
 /* The serial that the guard uses; transhipd's own rise from 1 and never reach it. */
-#define TRANSHIP_SERIAL_GUARD	  0xffffffffu
+#define TRANSHIP_SERIAL_GUARD 0xffffffffu
 
 /* Where VMMs listen, one NAME.sock each, so that transhipd finds them. */
 #define TRANSHIP_SOCKET_DIR "/run/tranship/vmm"
@@ -106,19 +106,19 @@ struct tranship_hello {
 };
 
 struct tranship_description {
-	uint32_t version;   /* agreed on */
-	uint32_t state;	    /* enum tranship_state */
-	uint32_t flags;	    /* TRANSHIP_FLAG_* */
+	uint32_t version; /* agreed on */
+	uint32_t state;	  /* enum tranship_state */
+	uint32_t flags;	  /* TRANSHIP_FLAG_* */
 	uint32_t regions;
-	uint32_t cpus;	    /* 0: unknown */
+	uint32_t cpus; /* 0: unknown */
 	uint32_t reserved;
 	uint64_t ram_bytes; /* of all regions */
 	char name[128];	    /* of the guest; all strings are terminated */
 	char vmm[64];	    /* the VMM's name */
 	char vmm_version[64];
-	char machine[64];   /* equal on both sides, or the guest is refused */
+	char machine[64]; /* equal on both sides, or the guest is refused */
 	char cpu_model[256];
-	char accel[16];	    /* "kvm", "tcg", "none" */
+	char accel[16]; /* "kvm", "tcg", "none" */
 };
 
 struct tranship_index {

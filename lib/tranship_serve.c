@@ -37,8 +37,8 @@ struct call {
 	char why[sizeof(((struct tranship_text *)0)->text)];
 };
 
-__attribute__((format(printf, 3, 4)))
-static int refuse(struct call *c, int err, const char *fmt, ...)
+__attribute__((format(printf, 3, 4))) static int refuse(struct call *c, int err, const char *fmt,
+							...)
 {
 	va_list args;
 
@@ -215,8 +215,8 @@ static int do_load(struct tranship *t, struct call *c)
 		return err;
 	err = t->ops->load_state(t->opaque, c->fd);
 	t->state = err ? TRANSHIP_BROKEN : TRANSHIP_LOADED;
-	return err ? refuse(c, err, "the VMM could not load the device state: %s", strerror(-err)) :
-		     0;
+	return err ? refuse(c, err, "the VMM could not load the device state: %s", strerror(-err))
+		   : 0;
 }
 
 static int do_start(struct tranship *t, struct call *c)
@@ -233,12 +233,12 @@ static int do_start(struct tranship *t, struct call *c)
 }
 
 static int (*const handlers[TRANSHIP_TYPES])(struct tranship *, struct call *) = {
-	[TRANSHIP_HELLO] = do_hello,	   [TRANSHIP_DESCRIBE] = do_describe,
-	[TRANSHIP_REGION] = do_region,	   [TRANSHIP_ARM] = do_arm,
-	[TRANSHIP_DISARM] = do_disarm,	   [TRANSHIP_STOP] = do_stop,
-	[TRANSHIP_SAVE] = do_save,	   [TRANSHIP_RESUME] = do_resume,
-	[TRANSHIP_QUIT] = do_quit,	   [TRANSHIP_INCOMING] = do_incoming,
-	[TRANSHIP_LOAD] = do_load,	   [TRANSHIP_START] = do_start,
+	[TRANSHIP_HELLO] = do_hello,   [TRANSHIP_DESCRIBE] = do_describe,
+	[TRANSHIP_REGION] = do_region, [TRANSHIP_ARM] = do_arm,
+	[TRANSHIP_DISARM] = do_disarm, [TRANSHIP_STOP] = do_stop,
+	[TRANSHIP_SAVE] = do_save,     [TRANSHIP_RESUME] = do_resume,
+	[TRANSHIP_QUIT] = do_quit,     [TRANSHIP_INCOMING] = do_incoming,
+	[TRANSHIP_LOAD] = do_load,     [TRANSHIP_START] = do_start,
 };
 
 /*

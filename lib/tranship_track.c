@@ -50,8 +50,7 @@ static void track_unregister(int uffd, const struct tranship_region_info *r)
 int tranship_track_arm(struct tranship *t)
 {
 	struct uffdio_api api = { .api = UFFD_API,
-				  .features = UFFD_FEATURE_WP_ASYNC |
-					      UFFD_FEATURE_WP_UNPOPULATED |
+				  .features = UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_UNPOPULATED |
 					      UFFD_FEATURE_WP_HUGETLBFS_SHMEM };
 	int err = 0;
 

@@ -127,8 +127,8 @@ static int check_zeros(struct job *j, uint64_t from, uint64_t to, uint8_t *buf)
 
 	for (uint64_t at = from * SYNTHETIC_PAGE; at < to * SYNTHETIC_PAGE;) {
 		uint64_t left = to * SYNTHETIC_PAGE - at;
-		ssize_t n = pread(j->g->ram_fd, buf, left < READ_BYTES ? left : READ_BYTES,
-				  (off_t)at);
+		ssize_t n =
+			pread(j->g->ram_fd, buf, left < READ_BYTES ? left : READ_BYTES, (off_t)at);
 
 		if (n <= 0 || n % SYNTHETIC_PAGE)
 			return n < 0 ? -errno : -EIO;

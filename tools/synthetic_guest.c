@@ -12,14 +12,14 @@
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
 
-#define BEAT_NS	    NSEC_PER_MSEC
+#define BEAT_NS NSEC_PER_MSEC
 /* A writer that was held up catches up with this much, not more: a guest does not make up for lost
  * time either, and a burst would look like a higher rate. */
 #define BACKLOG_NS  (10 * NSEC_PER_MSEC)
 #define NAP_NS	    NSEC_PER_MSEC
 #define BURST_PAGES 256 /* pages between two looks at the rate; 0.1 ms of work */
 /* A page that took longer is looked at more closely: was it the scheduler? */
-#define LONG_NS	    200000
+#define LONG_NS 200000
 
 static bool params_valid(const struct synthetic_params *p, uint64_t pages)
 {
@@ -168,8 +168,8 @@ static void *writer_thread(void *arg)
 	uint64_t interval = 0, due = clock_ns(), now;
 
 	if (g->p.rate != SYNTHETIC_RATE_MAX)
-		interval = (uint64_t)((double)SYNTHETIC_PAGE * g->p.threads * 1e9 /
-				      (double)g->p.rate);
+		interval =
+			(uint64_t)((double)SYNTHETIC_PAGE * g->p.threads * 1e9 / (double)g->p.rate);
 	while (gate_enter(&g->gate)) {
 		now = clock_ns();
 		if (due + BACKLOG_NS < now)

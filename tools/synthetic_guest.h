@@ -34,7 +34,7 @@
 #include "tools/synthetic_pattern.h"
 
 #define SYNTHETIC_THREADS_MAX 64
-#define SYNTHETIC_BAD_MAX     16 /* bad pages that are listed */
+#define SYNTHETIC_BAD_MAX     16	 /* bad pages that are listed */
 #define SYNTHETIC_RATE_MAX    UINT64_MAX /* as fast as they can */
 
 /* Why the guest stands still; several may apply. */
@@ -66,8 +66,8 @@ struct synthetic_writer {
 	pthread_t thread;
 	uint64_t first; /* page of its part */
 	struct synthetic_walk walk;
-	_Atomic uint64_t written;     /* pages */
-	_Atomic uint64_t stall_ns;    /* longest time one page took, while it was not preempted */
+	_Atomic uint64_t written;      /* pages */
+	_Atomic uint64_t stall_ns;     /* longest time one page took, while it was not preempted */
 	_Atomic uint64_t preempted_ns; /* and while it was: the host's scheduler, not us */
 };
 
@@ -85,10 +85,10 @@ struct synthetic {
 	int beat_log; /* a line a beat: number, nanoseconds; or -1 */
 	_Atomic uint64_t beats, last_beat_ns, longest_gap_ns;
 	_Atomic uint64_t arrival_gap_ns; /* last beat at the source to first here; 0: none yet */
-	uint64_t source_beat_ns; /* last beat of the source */
-	uint64_t written_before; /* pages, by those before this process */
-	uint64_t stopped_ns;	 /* when the gate closed last, under gate.mutex */
-	uint64_t paused_ns;	 /* time the gate was closed in all, under gate.mutex */
+	uint64_t source_beat_ns;	 /* last beat of the source */
+	uint64_t written_before;	 /* pages, by those before this process */
+	uint64_t stopped_ns;		 /* when the gate closed last, under gate.mutex */
+	uint64_t paused_ns;		 /* time the gate was closed in all, under gate.mutex */
 	pthread_mutex_t lock;
 };
 

@@ -100,9 +100,25 @@ static int parse_pattern(const char *text, uint32_t *pattern)
 	return -EINVAL;
 }
 
-enum { OPT_NAME = 1, OPT_RAM, OPT_BACKING, OPT_TOUCHED, OPT_WORKING_SET, OPT_RATE, OPT_PATTERN,
-       OPT_ZERO, OPT_COMPRESSIBLE, OPT_SEED, OPT_THREADS, OPT_SOCKET, OPT_CONTROL, OPT_INCOMING,
-       OPT_BEAT_LOG, OPT_CTL, OPT_HELP };
+enum {
+	OPT_NAME = 1,
+	OPT_RAM,
+	OPT_BACKING,
+	OPT_TOUCHED,
+	OPT_WORKING_SET,
+	OPT_RATE,
+	OPT_PATTERN,
+	OPT_ZERO,
+	OPT_COMPRESSIBLE,
+	OPT_SEED,
+	OPT_THREADS,
+	OPT_SOCKET,
+	OPT_CONTROL,
+	OPT_INCOMING,
+	OPT_BEAT_LOG,
+	OPT_CTL,
+	OPT_HELP
+};
 
 static const struct option option_table[] = {
 	{ "name", required_argument, NULL, OPT_NAME },
@@ -131,15 +147,24 @@ static int take_option(struct options *o, int option, const char *arg)
 	int err = 0;
 
 	switch (option) {
-	case OPT_NAME: o->name = arg; break;
-	case OPT_RAM: return units_parse_size(arg, &o->ram);
-	case OPT_BACKING: o->backing = arg; break;
-	case OPT_TOUCHED: o->has_touched = true; return units_parse_size(arg, &o->touched);
+	case OPT_NAME:
+		o->name = arg;
+		break;
+	case OPT_RAM:
+		return units_parse_size(arg, &o->ram);
+	case OPT_BACKING:
+		o->backing = arg;
+		break;
+	case OPT_TOUCHED:
+		o->has_touched = true;
+		return units_parse_size(arg, &o->touched);
 	case OPT_WORKING_SET:
 		o->has_working_set = true;
 		return units_parse_size(arg, &o->working_set);
-	case OPT_RATE: return parse_rate(arg, &o->p.rate);
-	case OPT_PATTERN: return parse_pattern(arg, &o->p.pattern);
+	case OPT_RATE:
+		return parse_rate(arg, &o->p.rate);
+	case OPT_PATTERN:
+		return parse_pattern(arg, &o->p.pattern);
 	case OPT_ZERO:
 		err = parse_number(arg, 100, &n);
 		o->p.kinds.zero_percent = (uint32_t)n;
@@ -148,17 +173,29 @@ static int take_option(struct options *o, int option, const char *arg)
 		err = parse_number(arg, 100, &n);
 		o->p.kinds.compressible_percent = (uint32_t)n;
 		break;
-	case OPT_SEED: return parse_number(arg, UINT64_MAX, &o->p.kinds.seed);
+	case OPT_SEED:
+		return parse_number(arg, UINT64_MAX, &o->p.kinds.seed);
 	case OPT_THREADS:
 		err = parse_number(arg, SYNTHETIC_THREADS_MAX, &n);
 		o->p.threads = (uint32_t)n;
 		break;
-	case OPT_SOCKET: o->socket = arg; break;
-	case OPT_CONTROL: o->control = arg; break;
-	case OPT_INCOMING: o->incoming = true; break;
-	case OPT_BEAT_LOG: o->beat_log = arg; break;
-	case OPT_CTL: o->ctl = arg; break;
-	default: return -EINVAL;
+	case OPT_SOCKET:
+		o->socket = arg;
+		break;
+	case OPT_CONTROL:
+		o->control = arg;
+		break;
+	case OPT_INCOMING:
+		o->incoming = true;
+		break;
+	case OPT_BEAT_LOG:
+		o->beat_log = arg;
+		break;
+	case OPT_CTL:
+		o->ctl = arg;
+		break;
+	default:
+		return -EINVAL;
 	}
 	return err;
 }
@@ -246,8 +283,8 @@ static void remove_ram(struct program *m)
 
 static void report(const char *event, uint64_t ns)
 {
-	synthetic_print(STDOUT_FILENO, json_pack("{s:s, s:I}", "event", event, "ns",
-						 (json_int_t)ns));
+	synthetic_print(STDOUT_FILENO,
+			json_pack("{s:s, s:I}", "event", event, "ns", (json_int_t)ns));
 }
 
 static int on_pause(void *opaque)
@@ -311,8 +348,12 @@ static void on_log(void *opaque, const char *line)
 static int make_tranship(struct program *m)
 {
 	static const struct tranship_ops ops = {
-		.pause = on_pause,     .resume = on_resume, .save_state = on_save,
-		.load_state = on_load, .quit = on_quit,	    .running = on_running,
+		.pause = on_pause,
+		.resume = on_resume,
+		.save_state = on_save,
+		.load_state = on_load,
+		.quit = on_quit,
+		.running = on_running,
 		.log = on_log,
 	};
 	const struct tranship_config config = {
@@ -389,9 +430,9 @@ static void serve_signals(struct program *m, const sigset_t *signals)
 			continue;
 		if (signal == SIGTERM || signal == SIGINT)
 			return;
-		synthetic_print(STDOUT_FILENO,
-				synthetic_control_do(&m->control,
-						     signal == SIGUSR1 ? "stats" : "verify"));
+		synthetic_print(
+			STDOUT_FILENO,
+			synthetic_control_do(&m->control, signal == SIGUSR1 ? "stats" : "verify"));
 	}
 }
 
@@ -413,11 +454,10 @@ static int run(struct program *m, const sigset_t *signals)
 		fprintf(stderr, "tranship-synthetic: %s: %s\n", m->o.name, strerror(-err));
 		return err;
 	}
-	synthetic_print(STDOUT_FILENO,
-			json_pack("{s:s, s:s, s:i, s:s, s:s, s:f}", "event", "ready", "name",
-				  m->o.name, "pid", (int)getpid(), "socket",
-				  tranship_socket_path(m->t), "control", path, "ms",
-				  clock_ms_since(start)));
+	synthetic_print(STDOUT_FILENO, json_pack("{s:s, s:s, s:i, s:s, s:s, s:f}", "event", "ready",
+						 "name", m->o.name, "pid", (int)getpid(), "socket",
+						 tranship_socket_path(m->t), "control", path, "ms",
+						 clock_ms_since(start)));
 	serve_signals(m, signals);
 	synthetic_control_end(&m->control);
 	return 0;

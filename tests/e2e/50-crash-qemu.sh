@@ -3,7 +3,7 @@
 # timeout: 240
 # A daemon is killed at exact places of the hand-over of a QEMU guest and started again: the guest
 # goes on at one side, is right, nothing is left of the other side, and it can be moved again.
-# (Every place, with synthetic guests: tests/unit/control/test_session_crash.c.)
+# (Every place, with synthetic guests: tests/unit/control/session/test_session_crash.c.)
 . "$(dirname "$0")/lib.sh"
 
 sessions() { cli "$1" status --json | jq -c '[.. | objects | select(has("id") and has("state"))]'; }

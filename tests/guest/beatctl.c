@@ -38,10 +38,10 @@
 
 struct side {
 	const char *path;
-	int fd;		 /* -1: not connected */
-	char line[256];	 /* what came since the last newline */
+	int fd;		/* -1: not connected */
+	char line[256]; /* what came since the last newline */
 	size_t used;
-	bool fresh;	 /* nothing whole came on this connection yet */
+	bool fresh; /* nothing whole came on this connection yet */
 	uint64_t beats;
 };
 
@@ -224,8 +224,8 @@ static void report(const struct listener *l)
 	       "\"longest_gap_at_ms\":%.3f,\"missing\":%lu,\"repeated\":%lu,\"last_sequence\":%lu,"
 	       "\"last_side\":%d,\"sides\":[",
 	       l->beats, l->last_side < 0 ? 0 : (double)(l->last_ns - l->first_ns) / 1e9,
-	       (double)l->longest_ns / 1e6, (double)l->longest_at_ns / 1e6, l->missing,
-	       l->repeated, l->last_sequence, l->last_side);
+	       (double)l->longest_ns / 1e6, (double)l->longest_at_ns / 1e6, l->missing, l->repeated,
+	       l->last_sequence, l->last_side);
 	for (unsigned int i = 0; i < l->nsides; i++)
 		printf("%s%lu", i ? "," : "", l->sides[i].beats);
 	printf("],\"switches\":[");

@@ -4,7 +4,7 @@
 
 #define WORDS (PAGE_SIZE / 8)
 /* Knuth's MMIX generator: two instructions a word, so that TCG fills 512 MiB in about a second. */
-#define STEP(x) ((x) * 6364136223846793005ull + 1442695040888963407ull)
+#define STEP(x) ((x)*6364136223846793005ull + 1442695040888963407ull)
 
 uint64_t mix(uint64_t x)
 {

@@ -38,9 +38,9 @@
 
 #include "../beater/pages.h"
 
-#define SLOTS	   2048u
-#define BLOCK	   4096u
-#define ECHO_PORT  7
+#define SLOTS	    2048u
+#define BLOCK	    4096u
+#define ECHO_PORT   7
 #define CLIENTS_MAX 16
 
 static struct {
@@ -108,10 +108,11 @@ static int open_tty(const char *path)
 
 static void load_modules(void)
 {
-	static const char *const names[] = { "virtio", "virtio_ring", "virtio_pci_legacy_dev",
-					     "virtio_pci_modern_dev", "virtio_pci", "failover",
-					     "net_failover", "virtio_net", "virtio_blk",
-					     "virtio_balloon" };
+	static const char *const names[] = {
+		"virtio",     "virtio_ring",   "virtio_pci_legacy_dev", "virtio_pci_modern_dev",
+		"virtio_pci", "failover",      "net_failover",		"virtio_net",
+		"virtio_blk", "virtio_balloon"
+	};
 	char path[64];
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
@@ -160,9 +161,9 @@ static void *beat_thread(void *unused)
 		if (next <= now)
 			next = now + guest.beat_us;
 		/* A line that does not fit is dropped: the guest never waits for its listener. */
-		(void)!write(guest.beat_tty, line,
-			     (size_t)snprintf(line, sizeof(line), "B %lu %lu\n", ++guest.beats,
-					      now));
+		(void)!write(
+			guest.beat_tty, line,
+			(size_t)snprintf(line, sizeof(line), "B %lu %lu\n", ++guest.beats, now));
 	}
 	return NULL;
 }
@@ -328,8 +329,8 @@ static void disk_verify(void)
 		if (guest.slot_block[i] < 0)
 			continue;
 		slots++;
-		bad_slots += !block_good(guest.slots + (size_t)i * BLOCK,
-					 (uint64_t)guest.slot_block[i]);
+		bad_slots +=
+			!block_good(guest.slots + (size_t)i * BLOCK, (uint64_t)guest.slot_block[i]);
 	}
 	bad_blocks = disk_bad_blocks();
 	pthread_mutex_unlock(&guest.disk_lock);
@@ -453,8 +454,8 @@ static void configure(void)
 	guest.working_set = ws << 8;
 
 	struct machine m = { .nranges = 1 };
-	void *area = mmap(NULL, ram << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-			  0);
+	void *area =
+		mmap(NULL, ram << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	m.ranges[0] = (struct range){ (uint64_t)area, (uint64_t)area + (ram << 20) };
 	guest.pages.zero_percent = 20;

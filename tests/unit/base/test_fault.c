@@ -27,9 +27,10 @@ static void unset_costs_nothing_and_does_nothing(void **state)
 
 static void malformed_ones_are_refused(void **state)
 {
-	static const char *const words[] = { "a",	  ":kill",	  "a:",	      "a:die",
-					     "a:kill,b",  "a:sleep",	  "a:sleep=", "a:sleep=1x",
-					     "a:kill,,b:kill", "a:sleep=99999999" };
+	static const char *const words[] = {
+		"a",	   ":kill",    "a:",	     "a:die",	       "a:kill,b",
+		"a:sleep", "a:sleep=", "a:sleep=1x", "a:kill,,b:kill", "a:sleep=99999999"
+	};
 	char many[256] = "";
 
 	(void)state;

@@ -39,12 +39,14 @@ static void good_text_stays(void **state)
 static void bad_bytes_are_replaced(void **state)
 {
 	(void)state;
-	becomes("a\xff" "b", "a?b");
-	becomes("\xc3", "?");		       /* cut off */
-	becomes("\xe2\x82", "??");	       /* cut off */
-	becomes("\xc0\xaf", "??");	       /* longer than it need be */
-	becomes("\xed\xa0\x80", "???");	       /* half of a pair */
-	becomes("\xf4\x90\x80\x80", "????");   /* beyond the last character */
+	becomes("a\xff"
+		"b",
+		"a?b");
+	becomes("\xc3", "?");			/* cut off */
+	becomes("\xe2\x82", "??");		/* cut off */
+	becomes("\xc0\xaf", "??");		/* longer than it need be */
+	becomes("\xed\xa0\x80", "???");		/* half of a pair */
+	becomes("\xf4\x90\x80\x80", "????");	/* beyond the last character */
 	becomes("\x80x\xc3\xa4", "?x\xc3\xa4"); /* goes on behind it */
 }
 

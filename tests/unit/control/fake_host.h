@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "control/host.h"
+#include "control/session/host.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
 

@@ -36,7 +36,7 @@
 #include "control/api.h"
 #include "control/client.h"
 #include "control/config.h"
-#include "control/host.h"
+#include "control/session/host.h"
 #include "lib/base/clock.h"
 #include "lib/base/fault.h"
 
@@ -224,9 +224,11 @@ static inline bool answers(enum side s)
 static inline void daemon_spawn(enum side s, const char *fault)
 {
 	const struct config *c = &sides[s].config;
-	const char *words[] = { "transhipd",	c->verbose ? "--verbose" : "--allow-plaintext",
-				"--allow-plaintext", "--socket", c->socket, "--state-dir",
-				c->state_dir,	"--data-address", c->data_address, NULL };
+	const char *words[] = { "transhipd",	     c->verbose ? "--verbose" : "--allow-plaintext",
+				"--allow-plaintext", "--socket",
+				c->socket,	     "--state-dir",
+				c->state_dir,	     "--data-address",
+				c->data_address,     NULL };
 
 	sides[s].daemon = spawn(words, fault, -1);
 }
@@ -349,9 +351,21 @@ static inline bool vm_is_right(enum side s, const char *name)
 static inline void vm_begin(enum side s, const char *name, bool incoming)
 {
 	char sock[128], beats[128], ram[128], backing[160];
-	const char *words[] = { "tranship-synthetic", "--name", name, "--ram", "16MiB", "--socket",
-				sock, "--beat-log", beats, "--backing", backing, "--zero", "20",
-				incoming ? "--incoming" : "--dirty-rate", incoming ? NULL : "20",
+	const char *words[] = { "tranship-synthetic",
+				"--name",
+				name,
+				"--ram",
+				"16MiB",
+				"--socket",
+				sock,
+				"--beat-log",
+				beats,
+				"--backing",
+				backing,
+				"--zero",
+				"20",
+				incoming ? "--incoming" : "--dirty-rate",
+				incoming ? NULL : "20",
 				NULL };
 	struct vm *vm = NULL;
 	json_t *j;
@@ -406,7 +420,8 @@ static inline json_t *plain_options(enum side to, const char *incoming)
 }
 
 /* Begins to move tranship:NAME; options is stolen. The session's id in id, or false and f. */
-static inline bool begin_move(enum side from, enum side to, const char *name, json_t *options, char id[40])
+static inline bool begin_move(enum side from, enum side to, const char *name, json_t *options,
+			      char id[40])
 {
 	char dest[160];
 	json_t *in, *out;
@@ -465,7 +480,8 @@ static inline void await_state(enum side s, const char *id, const char *state)
 
 		if (!there && (over || clock_ms_since(start) > 30000))
 			fail_msg("session %s of %c is %s, not %s: %s", id, side_letters[s],
-				 text(j, "state"), state, text(json_object_get(j, "error"), "message"));
+				 text(j, "state"), state,
+				 text(json_object_get(j, "error"), "message"));
 		json_decref(j);
 		if (there)
 			return;

@@ -3,8 +3,8 @@
  * The man pages say what the programs do: every option of the tables is documented and every
  * documented option exists; likewise error codes, the result's members and exit statuses.
  */
-#include "control/cli.h"
-#include "control/cli_result.h"
+#include "control/cli/cli.h"
+#include "control/cli/cli_result.h"
 #include "control/config.h"
 
 #include <setjmp.h>
@@ -194,7 +194,7 @@ static void want_members(const char *text, const json_t *object)
 	const char *member;
 	json_t *value;
 
-	json_object_foreach((json_t *)object, member, value) {
+	json_object_foreach ((json_t *)object, member, value) {
 		if (!names(text, member))
 			fail_msg("the result's member %s is not documented", member);
 		if (json_is_object(value))

@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "control/failure_class.h"
-#include "control/journal.h"
+#include "control/session/journal.h"
 #include "dataplane/wire.h"
 #include "lib/base/failure.h"
 #include "lib/tranship_proto.h"
@@ -105,13 +105,14 @@ static void test_frame(void **state)
 		struct wire_frame f;
 		const char *type, *field;
 	} fields[] = {
-		{ { .type = 1 }, "u8", "type" },	{ { .of = 1 }, "u8", "of" },
-		{ { .region = 1 }, "u16", "region" },	{ { .length = 1 }, "u32", "length" },
-		{ { .number = 1 }, "u32", "number" },	{ { .count = 1 }, "u32", "count" },
-		{ { .offset = 1 }, "u64", "offset" },	{ { .extent = 1 }, "u64", "extent" },
+		{ { .type = 1 }, "u8", "type" },      { { .of = 1 }, "u8", "of" },
+		{ { .region = 1 }, "u16", "region" }, { { .length = 1 }, "u32", "length" },
+		{ { .number = 1 }, "u32", "number" }, { { .count = 1 }, "u32", "count" },
+		{ { .offset = 1 }, "u64", "offset" }, { { .extent = 1 }, "u64", "extent" },
 	};
-	static const char *const names[] = { "PAGES", "HOLES", "ROUND_END", "STATE", "STATE_END",
-					     "VERIFY", "VERIFY_END", "ACK", "BYE" };
+	static const char *const names[] = { "PAGES",	   "HOLES",	"ROUND_END",
+					     "STATE",	   "STATE_END", "VERIFY",
+					     "VERIFY_END", "ACK",	"BYE" };
 	static const char *const encodings[] = { "RAW", "ZERO", "HOLE", "ZSTD", "DELTA" };
 
 	(void)state;
@@ -210,12 +211,9 @@ static int free_doc(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_routes),
-		cmocka_unit_test(test_codes),
-		cmocka_unit_test(test_states),
-		cmocka_unit_test(test_frame),
-		cmocka_unit_test(test_run_and_hello),
-		cmocka_unit_test(test_libtranship),
+		cmocka_unit_test(test_routes),	      cmocka_unit_test(test_codes),
+		cmocka_unit_test(test_states),	      cmocka_unit_test(test_frame),
+		cmocka_unit_test(test_run_and_hello), cmocka_unit_test(test_libtranship),
 	};
 
 	return cmocka_run_group_tests(tests, load_doc, free_doc);

@@ -170,8 +170,9 @@ static void test_usage(void **unused)
 	assert_int_equal(RUN("transhipd", "--bogus"), 1);
 	assert_int_equal(RUN("transhipd", "--listen", "[::]:1"), 1);
 	assert_int_equal(RUN("transhipd", "--version"), 0);
-	assert_int_equal(RUN("transhipd", "--socket", sock, "--state-dir", state, "--dataplane",
-			     missing), 2);
+	assert_int_equal(
+		RUN("transhipd", "--socket", sock, "--state-dir", state, "--dataplane", missing),
+		2);
 	assert_int_equal(RUN("tranship", "--bogus"), 1);
 	assert_int_equal(RUN("tranship", "--version"), 0);
 }
@@ -180,8 +181,10 @@ int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		CASE(test_ends_by_sigterm),	  CASE(test_ends_by_sigint),
-		CASE(test_second_one_is_refused), CASE(test_starts_after_kill),
+		CASE(test_ends_by_sigterm),
+		CASE(test_ends_by_sigint),
+		CASE(test_second_one_is_refused),
+		CASE(test_starts_after_kill),
 		CASE(test_usage),
 	};
 

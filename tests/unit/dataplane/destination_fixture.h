@@ -53,12 +53,12 @@ static struct session S;
 
 static inline _Noreturn void child(int sock, int listener)
 {
-	struct setup s = {.sock = sock,
-			  .config = S.config,
-			  .nregions = 2,
-			  .pagemap_fd = -1,
-			  .listen_fd = listener};
-	struct failure f = {0};
+	struct setup s = { .sock = sock,
+			   .config = S.config,
+			   .nregions = 2,
+			   .pagemap_fd = -1,
+			   .listen_fd = listener };
+	struct failure f = { 0 };
 	int err;
 
 	signal(SIGPIPE, SIG_IGN);
@@ -76,7 +76,7 @@ static inline _Noreturn void child(int sock, int listener)
 
 static inline void make_region(uint32_t i, uint64_t size)
 {
-	S.regions[i] = (struct region){.index = i, .page_size = PAGE_BYTES, .size = size};
+	S.regions[i] = (struct region){ .index = i, .page_size = PAGE_BYTES, .size = size };
 	S.regions[i].fd = memfd_create("test-destination", MFD_CLOEXEC);
 	assert_true(S.regions[i].fd >= 0);
 	assert_int_equal(ftruncate(S.regions[i].fd, (off_t)size), 0);
@@ -90,11 +90,11 @@ static inline void start(unsigned int connect_ms)
 
 	memset(&S, 0, sizeof(S));
 	S.streams[0] = S.streams[1] = -1;
-	S.config = (struct ipc_config){.role = IPC_ROLE_DESTINATION,
-				       .regions = 2,
-				       .streams = STREAMS,
-				       .state_max = STATE_MAX,
-				       .connect_ms = connect_ms};
+	S.config = (struct ipc_config){ .role = IPC_ROLE_DESTINATION,
+					.regions = 2,
+					.streams = STREAMS,
+					.state_max = STATE_MAX,
+					.connect_ms = connect_ms };
 	memset(S.config.id, 0x1d, sizeof(S.config.id));
 	memset(S.config.secret, 0x5e, sizeof(S.config.secret));
 	make_region(0, RAM_SIZE);
@@ -152,7 +152,7 @@ static inline int dial(void)
 
 static inline int join_stream(uint32_t index)
 {
-	struct failure f = {0};
+	struct failure f = { 0 };
 	int fd = dial(), err;
 
 	assert_true(fd >= 0);
@@ -210,7 +210,7 @@ static inline void put_frame(int fd, struct wire_frame f)
 
 static inline struct wire_frame get_ack(int fd, enum wire_frame_type of)
 {
-	struct pollfd p = {.fd = fd, .events = POLLIN};
+	struct pollfd p = { .fd = fd, .events = POLLIN };
 	uint8_t bytes[WIRE_FRAME_SIZE];
 	struct wire_frame f;
 
@@ -227,18 +227,18 @@ static inline void put_pages(int fd, uint16_t region, uint64_t chunk, uint16_t p
 			     uint8_t value)
 {
 	static uint8_t payload[WIRE_RUN_SIZE + CHUNK_BYTES];
-	struct wire_run r = {.page = page,
-			     .pages = pages,
-			     .encoding = value ? WIRE_ENC_RAW : WIRE_ENC_ZERO,
-			     .length = value ? pages * PAGE_BYTES : 0};
+	struct wire_run r = { .page = page,
+			      .pages = pages,
+			      .encoding = value ? WIRE_ENC_RAW : WIRE_ENC_ZERO,
+			      .length = value ? pages * PAGE_BYTES : 0 };
 
 	wire_put_run(payload, &r);
 	memset(payload + WIRE_RUN_SIZE, value, r.length);
-	put_frame(fd, (struct wire_frame){.type = WIRE_PAGES,
-					  .region = region,
-					  .count = 1,
-					  .offset = chunk * CHUNK_BYTES,
-					  .length = WIRE_RUN_SIZE + r.length});
+	put_frame(fd, (struct wire_frame){ .type = WIRE_PAGES,
+					   .region = region,
+					   .count = 1,
+					   .offset = chunk * CHUNK_BYTES,
+					   .length = WIRE_RUN_SIZE + r.length });
 	put(fd, payload, WIRE_RUN_SIZE + r.length);
 }
 
@@ -246,7 +246,7 @@ static inline void round_end(uint32_t number)
 {
 	for (uint32_t i = 0; i < STREAMS; i++)
 		put_frame(S.streams[i],
-			  (struct wire_frame){.type = WIRE_ROUND_END, .number = number});
+			  (struct wire_frame){ .type = WIRE_ROUND_END, .number = number });
 	for (uint32_t i = 0; i < STREAMS; i++)
 		assert_int_equal(get_ack(S.streams[i], WIRE_ROUND_END).number, number);
 }
@@ -263,7 +263,7 @@ static inline void assert_bytes(uint32_t region, uint64_t page, uint64_t pages, 
 
 static inline void put_state(int fd, const uint8_t *bytes, uint32_t len)
 {
-	put_frame(fd, (struct wire_frame){.type = WIRE_STATE, .length = len});
+	put_frame(fd, (struct wire_frame){ .type = WIRE_STATE, .length = len });
 	put(fd, bytes, len);
 }
 
@@ -278,7 +278,7 @@ static inline void send_state(const uint8_t *bytes, uint32_t len)
 			piece = len - at;
 		put_state(S.streams[0], bytes + at, piece);
 	}
-	put_frame(S.streams[0], (struct wire_frame){.type = WIRE_STATE_END, .extent = len});
+	put_frame(S.streams[0], (struct wire_frame){ .type = WIRE_STATE_END, .extent = len });
 	get_ack(S.streams[0], WIRE_STATE_END);
 	expect(IPC_STATE_DONE);
 	assert_int_equal(S.last.body.count.bytes, len);

@@ -50,15 +50,15 @@ struct pair {
 	uint32_t nregions;
 	uint64_t size[PAIR_REGIONS_MAX];
 	int src_ram[PAIR_REGIONS_MAX], dst_ram[PAIR_REGIONS_MAX]; /* -1: made by pair_start */
-	unsigned int memfd_flags; /* MFD_HUGETLB ... */
-	uint32_t page_size;	  /* 0: 4096 */
+	unsigned int memfd_flags;				  /* MFD_HUGETLB ... */
+	uint32_t page_size;					  /* 0: 4096 */
 	uint32_t streams;
 	enum ipc_tx tx;
 	uint64_t rate;
 	bool track_dma;
-	int tracker_fd;		  /* pagemap of the VMM; -1: tracker none */
+	int tracker_fd;				      /* pagemap of the VMM; -1: tracker none */
 	struct ipc_mapping mapping[PAIR_REGIONS_MAX]; /* with a tracker */
-	struct ipc_ready ready;	  /* of the source */
+	struct ipc_ready ready;			      /* of the source */
 };
 
 #define PAIR_INIT(streams_, tx_)                                                                   \
@@ -140,8 +140,8 @@ static inline const union ipc_body *pair_expect(struct pair_side *s, enum ipc_ty
 			err ? strerror(-err) : ipc_type_name(s->last.head.type),
 			!err && s->last.head.type == IPC_FAILED ? ": " : "",
 			!err && s->last.head.type == IPC_FAILED ? s->last.body.failure.code : "",
-			!err && s->last.head.type == IPC_FAILED ? s->last.body.failure.message :
-								  "");
+			!err && s->last.head.type == IPC_FAILED ? s->last.body.failure.message
+								: "");
 		abort();
 	}
 	return &s->last.body;
@@ -190,8 +190,8 @@ static inline struct ipc_config pair_config(const struct pair *p, enum ipc_role 
 				.track_dma = p->track_dma,
 				.state_max = 64u << 20,
 				.connect_ms = 10000,
-				.log_level = getenv("PAIR_LOG") ? LOG_LEVEL_DEBUG :
-								  LOG_LEVEL_WARN };
+				.log_level =
+					getenv("PAIR_LOG") ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARN };
 
 	memset(c.id, 0x5a, sizeof(c.id));
 	memset(c.secret, 0xa5, sizeof(c.secret));
@@ -219,8 +219,8 @@ static inline void pair_start_destination(struct pair *p, struct sockaddr_in *at
 
 static inline void pair_send_tracker(struct pair *p)
 {
-	struct ipc_tracker t = { .kind = p->tracker_fd >= 0 ? IPC_TRACKER_PAGEMAP :
-							      IPC_TRACKER_NONE };
+	struct ipc_tracker t = { .kind = p->tracker_fd >= 0 ? IPC_TRACKER_PAGEMAP
+							    : IPC_TRACKER_NONE };
 
 	for (uint32_t i = 0; p->tracker_fd >= 0 && i < p->nregions; i++)
 		pair_send(&p->src, IPC_MAPPING, &p->mapping[i], -1);

@@ -60,7 +60,8 @@ static inline void open_fixture(struct fixture *x, enum place_kind kind, int fd,
 	memset(x, 0, sizeof(*x));
 	x->random = 88172645463325252ull;
 	x->region = (struct region){
-		.page_size = PAGE_BYTES, .size = size, .file_offset = file_offset, .fd = fd};
+		.page_size = PAGE_BYTES, .size = size, .file_offset = file_offset, .fd = fd
+	};
 	assert_true(fd >= 0);
 	assert_int_equal(region_map(&x->region, true), 0);
 	assert_int_equal(place_init(&x->place, &x->region, 1, kind, x->why, sizeof(x->why)), 0);
@@ -157,7 +158,7 @@ static inline void make_stale(struct fixture *x)
 static inline struct wire_frame build(struct fixture *x, uint64_t offset, struct wire_run *runs,
 				      uint32_t count)
 {
-	struct wire_frame f = {.type = WIRE_PAGES, .count = count, .offset = offset};
+	struct wire_frame f = { .type = WIRE_PAGES, .count = count, .offset = offset };
 	uint8_t *p = x->frame + (size_t)count * WIRE_RUN_SIZE;
 
 	for (uint32_t i = 0; i < count; i++) {
@@ -227,9 +228,9 @@ static inline struct wire_frame random_frame(struct fixture *x)
 			at = 0;
 		if (n > pages - at)
 			n = pages - at;
-		runs[count++] = (struct wire_run){.page = (uint16_t)at,
-						  .pages = (uint16_t)n,
-						  .encoding = (uint8_t)(next_random(x) % 3)};
+		runs[count++] = (struct wire_run){ .page = (uint16_t)at,
+						   .pages = (uint16_t)n,
+						   .encoding = (uint8_t)(next_random(x) % 3) };
 		at += n;
 		if (next_random(x) % 2)
 			at += (uint32_t)(next_random(x) % longest);

@@ -20,8 +20,9 @@ static void test_rounds(void **state)
 	put_pages(S.streams[0], 0, 0, 0, 512, 1);
 	put_pages(S.streams[1], 0, 1, 100, 1, 2);
 	put_pages(S.streams[0], 0, 2, 0, 3, 3);
-	put_frame(S.streams[1],
-		  (struct wire_frame){.type = WIRE_HOLES, .region = 1, .extent = 10 * PAGE_BYTES});
+	put_frame(
+		S.streams[1],
+		(struct wire_frame){ .type = WIRE_HOLES, .region = 1, .extent = 10 * PAGE_BYTES });
 	round_end(1);
 	/* acknowledged means in place */
 	assert_bytes(0, 0, 512, 1);
@@ -52,8 +53,9 @@ static void test_progress(void **state)
 		put_pages(S.streams[0], 0, 0, 0, 16, 1);
 		put_pages(S.streams[1], 1, 0, 0, 1, 0);
 	}
-	put_frame(S.streams[1],
-		  (struct wire_frame){.type = WIRE_HOLES, .extent = 100 * PAGE_BYTES, .region = 1});
+	put_frame(
+		S.streams[1],
+		(struct wire_frame){ .type = WIRE_HOLES, .extent = 100 * PAGE_BYTES, .region = 1 });
 	put_state(S.streams[0], (const uint8_t *)"state", 5);
 	round_end(1);
 	do {
@@ -192,10 +194,10 @@ static void put_hashes(int fd, uint32_t region, uint64_t spoilt)
 
 		hashes[n] = htole64(n == spoilt ? h ^ 1 : h);
 	}
-	put_frame(fd, (struct wire_frame){.type = WIRE_VERIFY,
-					  .region = (uint16_t)region,
-					  .count = n,
-					  .length = n * WIRE_HASH_SIZE});
+	put_frame(fd, (struct wire_frame){ .type = WIRE_VERIFY,
+					   .region = (uint16_t)region,
+					   .count = n,
+					   .length = n * WIRE_HASH_SIZE });
 	put(fd, hashes, n * WIRE_HASH_SIZE);
 }
 
@@ -204,7 +206,7 @@ static void verify(uint64_t spoilt0, uint64_t spoilt1, struct wire_frame acks[ST
 	put_hashes(S.streams[0], 1, spoilt1);
 	put_hashes(S.streams[1], 0, spoilt0);
 	for (uint32_t i = 0; i < STREAMS; i++)
-		put_frame(S.streams[i], (struct wire_frame){.type = WIRE_VERIFY_END});
+		put_frame(S.streams[i], (struct wire_frame){ .type = WIRE_VERIFY_END });
 	for (uint32_t i = 0; i < STREAMS; i++)
 		acks[i] = get_ack(S.streams[i], WIRE_VERIFY_END);
 	expect(IPC_VERIFIED);
@@ -248,7 +250,7 @@ static void test_bye_is_a_clean_end(void **state)
 	for (uint32_t i = 0; i < STREAMS; i++) {
 		char byte;
 
-		put_frame(S.streams[i], (struct wire_frame){.type = WIRE_BYE});
+		put_frame(S.streams[i], (struct wire_frame){ .type = WIRE_BYE });
 		shutdown(S.streams[i], SHUT_WR);
 		assert_int_equal(recv(S.streams[i], &byte, 1, 0), 0); /* closed there as well */
 	}
@@ -261,8 +263,8 @@ static void test_bye_is_a_clean_end(void **state)
 
 static void test_messages_not_for_a_destination(void **state)
 {
-	struct ipc_limit limit = {.rate_limit = 1};
-	struct ipc_send order = {.round = 1};
+	struct ipc_limit limit = { .rate_limit = 1 };
+	struct ipc_send order = { .round = 1 };
 
 	(void)state;
 	start_connected();

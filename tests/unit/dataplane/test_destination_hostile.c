@@ -19,9 +19,9 @@ static void test_loss(void **state)
 	stop(1);
 
 	start_connected(); /* in the middle of a payload */
-	put_frame(S.streams[0], (struct wire_frame){.type = WIRE_PAGES,
-						    .count = 1,
-						    .length = WIRE_RUN_SIZE + PAGE_BYTES});
+	put_frame(S.streams[0], (struct wire_frame){ .type = WIRE_PAGES,
+						     .count = 1,
+						     .length = WIRE_RUN_SIZE + PAGE_BYTES });
 	shutdown(S.streams[0], SHUT_WR);
 	expect_failure("data-lost");
 	stop(1);
@@ -33,39 +33,42 @@ static const struct {
 	struct wire_frame frames[3];
 	uint8_t payload[24]; /* behind the first frame, as long as it says */
 } malformed[] = {
-	{"unknown type", 0, {{.type = 77}}, {0}},
-	{"type zero", 0, {{.type = 0}}, {0}},
-	{"an answer as a question", 0, {{.type = WIRE_ACK, .of = WIRE_ROUND_END}}, {0}},
-	{"no such region", 1, {{.type = WIRE_HOLES, .region = 2, .extent = 4096}}, {0}},
-	{"holes outside", 0, {{.type = WIRE_HOLES, .extent = 1ull << 40}}, {0}},
-	{"state on stream 1", 1, {{.type = WIRE_STATE, .length = 8}}, {0}},
-	{"state end on stream 1", 1, {{.type = WIRE_STATE_END}}, {0}},
-	{"state total",
-	 0,
-	 {{.type = WIRE_STATE, .length = 8}, {.type = WIRE_STATE_END, .extent = 9}},
-	 {0}},
-	{"state after its end",
-	 0,
-	 {{.type = WIRE_STATE, .length = 8},
-	  {.type = WIRE_STATE_END, .extent = 8},
-	  {.type = WIRE_STATE, .length = 8}},
-	 {0}},
-	{"state end twice",
-	 0,
-	 {{.type = WIRE_STATE, .length = 8},
-	  {.type = WIRE_STATE_END, .extent = 8},
-	  {.type = WIRE_STATE_END, .extent = 8}},
-	 {0}},
-	{"verify end twice", 1, {{.type = WIRE_VERIFY_END}, {.type = WIRE_VERIFY_END}}, {0}},
-	{"more after bye", 1, {{.type = WIRE_BYE}, {.type = WIRE_BYE}}, {0}},
-	{"run outside the chunk",
-	 0,
-	 {{.type = WIRE_PAGES, .count = 1, .length = 12}},
-	 {0xff, 0x01, 0x02, 0x00, WIRE_ENC_ZERO}},
-	{"overlapping runs",
-	 0,
-	 {{.type = WIRE_PAGES, .count = 2, .length = 24}},
-	 {0, 0, 2, 0, WIRE_ENC_ZERO, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, WIRE_ENC_ZERO}},
+	{ "unknown type", 0, { { .type = 77 } }, { 0 } },
+	{ "type zero", 0, { { .type = 0 } }, { 0 } },
+	{ "an answer as a question", 0, { { .type = WIRE_ACK, .of = WIRE_ROUND_END } }, { 0 } },
+	{ "no such region", 1, { { .type = WIRE_HOLES, .region = 2, .extent = 4096 } }, { 0 } },
+	{ "holes outside", 0, { { .type = WIRE_HOLES, .extent = 1ull << 40 } }, { 0 } },
+	{ "state on stream 1", 1, { { .type = WIRE_STATE, .length = 8 } }, { 0 } },
+	{ "state end on stream 1", 1, { { .type = WIRE_STATE_END } }, { 0 } },
+	{ "state total",
+	  0,
+	  { { .type = WIRE_STATE, .length = 8 }, { .type = WIRE_STATE_END, .extent = 9 } },
+	  { 0 } },
+	{ "state after its end",
+	  0,
+	  { { .type = WIRE_STATE, .length = 8 },
+	    { .type = WIRE_STATE_END, .extent = 8 },
+	    { .type = WIRE_STATE, .length = 8 } },
+	  { 0 } },
+	{ "state end twice",
+	  0,
+	  { { .type = WIRE_STATE, .length = 8 },
+	    { .type = WIRE_STATE_END, .extent = 8 },
+	    { .type = WIRE_STATE_END, .extent = 8 } },
+	  { 0 } },
+	{ "verify end twice",
+	  1,
+	  { { .type = WIRE_VERIFY_END }, { .type = WIRE_VERIFY_END } },
+	  { 0 } },
+	{ "more after bye", 1, { { .type = WIRE_BYE }, { .type = WIRE_BYE } }, { 0 } },
+	{ "run outside the chunk",
+	  0,
+	  { { .type = WIRE_PAGES, .count = 1, .length = 12 } },
+	  { 0xff, 0x01, 0x02, 0x00, WIRE_ENC_ZERO } },
+	{ "overlapping runs",
+	  0,
+	  { { .type = WIRE_PAGES, .count = 2, .length = 24 } },
+	  { 0, 0, 2, 0, WIRE_ENC_ZERO, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, WIRE_ENC_ZERO } },
 };
 
 static void test_malformed(void **state)
@@ -95,14 +98,14 @@ static void test_malformed(void **state)
 
 static void test_encoding_not_agreed_on(void **state)
 {
-	struct wire_run r = {.pages = 1, .encoding = WIRE_ENC_ZSTD, .length = 5};
-	uint8_t payload[WIRE_RUN_SIZE + 5] = {0};
+	struct wire_run r = { .pages = 1, .encoding = WIRE_ENC_ZSTD, .length = 5 };
+	uint8_t payload[WIRE_RUN_SIZE + 5] = { 0 };
 
 	(void)state;
 	start_connected();
 	wire_put_run(payload, &r);
 	put_frame(S.streams[0],
-		  (struct wire_frame){.type = WIRE_PAGES, .count = 1, .length = sizeof(payload)});
+		  (struct wire_frame){ .type = WIRE_PAGES, .count = 1, .length = sizeof(payload) });
 	put(S.streams[0], payload, sizeof(payload));
 	expect_failure("data-protocol");
 	stop(1);
@@ -111,7 +114,7 @@ static void test_encoding_not_agreed_on(void **state)
 /* True once the other side has closed the connection. */
 static bool is_dropped(int fd)
 {
-	struct pollfd p = {.fd = fd, .events = POLLIN};
+	struct pollfd p = { .fd = fd, .events = POLLIN };
 	char bytes[256];
 	ssize_t n;
 
@@ -127,7 +130,7 @@ static bool is_dropped(int fd)
 static void test_strangers(void **state)
 {
 	struct ipc_config wrong;
-	struct failure f = {0};
+	struct failure f = { 0 };
 	int silent[3], garbage, liar, late;
 	char noise[5000];
 
@@ -202,7 +205,7 @@ static void test_streams_that_do_not_come(void **state)
 /* Threads sit in receives: before a frame, in its descriptors, in a payload. */
 static void test_quit_while_receiving(void **state)
 {
-	struct wire_run r = {.pages = 512, .length = CHUNK_BYTES};
+	struct wire_run r = { .pages = 512, .length = CHUNK_BYTES };
 	uint8_t run[WIRE_RUN_SIZE];
 
 	(void)state;
@@ -210,9 +213,9 @@ static void test_quit_while_receiving(void **state)
 		start_connected();
 		if (how >= 1)
 			put_frame(S.streams[0],
-				  (struct wire_frame){.type = WIRE_PAGES,
-						      .count = 1,
-						      .length = WIRE_RUN_SIZE + CHUNK_BYTES});
+				  (struct wire_frame){ .type = WIRE_PAGES,
+						       .count = 1,
+						       .length = WIRE_RUN_SIZE + CHUNK_BYTES });
 		if (how >= 2) {
 			wire_put_run(run, &r);
 			put(S.streams[0], run, sizeof(run));
@@ -252,7 +255,7 @@ static void test_quit_while_loading(void **state)
 	assert_int_equal(pipe(fd), 0);
 	assert_int_equal(ipc_send(S.sock, IPC_LOAD, NULL, fd[1]), 0);
 	close(fd[1]);
-	p = (struct pollfd){.fd = fd[0], .events = POLLIN};
+	p = (struct pollfd){ .fd = fd[0], .events = POLLIN };
 	assert_int_equal(poll(&p, 1, WAIT_MS), 1); /* it has begun */
 	quit();
 	close(fd[0]);

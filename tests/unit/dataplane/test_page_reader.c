@@ -27,7 +27,8 @@ static int setup(void **state)
 	uint8_t page[PAGE_BYTES] = { 0 };
 
 	(void)state;
-	r = (struct region){ .page_size = PAGE_BYTES, .size = PAGES * PAGE_BYTES,
+	r = (struct region){ .page_size = PAGE_BYTES,
+			     .size = PAGES * PAGE_BYTES,
 			     .fd = memfd_create("ram", MFD_CLOEXEC) };
 	if (r.fd < 0 || ftruncate(r.fd, (off_t)r.size))
 		return -1;
@@ -100,8 +101,9 @@ static void test_guarded(void **state)
 	}
 	look_everywhere(&p);
 	/* Punched and populated under our eyes. */
-	assert_int_equal(fallocate(r.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
-				   100 * PAGE_BYTES), 0);
+	assert_int_equal(
+		fallocate(r.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 100 * PAGE_BYTES),
+		0);
 	memset(want, PAGE_HOLE, 100);
 	assert_int_equal(pwrite(r.fd, "x", 1, 950 * PAGE_BYTES + 4000), 1);
 	want[950] = PAGE_RAW;

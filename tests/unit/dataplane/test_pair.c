@@ -175,9 +175,9 @@ static void test_hugetlb(void **state)
 		p.page_size = 2 << 20;
 		p.size[0] = 16 << 20;
 		probe = memfd_create("probe", MFD_CLOEXEC | MFD_HUGETLB);
-		map = probe < 0 || ftruncate(probe, 2 * (off_t)p.size[0]) ?
-			      MAP_FAILED :
-			      mmap(NULL, 2 * p.size[0], PROT_WRITE, MAP_SHARED, probe, 0);
+		map = probe < 0 || ftruncate(probe, 2 * (off_t)p.size[0])
+			      ? MAP_FAILED
+			      : mmap(NULL, 2 * p.size[0], PROT_WRITE, MAP_SHARED, probe, 0);
 		fd_close(&probe);
 		if (map == MAP_FAILED) {
 			print_message("fewer than 16 huge pages are free here\n");

@@ -31,7 +31,7 @@ struct guest {
 		int armed; /* 1, or -errno */
 		int stop, stopped;
 		uint64_t writes;
-	} *control; /* shared */
+	} * control; /* shared */
 };
 
 static int arm(struct guest *g)
@@ -315,12 +315,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 
-		cmocka_unit_test(test_live_sendfile),
-		cmocka_unit_test(test_live_uring),
-		cmocka_unit_test(test_live_send),
-		cmocka_unit_test(test_live_with_discards),
-		cmocka_unit_test(test_small_round),
-		cmocka_unit_test(test_observer),
+		cmocka_unit_test(test_live_sendfile), cmocka_unit_test(test_live_uring),
+		cmocka_unit_test(test_live_send),     cmocka_unit_test(test_live_with_discards),
+		cmocka_unit_test(test_small_round),   cmocka_unit_test(test_observer),
 		cmocka_unit_test(test_vmm_dies),
 	};
 

@@ -45,7 +45,7 @@ static void test_random_frames(void **state)
 /* A kernel without MADV_POPULATE_WRITE. */
 static void test_without_populate(void **state)
 {
-	struct wire_run whole = {0, CHUNK_PAGES, WIRE_ENC_RAW, 0};
+	struct wire_run whole = { 0, CHUNK_PAGES, WIRE_ENC_RAW, 0 };
 	struct wire_frame f;
 	struct fixture x;
 
@@ -63,9 +63,10 @@ static void test_without_populate(void **state)
 /* Many small frames come with one read; what is read ahead belongs to the next frame. */
 static void test_frames_read_ahead(void **state)
 {
-	struct wire_run runs[] = {
-		{1, 2, WIRE_ENC_RAW, 0}, {4, 1, WIRE_ENC_ZERO, 0}, {9, 1, WIRE_ENC_RAW, 0}};
-	struct wire_run large = {16, 64, WIRE_ENC_RAW, 0};
+	struct wire_run runs[] = { { 1, 2, WIRE_ENC_RAW, 0 },
+				   { 4, 1, WIRE_ENC_ZERO, 0 },
+				   { 9, 1, WIRE_ENC_RAW, 0 } };
+	struct wire_run large = { 16, 64, WIRE_ENC_RAW, 0 };
 	struct wire_frame small_frames[8], f;
 	struct fixture x;
 
@@ -100,8 +101,8 @@ static void test_frames_read_ahead(void **state)
 /* After a punch the mapping has nothing there; what comes next must still arrive. */
 static void test_raw_after_punch(void **state)
 {
-	struct wire_run raw = {0, CHUNK_PAGES, WIRE_ENC_RAW, 0};
-	struct wire_run zero = {100, 200, WIRE_ENC_ZERO, 0};
+	struct wire_run raw = { 0, CHUNK_PAGES, WIRE_ENC_RAW, 0 };
+	struct wire_run zero = { 100, 200, WIRE_ENC_ZERO, 0 };
 	struct fixture x;
 
 	(void)state;
@@ -122,7 +123,7 @@ static void test_raw_after_punch(void **state)
 
 static void test_page_tables_are_bounded(void **state)
 {
-	struct wire_run raw = {0, CHUNK_PAGES, WIRE_ENC_RAW, 0};
+	struct wire_run raw = { 0, CHUNK_PAGES, WIRE_ENC_RAW, 0 };
 	unsigned char in_core[CHUNK_PAGES];
 	struct fixture x;
 
@@ -147,10 +148,10 @@ static void test_page_tables_are_bounded(void **state)
 
 static void test_counters(void **state)
 {
-	struct wire_run runs[] = {{0, 3, WIRE_ENC_RAW, 0},
-				  {5, 4, WIRE_ENC_ZERO, 0},
-				  {9, 2, WIRE_ENC_HOLE, 0},
-				  {11, 1, WIRE_ENC_RAW, 0}};
+	struct wire_run runs[] = { { 0, 3, WIRE_ENC_RAW, 0 },
+				   { 5, 4, WIRE_ENC_ZERO, 0 },
+				   { 9, 2, WIRE_ENC_HOLE, 0 },
+				   { 11, 1, WIRE_ENC_RAW, 0 } };
 	struct wire_frame f;
 	struct fixture x;
 
@@ -168,7 +169,7 @@ static void test_counters(void **state)
 
 static void test_malformed_frames_change_nothing(void **state)
 {
-	struct wire_run runs[] = {{0, 4, WIRE_ENC_ZERO, 0}, {4, 4, WIRE_ENC_RAW, 0}};
+	struct wire_run runs[] = { { 0, 4, WIRE_ENC_ZERO, 0 }, { 4, 4, WIRE_ENC_RAW, 0 } };
 	struct wire_frame f;
 	struct fixture x;
 	uint8_t *kept;
@@ -190,8 +191,8 @@ static void test_malformed_frames_change_nothing(void **state)
 
 static void test_encoding_not_agreed_on(void **state)
 {
-	struct wire_run run = {0, 4, WIRE_ENC_ZSTD, 100};
-	struct wire_frame f = {.type = WIRE_PAGES, .count = 1, .length = WIRE_RUN_SIZE + 100};
+	struct wire_run run = { 0, 4, WIRE_ENC_ZSTD, 100 };
+	struct wire_frame f = { .type = WIRE_PAGES, .count = 1, .length = WIRE_RUN_SIZE + 100 };
 	struct fixture x;
 
 	(void)state;
@@ -215,8 +216,8 @@ static void *send_and_end(void *arg)
 
 static void test_truncated_payload(void **state)
 {
-	static const size_t cut[] = {1, 5000, CHUNK_BYTES, CHUNK_BYTES + 1};
-	struct wire_run raw = {0, CHUNK_PAGES, WIRE_ENC_RAW, 0};
+	static const size_t cut[] = { 1, 5000, CHUNK_BYTES, CHUNK_BYTES + 1 };
+	struct wire_run raw = { 0, CHUNK_PAGES, WIRE_ENC_RAW, 0 };
 	struct fixture x;
 
 	(void)state;

@@ -18,7 +18,7 @@
 
 static void test_zero_punches_what_is_not_zero(void **state)
 {
-	struct wire_run zero = {0, 100, WIRE_ENC_ZERO, 0};
+	struct wire_run zero = { 0, 100, WIRE_ENC_ZERO, 0 };
 	struct wire_frame f;
 	struct fixture x;
 	uint64_t before;
@@ -39,7 +39,7 @@ static void test_zero_punches_what_is_not_zero(void **state)
 /* A guest that preallocated keeps its memory; one that did not gets none. */
 static void test_zero_leaves_zeros_and_holes(void **state)
 {
-	struct wire_run runs[] = {{0, 256, WIRE_ENC_ZERO, 0}, {256, 256, WIRE_ENC_HOLE, 0}};
+	struct wire_run runs[] = { { 0, 256, WIRE_ENC_ZERO, 0 }, { 256, 256, WIRE_ENC_HOLE, 0 } };
 	struct wire_frame f;
 	struct fixture x;
 	uint64_t before;
@@ -66,9 +66,9 @@ static void test_zero_leaves_zeros_and_holes(void **state)
 
 static void test_holes_over_the_region(void **state)
 {
-	struct wire_frame f = {.type = WIRE_HOLES,
-			       .offset = 2 * PAGE_BYTES,
-			       .extent = REGION_SIZE - 3 * PAGE_BYTES};
+	struct wire_frame f = { .type = WIRE_HOLES,
+				.offset = 2 * PAGE_BYTES,
+				.extent = REGION_SIZE - 3 * PAGE_BYTES };
 	struct fixture x;
 
 	(void)state;
@@ -111,8 +111,8 @@ static void test_hash_is_of_the_content(void **state)
 /* Memory that runs out is an error, whatever the strategy, and never a signal. */
 static void test_file_system_full(void **state)
 {
-	struct wire_run raw = {0, CHUNK_PAGES, WIRE_ENC_RAW, 0};
-	struct wire_run tiny = {0, 8, WIRE_ENC_RAW, 0};
+	struct wire_run raw = { 0, CHUNK_PAGES, WIRE_ENC_RAW, 0 };
+	struct wire_run tiny = { 0, 8, WIRE_ENC_RAW, 0 };
 	char dir[] = "/tmp/test-place-XXXXXX", path[64];
 	struct fixture x;
 
@@ -181,8 +181,8 @@ static void test_hugetlb_frames(void **state)
 /* A punched huge page loses its reservation: zeroed in place, and holes are not populated. */
 static void test_hugetlb_zero(void **state)
 {
-	struct wire_run raw = {0, CHUNK_PAGES, WIRE_ENC_RAW, 0};
-	struct wire_run zero = {0, CHUNK_PAGES, WIRE_ENC_ZERO, 0};
+	struct wire_run raw = { 0, CHUNK_PAGES, WIRE_ENC_RAW, 0 };
+	struct wire_run zero = { 0, CHUNK_PAGES, WIRE_ENC_ZERO, 0 };
 	struct wire_frame f;
 	struct fixture x;
 	uint64_t before;

@@ -174,10 +174,10 @@ static int try_unlink(void)
 static void test_refused(void **state)
 {
 	static int (*const attempts[])(void) = {
-		try_open,	 try_openat2,	    try_socket,		try_connect,
-		try_exec,	 try_fork,	    try_ptrace,		try_process_vm,
-		try_kill_parent, try_uring_setup,   try_exec_memory,	try_mprotect_exec,
-		try_other_ioctl, try_userfaultfd,   try_unlink,
+		try_open,	 try_openat2,	  try_socket,	   try_connect,
+		try_exec,	 try_fork,	  try_ptrace,	   try_process_vm,
+		try_kill_parent, try_uring_setup, try_exec_memory, try_mprotect_exec,
+		try_other_ioctl, try_userfaultfd, try_unlink,
 	};
 
 	(void)state;

@@ -24,7 +24,8 @@ static int setup(void **state)
 
 	(void)state;
 	for (uint32_t i = 0; i < 3; i++) {
-		regions[i] = (struct region){ .index = i, .page_size = PAGE_BYTES,
+		regions[i] = (struct region){ .index = i,
+					      .page_size = PAGE_BYTES,
 					      .size = pages[i] * PAGE_BYTES,
 					      .fd = memfd_create("ram", MFD_CLOEXEC) };
 		if (regions[i].fd < 0 || ftruncate(regions[i].fd, (off_t)regions[i].size))
@@ -220,7 +221,8 @@ static void test_first_scan_without_barrier_suspects_everything(void **state)
 static void punch(uint32_t r, uint64_t page, uint64_t count)
 {
 	assert_int_equal(fallocate(regions[r].fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-				   (off_t)(page * PAGE_BYTES), (off_t)(count * PAGE_BYTES)), 0);
+				   (off_t)(page * PAGE_BYTES), (off_t)(count * PAGE_BYTES)),
+			 0);
 }
 
 static void test_discards_are_found(void **state)
@@ -386,8 +388,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_discards_are_found, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_discard_of_a_page_that_came_back, setup,
 						teardown),
-		cmocka_unit_test_setup_teardown(test_discards_in_a_part_of_a_file, setup,
-						teardown),
+		cmocka_unit_test_setup_teardown(test_discards_in_a_part_of_a_file, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_threads_share_without_overlap, setup,
 						teardown),
 	};

@@ -40,7 +40,7 @@ static uint64_t in_ms(unsigned int ms)
 
 static struct ipc_config config(void)
 {
-	struct ipc_config c = {.streams = 4};
+	struct ipc_config c = { .streams = 4 };
 
 	memset(c.id, 0x11, sizeof(c.id));
 	memset(c.secret, 0x22, sizeof(c.secret));
@@ -100,9 +100,9 @@ static void get(int fd, void *bytes, size_t len)
 
 static void hello_of(const struct ipc_config *c, uint32_t stream, uint8_t out[WIRE_HELLO_SIZE])
 {
-	struct wire_hello h = {.version = WIRE_VERSION,
-			       .stream = (uint16_t)stream,
-			       .streams = (uint16_t)c->streams};
+	struct wire_hello h = { .version = WIRE_VERSION,
+				.stream = (uint16_t)stream,
+				.streams = (uint16_t)c->streams };
 
 	memcpy(h.id, c->id, sizeof(h.id));
 	memset(h.nonce, 0x33, sizeof(h.nonce));
@@ -113,8 +113,8 @@ static void hello_of(const struct ipc_config *c, uint32_t stream, uint8_t out[WI
 static void both(const struct ipc_config *src, const struct ipc_config *dst, uint32_t stream,
 		 bool nonblocking, int src_err, int dst_err)
 {
-	struct peer s = {.config = *src, .stream = stream, .deadline_ns = in_ms(PATIENCE_MS)};
-	struct peer d = {.config = *dst, .deadline_ns = in_ms(PATIENCE_MS)};
+	struct peer s = { .config = *src, .stream = stream, .deadline_ns = in_ms(PATIENCE_MS) };
+	struct peer d = { .config = *dst, .deadline_ns = in_ms(PATIENCE_MS) };
 	char byte = 'x';
 	int sv[2];
 
@@ -157,7 +157,7 @@ static void test_wrong_secret(void **state)
 	(void)state;
 	b.secret[IPC_SECRET_SIZE - 1] ^= 1;
 	/* the destination proves itself first, so it is the source that notices and leaves */
-	struct peer s = {.config = a, .deadline_ns = in_ms(PATIENCE_MS)}, d = {.config = b};
+	struct peer s = { .config = a, .deadline_ns = in_ms(PATIENCE_MS) }, d = { .config = b };
 	int sv[2];
 
 	d.deadline_ns = s.deadline_ns;
@@ -188,8 +188,8 @@ static void test_wrong_session(void **state)
 static void test_destination_refuses_a_wrong_proof(void **state)
 {
 	uint8_t hello[WIRE_HELLO_SIZE], challenge[WIRE_CHALLENGE_SIZE],
-		proof[WIRE_PROOF_SIZE] = {0};
-	struct peer d = {0};
+		proof[WIRE_PROOF_SIZE] = { 0 };
+	struct peer d = { 0 };
 	int fd = begin(&d, run_destination, PATIENCE_MS);
 	struct ipc_config c = config();
 
@@ -207,7 +207,7 @@ static void test_destination_refuses_a_wrong_proof(void **state)
 static void test_destination_refuses_its_reflection(void **state)
 {
 	uint8_t hello[WIRE_HELLO_SIZE], challenge[WIRE_CHALLENGE_SIZE];
-	struct peer d = {0};
+	struct peer d = { 0 };
 	int fd = begin(&d, run_destination, PATIENCE_MS);
 	struct ipc_config c = config();
 
@@ -232,7 +232,7 @@ static void test_destination_refuses_a_replay(void **state)
 {
 	uint8_t hello[WIRE_HELLO_SIZE], challenge[WIRE_CHALLENGE_SIZE], again[WIRE_CHALLENGE_SIZE];
 	uint8_t proof[WIRE_PROOF_SIZE], ready[WIRE_READY_SIZE];
-	struct peer s = {.stream = 2}, d = {0};
+	struct peer s = { .stream = 2 }, d = { 0 };
 	int sfd = begin(&s, run_source, PATIENCE_MS), dfd = begin(&d, run_destination, PATIENCE_MS);
 
 	(void)state;
@@ -267,7 +267,7 @@ static void test_destination_refuses_a_replay(void **state)
 static void test_hello_is_covered(void **state)
 {
 	uint8_t hello[WIRE_HELLO_SIZE], challenge[WIRE_CHALLENGE_SIZE];
-	struct peer s = {.stream = 0}, d = {0};
+	struct peer s = { .stream = 0 }, d = { 0 };
 	int sfd = begin(&s, run_source, PATIENCE_MS), dfd = begin(&d, run_destination, PATIENCE_MS);
 
 	(void)state;
@@ -284,7 +284,7 @@ static void test_hello_is_covered(void **state)
 static void test_wrong_version(void **state)
 {
 	uint8_t hello[WIRE_HELLO_SIZE];
-	struct peer d = {0};
+	struct peer d = { 0 };
 	int fd = begin(&d, run_destination, PATIENCE_MS);
 	struct ipc_config c = config();
 
@@ -300,7 +300,7 @@ static void test_wrong_version(void **state)
 static void test_garbage(void **state)
 {
 	uint8_t garbage[4096];
-	struct peer d = {0}, s = {0};
+	struct peer d = { 0 }, s = { 0 };
 	int fd = begin(&d, run_destination, PATIENCE_MS), waiting = -1;
 
 	(void)state;
@@ -324,7 +324,7 @@ static void test_garbage(void **state)
 static void test_proof_is_read_to_its_size(void **state)
 {
 	uint8_t hello[WIRE_HELLO_SIZE], challenge[WIRE_CHALLENGE_SIZE], more[WIRE_PROOF_SIZE + 100];
-	struct peer d = {0};
+	struct peer d = { 0 };
 	int fd = begin(&d, run_destination, PATIENCE_MS), waiting = -1;
 	struct ipc_config c = config();
 
@@ -345,13 +345,13 @@ static void test_proof_is_read_to_its_size(void **state)
 /* Silence after each number of bytes ends at the deadline, not before. */
 static void test_silent_source(void **state)
 {
-	static const size_t sent[] = {0, 1, WIRE_HELLO_SIZE - 1, WIRE_HELLO_SIZE};
+	static const size_t sent[] = { 0, 1, WIRE_HELLO_SIZE - 1, WIRE_HELLO_SIZE };
 	struct ipc_config c = config();
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(sent) / sizeof(sent[0]); i++) {
 		uint8_t hello[WIRE_HELLO_SIZE];
-		struct peer d = {0};
+		struct peer d = { 0 };
 		int fd = begin(&d, run_destination, HASTE_MS);
 
 		hello_of(&c, 0, hello);
@@ -365,7 +365,7 @@ static void test_silent_source(void **state)
 
 static void test_silent_destination(void **state)
 {
-	struct peer s = {0};
+	struct peer s = { 0 };
 	int fd = begin(&s, run_source, HASTE_MS);
 
 	(void)state;
@@ -376,7 +376,7 @@ static void test_silent_destination(void **state)
 
 static void test_closed_early(void **state)
 {
-	struct peer d = {0}, s = {0};
+	struct peer d = { 0 }, s = { 0 };
 	uint8_t hello[WIRE_HELLO_SIZE];
 
 	(void)state;

@@ -58,8 +58,8 @@ static void test_no_limit(void **state)
 	(void)state;
 	token_bucket_init(&b, 0, 0);
 	for (uint64_t i = 0; i < 1000; i++)
-		assert_int_equal(
-			token_bucket_wait_ns(&b, token_bucket_reserve(&b, 1 << 30, 5), 5), 0);
+		assert_int_equal(token_bucket_wait_ns(&b, token_bucket_reserve(&b, 1 << 30, 5), 5),
+				 0);
 	/* What went before is not held against what comes after. */
 	token_bucket_set_rate(&b, MB, 10);
 	assert_int_equal(token_bucket_wait_ns(&b, token_bucket_reserve(&b, 4096, 10), 10), 0);

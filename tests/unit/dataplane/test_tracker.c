@@ -17,7 +17,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "control/uffd.h"
+#include "control/guest/uffd.h"
 #include "dataplane/tracker.h"
 #include "lib/base/kernel_abi.h"
 

@@ -58,8 +58,10 @@ static int make_ram(unsigned int flags)
 	struct failure f = { 0 };
 	uint64_t *w;
 
-	ram = (struct region){ .page_size = huge ? 2u << 20 : PAGE_BYTES, .size = RAM_SIZE,
-			       .hugetlb = huge, .fd = memfd_create("ram", MFD_CLOEXEC | flags) };
+	ram = (struct region){ .page_size = huge ? 2u << 20 : PAGE_BYTES,
+			       .size = RAM_SIZE,
+			       .hugetlb = huge,
+			       .fd = memfd_create("ram", MFD_CLOEXEC | flags) };
 	if (ram.fd < 0 || ftruncate(ram.fd, RAM_SIZE))
 		return -1;
 	w = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, ram.fd, 0);
@@ -156,7 +158,7 @@ static void exact(const struct tx_ops *ops, bool slow, int buffer, int frames)
 
 	tcp_pair(sv, buffer);
 	r.fd = sv[1];
-	assert_int_equal(ops->new(&t, sv[0], &ram, 1), 0);
+	assert_int_equal(ops->new (&t, sv[0], &ram, 1), 0);
 	assert_int_equal(pthread_create(&thread, NULL, read_all, &r), 0);
 	for (int i = 0; i < frames; i++) {
 		struct tx_slice slices[WIRE_RUNS_MAX];
@@ -168,7 +170,8 @@ static void exact(const struct tx_ops *ops, bool slow, int buffer, int frames)
 		for (uint32_t k = 0; k < n; k++) {
 			assert_true(size + slices[k].length < room);
 			assert_int_equal(page_reader_copy(&ram, slices[k].offset, want + size,
-							  slices[k].length), 0);
+							  slices[k].length),
+					 0);
 			size += slices[k].length;
 			guest += slices[k].length;
 		}
@@ -242,7 +245,7 @@ static void test_large_head(void **state)
 
 		tcp_pair(sv, 4096);
 		r.fd = sv[1];
-		assert_int_equal(all[i]->new(&t, sv[0], &ram, 1), 0);
+		assert_int_equal(all[i]->new (&t, sv[0], &ram, 1), 0);
 		assert_int_equal(pthread_create(&thread, NULL, read_all, &r), 0);
 		assert_int_equal(all[i]->frame(t, head, sizeof(head), NULL, NULL, 0, false), 0);
 		all[i]->free(t);
@@ -286,7 +289,7 @@ static void test_peer_closes_in_a_frame(void **state)
 
 		tcp_pair(sv, 16384);
 		r.fd = sv[1];
-		assert_int_equal(all[i]->new(&t, sv[0], &ram, 1), 0);
+		assert_int_equal(all[i]->new (&t, sv[0], &ram, 1), 0);
 		assert_int_equal(pthread_create(&thread, NULL, read_and_close, &r), 0);
 		for (int k = 0; k < 8 && !err; k++)
 			err = all[i]->frame(t, head, sizeof(head), &ram, &whole, 1, true);
@@ -321,7 +324,7 @@ static void test_shutdown_wakes_a_blocked_sender(void **state)
 
 		tcp_pair(sv, 16384);
 		r = (struct reading){ .fd = sv[1], .data = (uint8_t *)&sv[0] };
-		assert_int_equal(all[i]->new(&t, sv[0], &ram, 1), 0);
+		assert_int_equal(all[i]->new (&t, sv[0], &ram, 1), 0);
 		assert_int_equal(pthread_create(&thread, NULL, shut_down, &r), 0);
 		assert_int_equal(all[i]->frame(t, head, sizeof(head), &ram, &whole, 1, true),
 				 -EPIPE);
@@ -342,7 +345,7 @@ static void test_too_many_slices(void **state)
 	for (size_t i = 0; i < 3; i++) {
 		struct tx *t;
 
-		assert_int_equal(all[i]->new(&t, sv[0], &ram, 1), 0);
+		assert_int_equal(all[i]->new (&t, sv[0], &ram, 1), 0);
 		assert_int_equal(all[i]->frame(t, "", 1, &ram, slices, WIRE_RUNS_MAX + 1, false),
 				 -EINVAL);
 		all[i]->free(t);

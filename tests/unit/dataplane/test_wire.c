@@ -15,9 +15,9 @@
 
 /* The second ends in the middle of its third chunk; the third is larger than any count. */
 static const struct region regions[] = {
-	{.index = 0, .page_size = 4096, .size = 64ull << 20},
-	{.index = 1, .page_size = 4096, .size = 2 * (uint64_t)CHUNK_BYTES + 5 * PAGE_BYTES},
-	{.index = 2, .page_size = 4096, .size = 1ull << 52},
+	{ .index = 0, .page_size = 4096, .size = 64ull << 20 },
+	{ .index = 1, .page_size = 4096, .size = 2 * (uint64_t)CHUNK_BYTES + 5 * PAGE_BYTES },
+	{ .index = 2, .page_size = 4096, .size = 1ull << 52 },
 };
 #define NREGIONS 3
 
@@ -46,31 +46,35 @@ static void refuses(struct wire_frame f)
 
 /* One good frame of each type, with every field that it uses. */
 static const struct wire_frame good[] = {
-	{.type = WIRE_PAGES,
-	 .region = 1,
-	 .length = WIRE_RUN_SIZE + PAGE_BYTES,
-	 .count = 1,
-	 .offset = CHUNK_BYTES},
-	{.type = WIRE_HOLES, .region = 1, .offset = PAGE_BYTES, .extent = 3 * PAGE_BYTES},
-	{.type = WIRE_ROUND_END, .number = 7},
-	{.type = WIRE_STATE, .length = 1000},
-	{.type = WIRE_STATE_END, .extent = 123456789},
-	{.type = WIRE_VERIFY,
-	 .region = 1,
-	 .length = 2 * WIRE_HASH_SIZE,
-	 .count = 2,
-	 .offset = CHUNK_BYTES},
-	{.type = WIRE_VERIFY_END},
-	{.type = WIRE_ACK, .of = WIRE_ROUND_END, .number = 7},
-	{.type = WIRE_ACK, .of = WIRE_STATE_END},
-	{.type = WIRE_ACK, .of = WIRE_VERIFY_END, .region = 1, .offset = CHUNK_BYTES, .extent = 2},
-	{.type = WIRE_BYE},
+	{ .type = WIRE_PAGES,
+	  .region = 1,
+	  .length = WIRE_RUN_SIZE + PAGE_BYTES,
+	  .count = 1,
+	  .offset = CHUNK_BYTES },
+	{ .type = WIRE_HOLES, .region = 1, .offset = PAGE_BYTES, .extent = 3 * PAGE_BYTES },
+	{ .type = WIRE_ROUND_END, .number = 7 },
+	{ .type = WIRE_STATE, .length = 1000 },
+	{ .type = WIRE_STATE_END, .extent = 123456789 },
+	{ .type = WIRE_VERIFY,
+	  .region = 1,
+	  .length = 2 * WIRE_HASH_SIZE,
+	  .count = 2,
+	  .offset = CHUNK_BYTES },
+	{ .type = WIRE_VERIFY_END },
+	{ .type = WIRE_ACK, .of = WIRE_ROUND_END, .number = 7 },
+	{ .type = WIRE_ACK, .of = WIRE_STATE_END },
+	{ .type = WIRE_ACK,
+	  .of = WIRE_VERIFY_END,
+	  .region = 1,
+	  .offset = CHUNK_BYTES,
+	  .extent = 2 },
+	{ .type = WIRE_BYE },
 };
 #define NGOOD (sizeof(good) / sizeof(good[0]))
 
 static void test_hello_round_trip(void **state)
 {
-	struct wire_hello in = {.version = WIRE_VERSION, .stream = 3, .streams = 4}, out;
+	struct wire_hello in = { .version = WIRE_VERSION, .stream = 3, .streams = 4 }, out;
 	uint8_t bytes[WIRE_HELLO_SIZE];
 
 	(void)state;
@@ -90,7 +94,7 @@ static void test_hello_round_trip(void **state)
 
 static void test_hello_refusals(void **state)
 {
-	struct wire_hello h = {.version = WIRE_VERSION, .stream = 0, .streams = 1}, out;
+	struct wire_hello h = { .version = WIRE_VERSION, .stream = 0, .streams = 1 }, out;
 	uint8_t bytes[WIRE_HELLO_SIZE];
 
 	(void)state;
@@ -106,13 +110,13 @@ static void test_hello_refusals(void **state)
 		uint16_t stream, streams;
 		int err;
 	} cases[] = {
-		{WIRE_VERSION + 1, 0, 1, -EPROTONOSUPPORT},
-		{0, 0, 1, -EPROTONOSUPPORT},
-		{WIRE_VERSION, 1, 1, -EBADMSG},
-		{WIRE_VERSION, 0, 0, -EBADMSG},
-		{WIRE_VERSION, 0, IPC_STREAMS_MAX + 1, -EBADMSG},
-		{WIRE_VERSION, UINT16_MAX, UINT16_MAX, -EBADMSG},
-		{WIRE_VERSION, IPC_STREAMS_MAX - 1, IPC_STREAMS_MAX, 0},
+		{ WIRE_VERSION + 1, 0, 1, -EPROTONOSUPPORT },
+		{ 0, 0, 1, -EPROTONOSUPPORT },
+		{ WIRE_VERSION, 1, 1, -EBADMSG },
+		{ WIRE_VERSION, 0, 0, -EBADMSG },
+		{ WIRE_VERSION, 0, IPC_STREAMS_MAX + 1, -EBADMSG },
+		{ WIRE_VERSION, UINT16_MAX, UINT16_MAX, -EBADMSG },
+		{ WIRE_VERSION, IPC_STREAMS_MAX - 1, IPC_STREAMS_MAX, 0 },
 	};
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		h.version = cases[i].version;
@@ -131,17 +135,17 @@ static void test_layout_is_little_endian(void **state)
 		0x07, 0x0e, 0x0d, 0x0c, 0x0b, 0x18, 0x17, 0x16, 0x15, 0x14, 0x13,
 		0x12, 0x11, 0x28, 0x27, 0x26, 0x25, 0x24, 0x23, 0x22, 0x21,
 	};
-	static const uint8_t run[WIRE_RUN_SIZE] = {0x02, 0x01, 0x04, 0x03, 5,	 0,
-						   0,	 0,    0x09, 0x08, 0x07, 0x06};
-	struct wire_frame f = {8,
-			       3,
-			       0x0102,
-			       0x03040506,
-			       0x0708090a,
-			       0x0b0c0d0e,
-			       0x1112131415161718,
-			       0x2122232425262728};
-	struct wire_run r = {0x0102, 0x0304, 5, 0x06070809};
+	static const uint8_t run[WIRE_RUN_SIZE] = { 0x02, 0x01, 0x04, 0x03, 5,	  0,
+						    0,	  0,	0x09, 0x08, 0x07, 0x06 };
+	struct wire_frame f = { 8,
+				3,
+				0x0102,
+				0x03040506,
+				0x0708090a,
+				0x0b0c0d0e,
+				0x1112131415161718,
+				0x2122232425262728 };
+	struct wire_run r = { 0x0102, 0x0304, 5, 0x06070809 };
 	uint8_t bytes[WIRE_FRAME_SIZE];
 
 	(void)state;
@@ -164,7 +168,7 @@ static void test_unknown_types(void **state)
 {
 	(void)state;
 	for (unsigned int type = 0; type < 256; type++) {
-		struct wire_frame f = {.type = (uint8_t)type};
+		struct wire_frame f = { .type = (uint8_t)type };
 
 		if (type < WIRE_PAGES || type > WIRE_BYE)
 			refuses(f);
@@ -365,17 +369,17 @@ static void test_ack_header(void **state)
 {
 	(void)state;
 	for (unsigned int of = 0; of < 256; of++) {
-		struct wire_frame f = {.type = WIRE_ACK, .of = (uint8_t)of};
+		struct wire_frame f = { .type = WIRE_ACK, .of = (uint8_t)of };
 
 		if (of == WIRE_ROUND_END || of == WIRE_STATE_END || of == WIRE_VERIFY_END)
 			accepts(f);
 		else
 			refuses(f);
 	}
-	struct wire_frame f = {.type = WIRE_ACK, .of = WIRE_ROUND_END, .number = 1, .extent = 1};
+	struct wire_frame f = { .type = WIRE_ACK, .of = WIRE_ROUND_END, .number = 1, .extent = 1 };
 
 	refuses(f);
-	f = (struct wire_frame){.type = WIRE_ACK, .of = WIRE_STATE_END, .number = 1};
+	f = (struct wire_frame){ .type = WIRE_ACK, .of = WIRE_STATE_END, .number = 1 };
 	refuses(f);
 	f = good[9];
 	f.number = 1;
@@ -401,7 +405,8 @@ static int decode_runs(unsigned int region, uint64_t offset, const struct wire_r
 		       uint32_t count, int64_t extra, struct wire_run *out)
 {
 	struct wire_frame f = {
-		.type = WIRE_PAGES, .region = (uint16_t)region, .offset = offset, .count = count};
+		.type = WIRE_PAGES, .region = (uint16_t)region, .offset = offset, .count = count
+	};
 	size_t len = count * WIRE_RUN_SIZE;
 	/* exactly the bytes there are, so that the sanitizer sees one read too many */
 	uint8_t *bytes = malloc(len ? len : 1);
@@ -423,7 +428,7 @@ static struct wire_run decoded[WIRE_RUNS_MAX];
 
 #define RUNS_OK(region, offset, ...)                                                               \
 	do {                                                                                       \
-		const struct wire_run in_[] = {__VA_ARGS__};                                       \
+		const struct wire_run in_[] = { __VA_ARGS__ };                                     \
 		uint32_t n_ = sizeof(in_) / sizeof(in_[0]);                                        \
 		assert_int_equal(decode_runs(region, offset, in_, n_, 0, decoded), 0);             \
 		for (uint32_t i_ = 0; i_ < n_; i_++) {                                             \
@@ -435,7 +440,7 @@ static struct wire_run decoded[WIRE_RUNS_MAX];
 	} while (0)
 #define RUNS_BAD(region, offset, ...)                                                              \
 	do {                                                                                       \
-		const struct wire_run in_[] = {__VA_ARGS__};                                       \
+		const struct wire_run in_[] = { __VA_ARGS__ };                                     \
 		uint32_t n_ = sizeof(in_) / sizeof(in_[0]);                                        \
 		assert_int_equal(decode_runs(region, offset, in_, n_, 0, decoded), -EBADMSG);      \
 	} while (0)
@@ -458,7 +463,7 @@ static void test_runs_round_trip(void **state)
 	RUNS_OK(0, 0, RAW(0, 512));
 	RUNS_OK(0, 0, RAW(0, 1), ZERO(1, 2), HOLE(3, 4), RAW(7, 505));
 	RUNS_OK(0, CHUNK_BYTES, RAW(511, 1));
-	RUNS_OK(0, 0, {4, 2, WIRE_ENC_ZSTD, 1}, {6, 2, WIRE_ENC_DELTA, 2 * PAGE_BYTES - 1});
+	RUNS_OK(0, 0, { 4, 2, WIRE_ENC_ZSTD, 1 }, { 6, 2, WIRE_ENC_DELTA, 2 * PAGE_BYTES - 1 });
 	struct wire_run all[WIRE_RUNS_MAX];
 
 	for (uint16_t i = 0; i < WIRE_RUNS_MAX; i++)
@@ -498,24 +503,24 @@ static void test_runs_in_a_partial_chunk(void **state)
 static void test_run_lengths(void **state)
 {
 	(void)state;
-	RUNS_BAD(0, 0, {0, 1, WIRE_ENC_RAW, PAGE_BYTES - 1});
-	RUNS_BAD(0, 0, {0, 1, WIRE_ENC_RAW, PAGE_BYTES + 1});
-	RUNS_BAD(0, 0, {0, 1, WIRE_ENC_RAW, 0});
-	RUNS_BAD(0, 0, {0, 2, WIRE_ENC_RAW, PAGE_BYTES});
-	RUNS_BAD(0, 0, {0, 1, WIRE_ENC_ZERO, 1});
-	RUNS_BAD(0, 0, {0, 1, WIRE_ENC_HOLE, PAGE_BYTES});
-	RUNS_BAD(0, 0, {0, 1, WIRE_ENC_ZSTD, 0});
-	RUNS_BAD(0, 0, {0, 1, WIRE_ENC_ZSTD, PAGE_BYTES});
-	RUNS_BAD(0, 0, {0, 1, WIRE_ENC_DELTA, UINT32_MAX});
+	RUNS_BAD(0, 0, { 0, 1, WIRE_ENC_RAW, PAGE_BYTES - 1 });
+	RUNS_BAD(0, 0, { 0, 1, WIRE_ENC_RAW, PAGE_BYTES + 1 });
+	RUNS_BAD(0, 0, { 0, 1, WIRE_ENC_RAW, 0 });
+	RUNS_BAD(0, 0, { 0, 2, WIRE_ENC_RAW, PAGE_BYTES });
+	RUNS_BAD(0, 0, { 0, 1, WIRE_ENC_ZERO, 1 });
+	RUNS_BAD(0, 0, { 0, 1, WIRE_ENC_HOLE, PAGE_BYTES });
+	RUNS_BAD(0, 0, { 0, 1, WIRE_ENC_ZSTD, 0 });
+	RUNS_BAD(0, 0, { 0, 1, WIRE_ENC_ZSTD, PAGE_BYTES });
+	RUNS_BAD(0, 0, { 0, 1, WIRE_ENC_DELTA, UINT32_MAX });
 	for (unsigned int e = WIRE_ENC_DELTA + 1; e < 256; e++)
-		RUNS_BAD(0, 0, {0, 1, (uint8_t)e, 0});
+		RUNS_BAD(0, 0, { 0, 1, (uint8_t)e, 0 });
 }
 
 static void test_runs_must_add_up(void **state)
 {
-	const struct wire_run two[] = {RAW(0, 2), RAW(4, 1)};
+	const struct wire_run two[] = { RAW(0, 2), RAW(4, 1) };
 	uint8_t bytes[2 * WIRE_RUN_SIZE];
-	struct wire_frame f = {.type = WIRE_PAGES, .count = 2};
+	struct wire_frame f = { .type = WIRE_PAGES, .count = 2 };
 
 	(void)state;
 	assert_int_equal(decode_runs(0, 0, two, 2, 0, decoded), 0);
@@ -538,7 +543,7 @@ static void test_runs_must_add_up(void **state)
 static void test_run_padding_must_be_zero(void **state)
 {
 	struct wire_run r = ZERO(0, 1);
-	struct wire_frame f = {.type = WIRE_PAGES, .count = 1, .length = WIRE_RUN_SIZE};
+	struct wire_frame f = { .type = WIRE_PAGES, .count = 1, .length = WIRE_RUN_SIZE };
 	uint8_t bytes[WIRE_RUN_SIZE];
 
 	(void)state;

@@ -213,13 +213,19 @@ static void test_second_connection_is_told(void **state)
 
 static void test_regions_are_checked(void **state)
 {
-	static const struct tranship_ops ops = { .pause = vmm_pause, .resume = vmm_resume,
-						 .save_state = vmm_save, .quit = vmm_quit };
+	static const struct tranship_ops ops = {
+		.pause = vmm_pause, .resume = vmm_resume, .save_state = vmm_save, .quit = vmm_quit
+	};
 	char path[80];
-	struct tranship_config c = { .name = "n", .socket_path = path, .vmm = "v",
-				     .vmm_version = "1", .machine = "m", .ops = &ops };
-	struct tranship_region r = { .id = "a", .fd = vmm.ram_fd, .size = 8192, .page_size = 4096,
-				     .address = vmm.ram };
+	struct tranship_config c = { .name = "n",
+				     .socket_path = path,
+				     .vmm = "v",
+				     .vmm_version = "1",
+				     .machine = "m",
+				     .ops = &ops };
+	struct tranship_region r = {
+		.id = "a", .fd = vmm.ram_fd, .size = 8192, .page_size = 4096, .address = vmm.ram
+	};
 	struct tranship *t;
 
 	(void)state;
@@ -256,10 +262,15 @@ static void test_regions_are_checked(void **state)
 
 static void test_socket_in_use_and_stale(void **state)
 {
-	struct tranship_config c = { .name = "n", .socket_path = vmm.socket, .vmm = "v",
-				     .vmm_version = "1", .machine = "m", .ops = &vmm_ops };
-	struct tranship_region r = { .id = "a", .fd = vmm.ram_fd, .size = 8192, .page_size = 4096,
-				     .address = vmm.ram };
+	struct tranship_config c = { .name = "n",
+				     .socket_path = vmm.socket,
+				     .vmm = "v",
+				     .vmm_version = "1",
+				     .machine = "m",
+				     .ops = &vmm_ops };
+	struct tranship_region r = {
+		.id = "a", .fd = vmm.ram_fd, .size = 8192, .page_size = 4096, .address = vmm.ram
+	};
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
 	char stale[80];
 	struct tranship *t;

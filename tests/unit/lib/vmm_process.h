@@ -24,7 +24,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "control/tranship_link.h"
+#include "control/guest/tranship_link.h"
 #include "lib/base/io.h"
 #include "lib/tranship.h"
 
@@ -53,7 +53,7 @@ struct vmm {
 	int commands; /* to the child; it answers each with an int */
 	int events;   /* from its callbacks: a letter each: P R S L Q */
 	int ram_fd;
-	uint8_t *ram; /* this process' view of it */
+	uint8_t *ram;	      /* this process' view of it */
 	uint64_t ram_address; /* in the child */
 	struct vmm_shared *shared;
 	char socket[80];
@@ -137,8 +137,12 @@ static bool vmm_running(void *opaque)
 }
 
 static const struct tranship_ops vmm_ops = {
-	.pause = vmm_pause,	    .resume = vmm_resume, .save_state = vmm_save,
-	.load_state = vmm_load, .quit = vmm_quit,	  .running = vmm_running,
+	.pause = vmm_pause,
+	.resume = vmm_resume,
+	.save_state = vmm_save,
+	.load_state = vmm_load,
+	.quit = vmm_quit,
+	.running = vmm_running,
 };
 
 static int vmm_obey(struct vmm_child *c, const struct vmm_command *m)
@@ -165,8 +169,15 @@ static int vmm_obey(struct vmm_child *c, const struct vmm_command *m)
 static int vmm_child_start(struct vmm_child *c, bool incoming)
 {
 	const struct tranship_config config = {
-		.name = "unit",	   .socket_path = c->v->socket, .vmm = "test", .vmm_version = "1.0",
-		.machine = "m-1",  .cpus = 1, .incoming = incoming, .ops = &vmm_ops, .opaque = c,
+		.name = "unit",
+		.socket_path = c->v->socket,
+		.vmm = "test",
+		.vmm_version = "1.0",
+		.machine = "m-1",
+		.cpus = 1,
+		.incoming = incoming,
+		.ops = &vmm_ops,
+		.opaque = c,
 	};
 	const struct tranship_region region = { .id = "ram0",
 						.fd = c->v->ram_fd,

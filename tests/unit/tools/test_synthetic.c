@@ -22,9 +22,9 @@
 #include "tools/synthetic_pattern.c"
 #include "tools/synthetic_state.c"
 
-#define PAGES	 2048ull
-#define TOUCHED	 1500ull
-#define WORKING	 1000ull
+#define PAGES	2048ull
+#define TOUCHED 1500ull
+#define WORKING 1000ull
 
 struct machine {
 	struct synthetic g;
@@ -47,9 +47,9 @@ static void machine_init(struct machine *m, const struct synthetic_params *p)
 	assert_int_equal(ftruncate(m->fd, PAGES * SYNTHETIC_PAGE), 0);
 	m->ram = mmap(NULL, PAGES * SYNTHETIC_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, m->fd, 0);
 	assert_ptr_not_equal(m->ram, MAP_FAILED);
-	assert_int_equal(synthetic_init(&m->g, p, (uint64_t *)m->ram, PAGES, m->fd,
-					SYNTHETIC_PAUSE_MOVE),
-			 0);
+	assert_int_equal(
+		synthetic_init(&m->g, p, (uint64_t *)m->ram, PAGES, m->fd, SYNTHETIC_PAUSE_MOVE),
+		0);
 }
 
 static void machine_release(struct machine *m)
@@ -95,9 +95,9 @@ static void test_pages_are_a_function_of_their_number_and_version(void **state)
 	((uint8_t *)a)[4095] ^= 1;
 	assert_int_equal(synthetic_page_check(a, &plain, 5, 9), 4095);
 	synthetic_page_write(a, &plain, 5, 0);
-	assert_int_equal(synthetic_page_check(a, &(struct synthetic_kinds){ .zero_percent = 100 },
-					      5, 3),
-			 -1);
+	assert_int_equal(
+		synthetic_page_check(a, &(struct synthetic_kinds){ .zero_percent = 100 }, 5, 3),
+		-1);
 }
 
 static void test_shares_of_kinds(void **state)

@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: MIT
+/* tranship status, cancel, resolve. */
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#include "control/cli/cli_result.h"
+#include "control/cli/cli_watch.h"
+#include "lib/base/units.h"
+
+#define RESOLVE_MS     60000u
+#define TABLE_EVERY_NS 500000000
+
+static int check_id(const char *id, struct failure *f)
+{
+	size_t n = strlen(id);
+
+	if (n >= 6 && n <= 32 && strspn(id, "0123456789abcdef") == n)
+		return 0;
+	return failure_set(f, -EINVAL, "usage", "`tranship status` lists the sessions.",
+			   "'%.40s' is no session id, nor the first 6 digits of one.", id);
+}
+
+/* --- status ----------------------------------------------------------------------------------- */
+
+static const struct cli_option status_options[] = {
+	{ .name = "watch",
+	  .kind = CLI_SWITCH,
+	  .member = "watch",
+	  .help = "follow until the end; exits as the migration does" },
+	{ .name = NULL },
+};
+
+static double number(const json_t *j, const char *member)
+{
+	return json_number_value(json_object_get(j, member));
+}
+
+static void print_table(FILE *to, const json_t *sessions)
+{
+	size_t i;
+	json_t *s;
+
+	fprintf(to, "%-8s  %-20s  %-11s  %-11s  %5s  %s\n", "ID", "VM", "SIDE", "STATE", "DONE",
+		"ELAPSED");
+	json_array_foreach ((json_t *)sessions, i, s) {
+		const json_t *p = json_object_get(s, "progress");
+		bool terminal = json_is_true(json_object_get(s, "terminal"));
+		char vm[64], percent[16] = "", elapsed[24] = "";
+
+		if (!terminal) {
+			snprintf(percent, sizeof(percent), "%.0f %%", number(p, "percent"));
+			snprintf(elapsed, sizeof(elapsed), "%.0f s",
+				 number(p, "elapsed_ms") / 1000);
+		}
+		fprintf(to, "%-8.8s  %-20s  %-11s  %-11s  %5s  %s\n", cli_text(s, "id"),
+			cli_clean(cli_text(s, "vm"), vm, sizeof(vm)), cli_text(s, "side"),
+			cli_text(s, "state"), percent, elapsed);
+	}
+	fflush(to);
+}
+
+static bool any_live(const json_t *sessions)
+{
+	size_t i;
+	json_t *s;
+
+	json_array_foreach ((json_t *)sessions, i, s)
+		if (!json_is_true(json_object_get(s, "terminal")))
+			return true;
+	return false;
+}
+
+/* Without an id: the table, with --watch again and again until every session has ended. */
+static enum cli_exit status_all(struct cli *cli, bool watch)
+{
+	const struct timespec pause = { .tv_nsec = TABLE_EVERY_NS };
+	struct failure f = { 0 };
+	json_t *sessions = NULL, *whole;
+
+	for (;;) {
+		json_decref(sessions);
+		if (cli_call(cli, "GET", "/v1/sessions", NULL, &sessions, CLI_CALL_MS, &f))
+			return cli_fail(cli, &f);
+		if (!watch || !any_live(sessions))
+			break;
+		if (!cli->json) {
+			if (cli->terminal)
+				fputs("\033[H\033[J", cli->out);
+			print_table(cli->out, sessions);
+		}
+		nanosleep(&pause, NULL);
+	}
+	if (cli->json) {
+		whole = json_pack("{s:O}", "sessions", sessions);
+		cli_print_json(cli, whole);
+		json_decref(whole);
+	} else {
+		print_table(cli->out, sessions);
+	}
+	json_decref(sessions);
+	return CLI_DONE;
+}
+
+static void print_progress(FILE *to, const json_t *p)
+{
+	char a[32], b[32];
+
+	if (number(p, "round") <= 0)
+		return;
+	fprintf(to, "  round      %.0f, %s of %s left, %.0f %% done\n", number(p, "round"),
+		units_format_size((uint64_t)number(p, "pending_bytes"), a, sizeof(a)),
+		units_format_size((uint64_t)number(p, "total_bytes"), b, sizeof(b)),
+		number(p, "percent"));
+	fprintf(to, "  rates      %s sent, %s/s dirtied\n",
+		units_format_rate(number(p, "throughput"), a, sizeof(a)),
+		units_format_size((uint64_t)number(p, "dirty_rate"), b, sizeof(b)));
+	fprintf(to, "  pause      %.0f ms, if it came now\n", number(p, "predicted_downtime_ms"));
+}
+
+static void print_session(struct cli *cli, const json_t *s)
+{
+	json_t *event, *result = json_object_get(s, "result");
+	char text[256];
+	size_t i;
+
+	fprintf(cli->out, "%s  %s  %s side  %s\n", cli_text(s, "id"),
+		cli_clean(cli_text(s, "vm"), text, sizeof(text)), cli_text(s, "side"),
+		cli_text(s, "state"));
+	if (!json_is_true(json_object_get(s, "terminal")))
+		print_progress(cli->out, json_object_get(s, "progress"));
+	json_array_foreach (json_object_get(s, "events"), i, event)
+		fprintf(cli->out, "  %9.1f ms  %s\n", number(event, "ms"),
+			cli_clean(cli_text(event, "text"), text, sizeof(text)));
+	cli_checks_print(cli->out, json_object_get(s, "checks"), false);
+	fflush(cli->out);
+	if (result)
+		cli_result_print(cli, result);
+}
+
+static enum cli_exit status_one(struct cli *cli, const char *id)
+{
+	struct failure f = { 0 };
+	json_t *session = NULL;
+	char path[128];
+
+	snprintf(path, sizeof(path), "/v1/sessions/%s", id);
+	if (cli_call(cli, "GET", path, NULL, &session, CLI_CALL_MS, &f))
+		return cli_fail(cli, &f);
+	if (cli->json)
+		cli_print_json(cli, session);
+	else
+		print_session(cli, session);
+	json_decref(session);
+	return CLI_DONE;
+}
+
+/* Follows to the end without cancelling on an interrupt: that ends the following only. */
+static enum cli_exit watch_one(struct cli *cli, const char *id)
+{
+	struct failure f = { 0 };
+	json_t *session = NULL, *result;
+	char path[128];
+	enum cli_exit status;
+	struct cli_watch w;
+
+	snprintf(path, sizeof(path), "/v1/sessions/%s", id);
+	if (cli_watch_init(&w, cli, &f) ||
+	    cli_call(cli, "GET", path, NULL, &session, CLI_CALL_MS, &f))
+		return cli_fail(cli, &f);
+	w.id = cli_text(session, "id");
+	w.vm = cli_text(session, "vm");
+	result = cli_watch_run(&w);
+	status = cli_result_exit(result);
+	if (cli->json)
+		cli_print_json(cli, result);
+	else
+		cli_result_print(cli, result);
+	json_decref(result);
+	json_decref(session);
+	return status;
+}
+
+static enum cli_exit run_status(struct cli *cli, const struct cli_words *words, json_t *values)
+{
+	bool watch = json_is_true(json_object_get(values, "watch"));
+	struct failure f = { 0 };
+
+	if (!words->count)
+		return status_all(cli, watch);
+	if (check_id(words->word[0], &f))
+		return cli_fail(cli, &f);
+	return watch ? watch_one(cli, words->word[0]) : status_one(cli, words->word[0]);
+}
+
+const struct cli_command cli_status = {
+	.name = "status",
+	.words = "[ID]",
+	.words_max = 1,
+	.options = status_options,
+	.help = "Show the sessions of this host, or one of them.",
+	.run = run_status,
+};
+
+/* --- cancel and resolve ----------------------------------------------------------------------- */
+
+/* One request for a session; says done (with the id) when it was taken. */
+static enum cli_exit ask(struct cli *cli, const char *id, const char *verb, const json_t *in,
+			 unsigned int timeout_ms, const char *done)
+{
+	struct failure f = { 0 };
+	json_t *answer = NULL;
+	char path[128];
+
+	snprintf(path, sizeof(path), "/v1/sessions/%s/%s", id, verb);
+	if (check_id(id, &f) || cli_call(cli, "POST", path, in, &answer, timeout_ms, &f))
+		return cli_fail(cli, &f);
+	if (cli->json)
+		cli_print_json(cli, answer);
+	else
+		fprintf(cli->out, "%.8s: %s\n",
+			*cli_text(answer, "id") ? cli_text(answer, "id") : id, done);
+	json_decref(answer);
+	return CLI_DONE;
+}
+
+static enum cli_exit run_cancel(struct cli *cli, const struct cli_words *words, json_t *values)
+{
+	(void)values;
+	return ask(cli, words->word[0], "cancel", NULL, CLI_CALL_MS, "is being cancelled");
+}
+
+const struct cli_command cli_cancel = {
+	.name = "cancel",
+	.words = "ID",
+	.words_min = 1,
+	.words_max = 1,
+	.help = "Cancel a session; the VM runs on at the source.",
+	.run = run_cancel,
+};
+
+static const struct cli_option resolve_options[] = {
+	{ .name = "run-here",
+	  .kind = CLI_SWITCH,
+	  .member = "run_here",
+	  .help = "the VM is to run on this host" },
+	{ .name = "give-up",
+	  .kind = CLI_SWITCH,
+	  .member = "give_up",
+	  .help = "this host's VM is to be ended" },
+	{ .name = NULL },
+};
+
+static enum cli_exit run_resolve(struct cli *cli, const struct cli_words *words, json_t *values)
+{
+	bool run_here = json_is_true(json_object_get(values, "run_here"));
+	bool give_up = json_is_true(json_object_get(values, "give_up"));
+	struct failure f = { 0 };
+	enum cli_exit status;
+	json_t *in;
+
+	if (run_here == give_up) {
+		failure_set(&f, -EINVAL, "usage",
+			    "Decide only when you know what the other side does.",
+			    "resolve needs either --run-here or --give-up.");
+		return cli_fail(cli, &f);
+	}
+	in = json_pack("{s:s}", "action", run_here ? "run-here" : "give-up");
+	status = ask(cli, words->word[0], "resolve", in, RESOLVE_MS,
+		     run_here ? "resolved: the VM runs here" : "resolved: given up here");
+	json_decref(in);
+	return status;
+}
+
+const struct cli_command cli_resolve = {
+	.name = "resolve",
+	.words = "ID",
+	.words_min = 1,
+	.words_max = 1,
+	.options = resolve_options,
+	.help = "Decide a session whose outcome is not known.",
+	.run = run_resolve,
+};

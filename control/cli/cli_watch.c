@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Following a session.
+ *
+ * Theory of operation
+ *   A long poll at a time, POLL_MS each: the daemon answers at every change, so the display is
+ *   fresh, and an interrupt waits POLL_MS at most. An interrupt asks the daemon to cancel, once,
+ * and the session is followed to its end as before: only its end says where the VM runs.
+ *
+ *   When the daemon does not answer, it is asked again for a while (it may be restarting, and
+ *   recovers the session); after that cli_lost.c finds out what can be known without it.
+ */
+#include "control/cli/cli_watch.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <string.h>
+#include <time.h>
+
+#include "control/cli/cli_progress.h"
+#include "control/cli/cli_result.h"
+#include "lib/base/clock.h"
+
+#define POLL_MS	  250u
+#define ANSWER_MS 10000u /* beyond the poll: a busy host, not a dead daemon */
+#define RETRY_NS  (100 * 1000000)
+
+static volatile sig_atomic_t interrupts;
+
+static void on_interrupt(int number)
+{
+	(void)number;
+	interrupts++;
+}
+
+void cli_interrupts_begin(void)
+{
+	struct sigaction action = { .sa_handler = on_interrupt, .sa_flags = SA_RESTART };
+
+	interrupts = 0;
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+	signal(SIGPIPE, SIG_IGN); /* a closed pager must not end what follows a migration */
+}
+
+unsigned int cli_interrupts(void)
+{
+	return (unsigned int)interrupts;
+}
+
+int cli_watch_init(struct cli_watch *w, struct cli *cli, struct failure *f)
+{
+	json_t *version = NULL;
+	int err;
+
+	*w = (struct cli_watch){ .cli = cli };
+	err = cli_call(cli, "GET", "/v1/version", NULL, &version, CLI_CALL_MS, f);
+	if (!err)
+		snprintf(w->state_dir, sizeof(w->state_dir), "%s", cli_text(version, "state_dir"));
+	json_decref(version);
+	return err;
+}
+
+/* --- interrupts ------------------------------------------------------------------------------- */
+
+struct following {
+	struct cli_watch *w;
+	struct cli_progress progress;
+	unsigned int told; /* interrupts that were answered */
+	json_t *last;	   /* session object */
+};
+
+static void cancel(struct following *g)
+{
+	struct failure f = { 0 };
+	char path[128];
+
+	snprintf(path, sizeof(path), "/v1/sessions/%s/cancel", g->w->id);
+	if (!cli_call(g->w->cli, "POST", path, NULL, NULL, CLI_CALL_MS, &f))
+		cli_progress_say(&g->progress, "cancelling",
+				 "Cancelling; waiting until the source runs on and the destination "
+				 "is clean.");
+	else
+		cli_progress_say(&g->progress, f.code, f.message);
+}
+
+static void take_interrupts(struct following *g)
+{
+	unsigned int now = cli_interrupts();
+
+	if (!g->w->cancels || now == g->told)
+		return;
+	if (!g->told)
+		cancel(g);
+	else
+		cli_progress_say(&g->progress, "cancelling",
+				 "The session is being cancelled already; waiting for its end.");
+	g->told = now;
+}
+
+/* --- the end ---------------------------------------------------------------------------------- */
+
+static const char *status_of_state(const char *state)
+{
+	if (!strcmp(state, session_state_name(SESSION_DONE)))
+		return "completed";
+	if (!strcmp(state, session_state_name(SESSION_CANCELLED)))
+		return "cancelled";
+	if (!strcmp(state, session_state_name(SESSION_FAILED)))
+		return "failed";
+	return "unresolved";
+}
+
+/* The daemon's account of a terminal session; the destination's sessions have none of their own. */
+static json_t *result_of(const struct cli_watch *w, const json_t *session)
+{
+	const json_t *given = json_object_get(session, "result");
+	const json_t *error = json_object_get(session, "error");
+	struct failure f = { 0 };
+	json_t *result;
+
+	if (json_is_object(given)) {
+		result = cli_result_from(given);
+	} else {
+		failure_set(&f, 0, cli_text(error, "code"), cli_text(error, "hint"), "%s",
+			    cli_text(error, "message"));
+		result = cli_result_new(cli_text(session, "id"), cli_text(session, "vm"),
+					status_of_state(cli_text(session, "state")),
+					failure_is_set(&f) ? &f : NULL);
+	}
+	if (!*cli_text(result, "vm"))
+		json_object_set_new(result, "vm", json_string(w->vm ? w->vm : ""));
+	if (json_is_true(json_object_get(result, "dry_run")) &&
+	    !json_object_get(result, "checks") && json_object_get(session, "checks"))
+		json_object_set(result, "checks", json_object_get(session, "checks"));
+	return result;
+}
+
+/* --- following -------------------------------------------------------------------------------- */
+
+static int poll_status(struct following *g, uint64_t since, unsigned int wait_ms, json_t **session,
+		       struct failure *f)
+{
+	char path[192];
+
+	snprintf(path, sizeof(path), "/v1/sessions/%s?since=%" PRIu64 "&wait=%u", g->w->id, since,
+		 wait_ms);
+	failure_clear(f);
+	return cli_call(g->w->cli, "GET", path, NULL, session, wait_ms + ANSWER_MS, f);
+}
+
+/*
+ * Asks again until the daemon answers. An answer that is a failure (-EREMOTEIO: it knows nothing of
+ * the session, a restart has forgotten an ended one) ends it too: the journal knows more.
+ */
+static int reconnect(struct following *g, json_t **session)
+{
+	const struct timespec pause = { .tv_nsec = RETRY_NS };
+	uint64_t start = clock_ns();
+	struct failure f;
+	int err;
+
+	cli_progress_say(&g->progress, "daemon-unreachable",
+			 "The connection to transhipd broke; trying again.");
+	do {
+		nanosleep(&pause, NULL);
+		err = poll_status(g, 0, 0, session, &f);
+	} while (err && err != -EREMOTEIO && clock_ms_since(start) < g->w->cli->reconnect_ms);
+	return err;
+}
+
+json_t *cli_watch_run(struct cli_watch *w)
+{
+	struct following g = { .w = w, .progress = { .cli = w->cli } };
+	json_t *session = NULL, *result;
+	struct failure f = { 0 };
+	uint64_t since = 0;
+	int err;
+
+	for (;;) {
+		take_interrupts(&g);
+		err = poll_status(&g, since, POLL_MS, &session, &f);
+		if (err)
+			err = reconnect(&g, &session);
+		if (err)
+			break;
+		json_decref(g.last);
+		g.last = session;
+		since = (uint64_t)json_integer_value(json_object_get(session, "seq"));
+		cli_progress_show(&g.progress, session);
+		if (json_is_true(json_object_get(session, "terminal")))
+			break;
+	}
+	cli_progress_end(&g.progress);
+	result = err ? cli_lost_result(w, g.last, err == -EREMOTEIO) : result_of(w, g.last);
+	json_decref(g.last);
+	return result;
+}

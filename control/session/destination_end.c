@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The ends of a destination's session, and its cleaning up.
+ *
+ * Theory of operation
+ *   Before COMMITTED the source owns the guest: whatever is here is thrown away. A launched VM is
+ *   killed and its files go; a VM that was waiting already waits again if it can, else it is ended,
+ *   because a loaded guest must never run. One that runs was taken over by somebody: it is left.
+ *
+ *   After COMMITTED the source runs the guest again if it reads FAILED here. So FAILED is written
+ *   only when the VM is known to be gone or to be waiting again, and never to have run; and when it
+ *   cannot be written the session is not ended so. Whatever is not certain is UNRESOLVED.
+ *
+ *   The VM is closed before the session is finished: who sees its end may use the VM at once.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "control/session/session_destination.h"
+#include "control/session/vm_process.h"
+#include "lib/base/fault.h"
+#include "lib/base/log.h"
+
+static void close_guest(struct destination *d)
+{
+	guest_free(d->g);
+	d->g = NULL;
+}
+
+/* --keep-dst: the RAM files stay; everything else that was made goes. */
+static void keep_ram_files(struct destination *d)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; d->plan.created && d->plan.created[i]; i++) {
+		bool ram = false;
+
+		for (uint32_t k = 0; d->g && k < d->g->desc.nregions; k++)
+			ram |= !strcmp(d->g->desc.regions[k].path, d->plan.created[i]);
+		if (ram)
+			free(d->plan.created[i]);
+		else
+			d->plan.created[kept++] = d->plan.created[i];
+	}
+	if (d->plan.created)
+		d->plan.created[kept] = NULL;
+}
+
+/* A VM that was waiting already and may have been given a guest. */
+static void put_back_waiting(struct destination *d)
+{
+	struct failure why = { 0 };
+
+	if (!d->load_begun || !d->g || !guest_alive(d->g))
+		return;
+	if (d->g->ops->describe(d->g, &why) || d->g->desc.running) {
+		log_warn("%.8s: the VM that waited here runs; it is left alone", d->s->id);
+		return;
+	}
+	failure_clear(&why);
+	if (!d->g->ops->incoming(d->g, &why)) {
+		d->load_begun = false;
+		log_info("%.8s: the VM waits again", d->s->id);
+		return;
+	}
+	failure_clear(&why);
+	if (d->g->ops->quit(d->g, &why))
+		log_error("%.8s: the VM could not be ended: %s", d->s->id, why.message);
+	snprintf(d->f.hint, sizeof(d->f.hint),
+		 "The waiting VM at the destination was ended: start it anew.");
+}
+
+static void clean_up(struct destination *d)
+{
+	fault_at("destination.cleanup");
+	dataplane_stop(&d->dp);
+	if (d->plan.created) {
+		if (session_option_bool(d->s, "keep_dst"))
+			keep_ram_files(d);
+		launch_undo(&d->plan, d->launched);
+	} else {
+		put_back_waiting(d);
+	}
+	close_guest(d);
+	fault_at("destination.cleaned");
+}
+
+void destination_end_well(struct destination *d)
+{
+	json_t *answer;
+
+	dataplane_stop(&d->dp);
+	answer = destination_account(d);
+	close_guest(d);
+	session_finish(d->s, SESSION_DONE, NULL, json_deep_copy(answer), NULL);
+	session_answer(d->s, 0, NULL, answer);
+}
+
+void destination_end_badly(struct destination *d, int err)
+{
+	enum session_state state = d->aborted ? SESSION_CANCELLED : SESSION_FAILED;
+
+	clean_up(d);
+	session_finish(d->s, state, NULL, NULL, &d->f);
+	session_answer(d->s, err, &d->f, NULL);
+}
+
+void destination_end_unresolved(struct destination *d, int err)
+{
+	struct failure why = d->f;
+
+	dataplane_stop(&d->dp);
+	if (d->plan.created && !vm_process_lives(d->pid, d->start_time))
+		launch_undo(&d->plan, d->launched); /* of what has gone, its files */
+	close_guest(d);
+	failure_clear(&d->f);
+	failure_set(
+		&d->f, err, "unresolved",
+		"Look whether the guest ran here, then `tranship resolve ID --give-up` lets the "
+		"source run it.",
+		"The guest was to run at the destination, and whether it did is not known: %s",
+		why.message);
+	session_finish(d->s, SESSION_UNRESOLVED, NULL, NULL, &d->f);
+	session_answer(d->s, err, &d->f, NULL);
+}
+
+void destination_end_committed(struct destination *d, int err)
+{
+	struct failure ignored = { 0 };
+
+	clean_up(d);
+	/* Still there, and not waiting again. */
+	if (vm_process_lives(d->pid, d->start_time) && (d->plan.created || d->load_begun)) {
+		destination_end_unresolved(d, err);
+		return;
+	}
+	if (session_enter(d->s, SESSION_FAILED, NULL, &ignored)) {
+		destination_end_unresolved(d, err);
+		return;
+	}
+	session_finish(d->s, SESSION_FAILED, NULL, NULL, &d->f);
+	session_answer(d->s, err, &d->f, NULL);
+}

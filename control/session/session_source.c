@@ -1,0 +1,625 @@
+// SPDX-License-Identifier: MIT
+/*
+ * A migration seen from the source: its stages in order, and how each is undone.
+ *
+ * Theory of operation
+ *   stages[] is the life of a session. A stage that fails, or a cancel between two stages or in a
+ *   wait, ends the list, and roll_back() undoes whatever the flags in struct source say was done:
+ *   first the guest runs on (it is what hurts), then everything else.
+ *
+ *   The commit. Until COMMITTED is durably in our journal the source owns the guest. From then on
+ *   only the destination may run it, with one exception: the destination's own state, asked for
+ *   after an error, is FAILED or CANCELLED, which is durable there and says that it never will. An
+ *   error answer alone says nothing (it may have been slow). If it cannot be reached, or does not
+ *   know the session, nothing runs by itself: UNRESOLVED, and source_settle.c goes on asking until
+ *   it answers or a person decides.
+ *
+ *   PAUSED is journaled before the pause, not in it. PREPARED is durable at the destination only:
+ *   for the source it changes nothing, as PAUSED and PREPARED both end in the guest running here.
+ *
+ *   The VM is closed before the session is finished: who sees its end may use the VM at once.
+ */
+#include "control/session/session_source.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "control/admission/preflight.h"
+#include "control/failure_class.h"
+#include "control/session/host_internal.h"
+#include "control/session/source_peer.h"
+#include "control/session/source_settle.h"
+#include "lib/base/cleanup.h"
+#include "lib/base/clock.h"
+#include "lib/base/fault.h"
+#include "lib/base/log.h"
+
+#define PROTOCOL_VERSION 1
+#define LOAD_MS		 20000u /* the guest stands still; loading takes milliseconds */
+#define OFFER_MS	 60000u /* launches a VM; and OFFER_MS_PER_GIB */
+#define OFFER_MS_PER_GIB 1500u	/* preallocated RAM is touched first: 1 s per GiB, and a margin */
+#define STREAMS_DEFAULT_MAX                                                                        \
+	4 /* one a processor: 2 and 4 moved alike on two, 1 took 1.3 times as long */
+
+/* --- stages ---------------------------------------------------------------------------------- */
+
+static int unsupported(struct source *c, const char *option, const char *value, const char *hint)
+{
+	return failure_set(&c->f, -EOPNOTSUPP, "unsupported-option", hint,
+			   "%s %s is not available in this version.", option, value);
+}
+
+static int parse_tx(struct source *c, const char *tx)
+{
+	static const char *const names[] = { "auto", "sendfile", "uring", "send" };
+
+	for (unsigned int i = 0; i < 4; i++) {
+		if (strcmp(tx, names[i]))
+			continue;
+		c->o.tx = (enum ipc_tx)i;
+		return 0;
+	}
+	return failure_set(&c->f, -EINVAL, "usage", NULL,
+			   "--tx takes auto, sendfile, uring or send, not %s.", tx);
+}
+
+static int take_options(struct source *c)
+{
+	const struct session *s = c->s;
+	const char *transport = session_option_text(s, "transport", "auto");
+	const char *disks = session_option_text(s, "disks", "none");
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	struct source_options *o = &c->o;
+
+	o->max_downtime_ms = session_option_number(s, "max_downtime_ms", 300);
+	o->timeout_ms = session_option_number(s, "timeout_ms", 0);
+	o->bandwidth = session_option_number(s, "bandwidth", 0);
+	o->streams = (uint32_t)session_option_number(s, "streams", 0);
+	o->cold = session_option_bool(s, "cold");
+	o->dry_run = session_option_bool(s, "dry_run");
+	o->keep_src = session_option_bool(s, "keep_src");
+	o->no_start = session_option_bool(s, "no_start");
+	o->verify = session_option_bool(s, "verify");
+	o->mode = session_option_text(s, "mode", "auto");
+	o->encrypt = session_option_text(s, "encrypt", "on");
+	o->compress = session_option_text(s, "compress", "auto");
+	if (!o->streams)
+		o->streams = cpus < 1			  ? 1
+			     : cpus < STREAMS_DEFAULT_MAX ? (uint32_t)cpus
+							  : STREAMS_DEFAULT_MAX;
+	if (o->streams > IPC_STREAMS_MAX)
+		return failure_set(&c->f, -EINVAL, "usage", NULL, "--streams takes 1 to %d.",
+				   IPC_STREAMS_MAX);
+	if (strcmp(o->mode, "auto") && strcmp(o->mode, "precopy"))
+		return unsupported(c, "--mode", o->mode, "Use --mode precopy.");
+	if (strcmp(transport, "auto") && strcmp(transport, "tcp"))
+		return unsupported(c, "--transport", transport, "Use --transport tcp.");
+	if (strcmp(o->compress, "auto") && strcmp(o->compress, "off"))
+		return unsupported(c, "--compress", o->compress, "Use --compress off.");
+	if (strcmp(disks, "none"))
+		return unsupported(c, "--disks", disks, "Put the disks on storage both hosts see.");
+	if (session_option_text(s, "location", NULL))
+		return unsupported(c, "--location", "PATH", "Leave it out.");
+	if (strcmp(o->encrypt, "off"))
+		return failure_set(
+			&c->f, -EOPNOTSUPP, "encryption-unavailable",
+			"On a trusted network give --encrypt off, and start both daemons "
+			"with --allow-plaintext.",
+			"Encrypted data streams are not available in this version.");
+	if (!session_config(s)->allow_plaintext)
+		return failure_set(&c->f, -EPERM, "plaintext-refused",
+				   "Start transhipd with --allow-plaintext on both hosts.",
+				   "This host's transhipd does not allow unencrypted streams.");
+	return parse_tx(c, session_option_text(s, "tx", "auto"));
+}
+
+static int find_guest(struct source *c)
+{
+	const char *vm = json_string_value(json_object_get(c->s->request, "vm"));
+	int err = take_options(c);
+
+	if (!err)
+		err = guest_open(&c->g, vm, &c->f);
+	if (!err)
+		err = session_claim_vm(c->s, c->g, &c->f);
+	if (err)
+		return err;
+	c->pid = c->g->pid;
+	c->start_time = c->g->start_time;
+	c->ram_files = source_ram_files(&c->g->desc);
+	c->was_running = c->g->desc.running;
+	c->track_dma = c->g->desc.needs_dma_barrier;
+	SCOPED_LOCK(&c->s->lock);
+	c->s->progress.total_bytes = c->g->desc.ram_bytes;
+	c->s->progress.pending_bytes = c->g->desc.ram_bytes;
+	return 0;
+}
+
+static json_t *make_offer(struct source *c)
+{
+	char secret[2 * IPC_SECRET_SIZE + 1];
+	json_t *options = json_object_get(c->s->request, "options");
+
+	for (int i = 0; i < IPC_SECRET_SIZE; i++)
+		snprintf(secret + 2 * i, 3, "%02x", c->secret[i]);
+	return json_pack("{s:i, s:s, s:s, s:s, s:i, s:o, s:o?, s:b, s:b}", "version",
+			 PROTOCOL_VERSION, "id", c->s->id, "secret", secret, "vm", c->s->vm,
+			 "streams", (int)c->o.streams, "guest",
+			 guest_description_to_json(&c->g->desc), "options",
+			 options ? json_deep_copy(options) : NULL, "dry_run", c->o.dry_run,
+			 "was_running", c->was_running);
+}
+
+static int take_answer(struct source *c, const json_t *answer)
+{
+	const json_t *data = json_object_get(answer, "data");
+	const char *address = json_string_value(json_object_get(data, "address"));
+	json_int_t port = json_integer_value(json_object_get(data, "port"));
+
+	if (json_integer_value(json_object_get(answer, "version")) != PROTOCOL_VERSION)
+		return failure_set(&c->f, -EPROTO, "peer-version",
+				   "Use the same version of tranship on both hosts.",
+				   "The destination speaks another version of the protocol.");
+	if (c->o.dry_run || !data)
+		return 0;
+	if (!address || port < 1 || port > 65535)
+		return failure_set(&c->f, -EPROTO, "peer-failed", NULL,
+				   "The destination's answer names no data address.");
+	snprintf(c->data_address, sizeof(c->data_address), "%s", address);
+	c->data_port = (uint16_t)port;
+	return 0;
+}
+
+/* Its checks are added to ours. */
+static int offer(struct source *c, json_t *checks)
+{
+	json_t *words = make_offer(c), *answer = NULL;
+	int err;
+
+	if (!words)
+		return failure_set(&c->f, -EINVAL, "internal", NULL,
+				   "The VM's description cannot be put into words.");
+	client_set_interrupt(c->peer, c->s->wake_fd);
+	err = client_call(c->peer, "POST", "/v1/peer/sessions", words, &answer,
+			  OFFER_MS + (unsigned int)(c->g->desc.ram_bytes >> 30) * OFFER_MS_PER_GIB,
+			  "peer-unreachable", &c->f);
+	/* It may be at it, and would wait for streams. */
+	c->negotiated = !c->o.dry_run && client_was_sent(c->peer);
+	if (!err) {
+		json_array_extend(checks, json_object_get(answer, "checks"));
+		err = take_answer(c, answer);
+	}
+	json_decref(words);
+	json_decref(answer);
+	return err;
+}
+
+/* The checks of both sides; the offer makes the destination reserve what the VM needs. */
+static int check_and_offer(struct source *c)
+{
+	const char *dest = json_string_value(json_object_get(c->s->request, "dest"));
+	const char *skip = session_option_text(c->s, "skip_check", "");
+	json_t *checks = json_array();
+	int err = c->g->ops->check(c->g, checks, &c->f);
+
+	if (!err)
+		err = checks_skip(checks, skip, &c->f);
+	if (!err)
+		err = client_new(&c->peer, dest, &c->f);
+	if (!err && getrandom(c->secret, sizeof(c->secret), 0) != sizeof(c->secret))
+		err = failure_set(&c->f, -EIO, "internal", NULL, "no random numbers");
+	/* A refusal here is told without troubling the peer, but a dry run wants all of it. */
+	if (!err && !c->o.dry_run)
+		err = checks_verdict(checks, &c->f);
+	if (!err)
+		err = offer(c, checks);
+	if (!err)
+		err = checks_verdict(checks, &c->f);
+	{
+		SCOPED_LOCK(&c->s->lock);
+		json_array_extend(c->s->checks, checks);
+	}
+	json_decref(checks);
+	return err;
+}
+
+/* What a restarted transhipd needs to know; see session_source_recover(). */
+static json_t *journal_identity(struct source *c)
+{
+	return json_pack("{s:O, s:i, s:I, s:b, s:b, s:O}", "request", c->s->request, "pid",
+			 (int)c->pid, "start_time", (json_int_t)c->start_time, "was_running",
+			 c->was_running, "track_dma", c->track_dma, "ram_files", c->ram_files);
+}
+
+/* From here on the guest runs on if this process dies. */
+static int guard(struct source *c)
+{
+	if (c->guard.pid)
+		return 0;
+	return guard_start(&c->guard, c->g, session_config(c->s), c->s->journal.path, &c->f);
+}
+
+static int start_copying(struct source *c)
+{
+	json_t *fields = journal_identity(c);
+	int err = session_enter(c->s, SESSION_NEGOTIATED, fields, &c->f);
+
+	json_decref(fields);
+	/* Barriers stop the guest for a moment, long before the pause. */
+	if (!err && c->track_dma)
+		err = guard(c);
+	if (!err)
+		err = source_start_dataplane(c);
+	if (!err)
+		err = session_enter(c->s, SESSION_COPYING, NULL, &c->f);
+	c->copying_ns = clock_ns();
+	return err;
+}
+
+static int copy(struct source *c)
+{
+	/* A guest that does not run dirties nothing: everything goes in the pause. */
+	return c->armed ? source_copy_rounds(c) : 0;
+}
+
+static int pause_guest(struct source *c)
+{
+	int pair[2], err = session_enter(c->s, SESSION_PAUSED, NULL, &c->f);
+
+	if (!err)
+		err = guard(c);
+	if (err)
+		return err;
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+		return failure_set(&c->f, -errno, "internal", NULL, "socketpair failed: %m");
+	err = dataplane_send(&c->dp, IPC_STATE, NULL, pair[0], &c->f);
+	close(pair[0]);
+	c->downtime.begin = clock_ns();
+	c->paused = true;
+	if (!err)
+		err = c->g->ops->pause(c->g, pair[1], &c->f);
+	close(pair[1]);
+	/* Most of a pause the guest still runs: QEMU says when it stopped. */
+	if (c->g->stopped_ns > c->downtime.begin)
+		c->downtime.begin = c->g->stopped_ns;
+	c->downtime.pause = clock_ns() - c->downtime.begin;
+	return err;
+}
+
+/* The final pages go while the device state is saved: a stopped guest changes neither. */
+static int final_copy(struct source *c)
+{
+	uint64_t start = clock_ns();
+	int err = source_final_begin(c);
+
+	c->downtime.final_copy = clock_ns() - start;
+	return err;
+}
+
+static int device_state(struct source *c)
+{
+	uint64_t start = clock_ns(), saved;
+	struct ipc_message answer;
+	struct dataplane_wait w;
+	int err = c->g->ops->save(c->g, &c->f);
+
+	saved = clock_ns();
+	if (!err)
+		err = source_send_end(c);
+	start += clock_ns() - saved; /* what is left of the copy is the copy's */
+	c->downtime.final_copy += clock_ns() - saved;
+	if (!err)
+		err = dataplane_send(&c->dp, IPC_STATE_END, NULL, -1, &c->f);
+	source_wait_init(c, &w, false);
+	if (!err)
+		err = dataplane_expect(&c->dp, IPC_STATE_DONE, &answer, &w, &c->f);
+	if (!err)
+		c->state_bytes = answer.body.count.bytes;
+	if (!err)
+		err = source_final_settle(c);
+	c->downtime.state = clock_ns() - start;
+	return err;
+}
+
+static int verify(struct source *c)
+{
+	struct ipc_message answer;
+	struct dataplane_wait w;
+	const struct ipc_verified *v = &answer.body.verified;
+	int err;
+
+	if (!c->o.verify)
+		return 0;
+	err = dataplane_send(&c->dp, IPC_VERIFY, NULL, -1, &c->f);
+	source_wait_init(c, &w, false);
+	if (!err)
+		err = dataplane_expect(&c->dp, IPC_VERIFIED, &answer, &w, &c->f);
+	if (err)
+		return err;
+	c->verified = *v;
+	if (v->mismatches)
+		return failure_set(
+			&c->f, -EIO, "verify-mismatch", "Report this with both daemons' logs.",
+			"%" PRIu64 " of %" PRIu64 " chunks differ at the destination, the "
+			"first in region %u at %#" PRIx64 ".",
+			v->mismatches, v->chunks, v->first_region, v->first_offset);
+	session_event(c->s, "verified %" PRIu64 " chunks", v->chunks);
+	return 0;
+}
+
+static int load(struct source *c)
+{
+	uint64_t start = clock_ns();
+	int err;
+
+	c->load_asked = true;
+	err = source_peer_call(c, "load", NULL, &c->peer_account, LOAD_MS, &c->f);
+	c->downtime.state += clock_ns() - start;
+	if (!err)
+		session_set_state(c->s, SESSION_PREPARED);
+	return err;
+}
+
+/* From here a cancel is refused, so that none is accepted and then not obeyed. */
+static int decide(struct source *c)
+{
+	SCOPED_LOCK(&c->s->lock);
+	if (c->s->cancelled)
+		return failure_set(&c->f, -ECANCELED, "cancelled", NULL,
+				   "The migration was cancelled.");
+	c->s->decided = true;
+	return 0;
+}
+
+static int unresolved(struct source *c, const struct failure *why)
+{
+	c->committed = c->unsettled = true;
+	failure_clear(&c->f);
+	return failure_set(
+		&c->f, -EHOSTUNREACH, "unresolved",
+		"When the destination is back this resolves itself; else look whether the "
+		"VM runs there, then `tranship resolve ID --give-up` if it does, "
+		"`--run-here` if it never will.",
+		"Whether the destination runs the guest is not known: %s", why->message);
+}
+
+/*
+ * The record may be there all the same, and a transhipd that finds it would have the destination
+ * run the guest: the guest runs here only when the destination is known to be out of it.
+ */
+static int not_committed(struct source *c, int err)
+{
+	struct failure why = c->f;
+
+	if (source_peer_abort(c))
+		return unresolved(c, &why);
+	c->negotiated = c->load_asked = false;
+	return err;
+}
+
+static int commit(struct source *c)
+{
+	uint64_t start = clock_ns(), ran = 0;
+	struct failure why = { 0 };
+	int err = decide(c);
+
+	if (err)
+		return err;
+	err = session_enter(c->s, SESSION_COMMITTED, NULL, &c->f);
+	if (err)
+		return not_committed(c, err);
+	c->committed = true;
+	err = source_peer_commit_insist(c, &ran, &why);
+	fault_at("source.answered");
+	c->downtime.end = clock_ns();
+	if (ran < c->downtime.end - start)
+		c->downtime.end -= ran;
+	c->downtime.resume = c->downtime.end - start;
+	if (!err)
+		return 0;
+	if (err == -EREMOTEIO) {
+		/* That is durable there, and it has cleaned up. */
+		c->f = why;
+		c->committed = c->negotiated = c->load_asked = false;
+		return err;
+	}
+	return unresolved(c, &why);
+}
+
+static int release(struct source *c)
+{
+	struct failure ignored = { 0 };
+
+	session_enter(c->s, SESSION_RUNNING, NULL, &ignored);
+	guard_stop(&c->guard);
+	dataplane_stop(&c->dp);
+	source_release_guest(c);
+	return 0;
+}
+
+static const struct stage {
+	const char *name;
+	int (*run)(struct source *c);
+	bool refuses; /* a failure here is a refusal: nothing was begun */
+} stages[] = {
+	{ "find", find_guest, true },
+	{ "check", check_and_offer, true },
+	{ "start", start_copying, false },
+	{ "copy", copy, false },
+	{ "pause", pause_guest, false },
+	{ "final-copy", final_copy, false },
+	{ "device-state", device_state, false },
+	{ "verify", verify, false },
+	{ "load", load, false },
+	{ "commit", commit, false },
+	{ "release", release, false },
+};
+
+/* --- ends ------------------------------------------------------------------------------------ */
+
+static int run_on(struct source *c, struct failure *why)
+{
+	int err = fault_at("source.run-on");
+
+	if (err)
+		failure_set(why, err, "internal", NULL, "a fault was asked for");
+	else if (c->paused)
+		err = c->g->ops->resume(c->g, why);
+	c->paused &= err != 0;
+	return err;
+}
+
+/*
+ * The guest runs here again, the destination is clean, nothing of ours is left in the VMM. A guest
+ * that cannot be run on is tried once more when the destination has let go of what it may hold
+ * (disk locks); after that source_settle.c goes on.
+ */
+static void roll_back(struct source *c)
+{
+	struct failure why = { 0 };
+	int err;
+
+	fault_at("source.rollback");
+	err = run_on(c, &why);
+	fault_at("source.resumed");
+	if (!err)
+		guard_stop(&c->guard);
+	dataplane_stop(&c->dp);
+	if (c->negotiated)
+		c->owes_abort = source_peer_abort(c) && c->load_asked;
+	fault_at("source.aborted");
+	if (err) {
+		failure_clear(&why);
+		err = run_on(c, &why);
+	}
+	guard_stop(&c->guard);
+	if (c->armed)
+		c->g->ops->disarm(c->g);
+	/* If it has ended there is nothing left to run: the failure says so. */
+	if (!err || !guest_alive(c->g))
+		return;
+	log_error("%.8s: the guest could not be run on: %s", c->s->id, why.message);
+	c->cause = c->f;
+	c->unsettled = true;
+	failure_clear(&c->f);
+	failure_set(&c->f, err, "unresolved",
+		    "It is tried again; look at the VM, then `tranship resolve ID --run-here`.",
+		    "The guest is stopped at the source and could not be run on: %s", why.message);
+}
+
+/*
+ * A code of the peer's can mean something else here: that it was cancelled there, or is not settled
+ * there, is its failure.
+ */
+static void translate_failure(struct source *c)
+{
+	bool ours = strcmp(c->f.code, "cancelled") ? c->unsettled : session_cancelled(c->s);
+
+	if ((strcmp(c->f.code, "cancelled") && strcmp(c->f.code, "unresolved")) || ours)
+		return;
+	snprintf(c->f.code, sizeof(c->f.code), "peer-failed");
+}
+
+static void end_unsuccessfully(struct source *c, const struct stage *at)
+{
+	const char *status = "failed";
+	enum session_state state = SESSION_FAILED;
+	json_t *fields = NULL, *result;
+
+	translate_failure(c);
+	if (!strcmp(c->f.code, "cancelled")) {
+		state = SESSION_CANCELLED;
+		status = "cancelled";
+	} else if (at->refuses && failure_class_of(c->f.code) != FAILURE_BROKEN) {
+		status = "refused";
+	}
+	if (!c->committed) {
+		roll_back(c);
+	} else {
+		guard_stop(&c->guard);
+		dataplane_stop(&c->dp);
+		if (c->armed)
+			c->g->ops->disarm(c->g);
+	}
+	guest_free(c->g);
+	c->g = NULL;
+	if (c->unsettled) {
+		source_finish_unresolved(c);
+		return;
+	}
+	if (c->owes_abort)
+		fields = json_pack("{s:b}", "abort_owed", 1);
+	result = source_result(c, status);
+	session_finish(c->s, state, fields, result, &c->f);
+	json_decref(fields);
+}
+
+static void end_successfully(struct source *c)
+{
+	json_t *result = source_result(c, "completed");
+
+	guest_free(c->g);
+	c->g = NULL;
+	session_finish(c->s, SESSION_DONE, NULL, result, NULL);
+}
+
+void source_init(struct source *c, struct session *s)
+{
+	*c = (struct source){
+		.s = s, .dp = DATAPLANE_NONE, .guard = GUARD_NONE, .rounds = json_array()
+	};
+}
+
+void source_release(struct source *c)
+{
+	explicit_bzero(c->secret, sizeof(c->secret));
+	guest_free(c->g);
+	client_free(c->peer);
+	json_decref(c->rounds);
+	json_decref(c->ram_files);
+	json_decref(c->residue);
+	json_decref(c->arming);
+	json_decref(c->peer_account);
+}
+
+static int run_stage(struct source *c, const struct stage *at)
+{
+	int err;
+
+	if (!c->committed && session_cancelled(c->s))
+		return failure_set(&c->f, -ECANCELED, "cancelled", NULL,
+				   "The migration was cancelled.");
+	log_debug("%.8s: %s", c->s->id, at->name);
+	err = fault_at_parts("source", at->name);
+	if (!err || c->committed)
+		err = at->run(c);
+	if (err)
+		failure_set(&c->f, err, "internal", NULL, "stage %s failed: %s", at->name,
+			    strerror(-err));
+	return err;
+}
+
+void session_source_run(struct session *s)
+{
+	const struct stage *at = stages, *end = stages + sizeof(stages) / sizeof(stages[0]);
+	struct source c;
+	int err = 0;
+
+	source_init(&c, s);
+	for (; at < end; at++) {
+		err = run_stage(&c, at);
+		if (err || (c.o.dry_run && at->run == check_and_offer))
+			break;
+	}
+	if (err)
+		end_unsuccessfully(&c, at);
+	else
+		end_successfully(&c);
+	source_linger(&c);
+	source_release(&c);
+}

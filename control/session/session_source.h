@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The source's side of one migration, shared by its files: session_source.c (stages and their
+ * undoing), source_copy.c (data plane and rounds), source_peer.c (the destination's transhipd),
+ * source_settle.c (what is left open, also by a crash), source_result.c (the account of it).
+ */
+#ifndef TRANSHIP_CONTROL_SESSION_SOURCE_H
+#define TRANSHIP_CONTROL_SESSION_SOURCE_H
+
+#include "control/client.h"
+#include "control/session/dataplane_process.h"
+#include "control/session/guard.h"
+#include "control/session/policy.h"
+#include "control/session/session.h"
+
+struct source_options {
+	uint64_t max_downtime_ms, timeout_ms, bandwidth;
+	uint32_t streams;
+	enum ipc_tx tx;
+	bool cold, dry_run, keep_src, no_start, verify;
+	const char *mode, *encrypt, *compress;
+};
+
+/* Durations of the pause, ns. */
+struct source_downtime {
+	uint64_t begin, end; /* clock_ns() */
+	uint64_t pause, final_copy, state, resume;
+};
+
+struct source {
+	struct session *s;
+	struct failure f; /* the first failure */
+	struct source_options o;
+	struct guest *g;
+	pid_t pid; /* of g, also when it is not open; 0: not found yet */
+	uint64_t start_time;
+	json_t *ram_files;	  /* see source_ram_files() */
+	json_t *residue, *arming; /* after a crash: what is left in the VM, or may be */
+	struct client *peer;
+	struct dataplane dp;
+	struct guard guard;
+	enum ipc_tracker_kind tracker;
+	bool was_running; /* the guest, before we touched it */
+	bool track_dma;
+	bool negotiated; /* the peer holds a session for us */
+	bool armed;
+	bool paused;	      /* the guest is stopped by us */
+	bool load_asked;      /* the destination may hold a loaded VM, which waits for us */
+	bool committed;	      /* durably: only the destination may run the guest */
+	bool unsettled;	      /* who runs it is open, or it is ours and stands still */
+	bool owes_abort;      /* the destination has yet to hear that the session is over */
+	struct failure cause; /* of a guest that is ours and stands still: what ended the session */
+	uint64_t settle_ns;   /* clock_ns() since when it is unsettled */
+	uint8_t secret[IPC_SECRET_SIZE];
+	char data_address[64];
+	uint16_t data_port;
+	struct ipc_ready ready;
+	struct ipc_scanned scanned; /* the last scan */
+	struct ipc_stats stats;
+	uint64_t stats_ns;    /* clock_ns() of stats */
+	uint64_t state_bytes; /* of device state */
+	struct ipc_verified verified;
+	json_t *rounds;
+	uint32_t round;
+	double rate;	     /* guest bytes per second, see source_copy.c */
+	uint64_t copying_ns; /* clock_ns() when COPYING began */
+	struct source_downtime downtime;
+	json_t *peer_account; /* what the destination said of its own costs */
+};
+
+/* session_source.c */
+void source_init(struct source *c, struct session *s);
+void source_release(struct source *c);
+
+/* source_copy.c */
+int source_start_dataplane(struct source *c);
+int source_copy_rounds(struct source *c);
+/*
+ * In the pause. begin: the final scan, and what it found is on its way; the device state may be
+ * saved meanwhile. settle, after that: scans again and sends until a scan finds nothing, for saving
+ * may have written RAM.
+ */
+int source_final_begin(struct source *c);
+int source_final_settle(struct source *c);
+int source_scan(struct source *c, uint32_t flags);
+/* A round of what is pending: begun, waited for, or both. */
+int source_send_begin(struct source *c);
+int source_send_end(struct source *c);
+int source_send(struct source *c);
+/* A stop-scan-cont barrier against DMA in flight, see DESIGN hazards; then a round. */
+int source_barrier_round(struct source *c);
+void source_wait_init(struct source *c, struct dataplane_wait *w, bool limited);
+
+/* source_result.c: the contract's result object. status: "completed", "failed" ... */
+json_t *source_result(const struct source *c, const char *status);
+
+#endif

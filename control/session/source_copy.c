@@ -1,0 +1,391 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The copying part of a migration at the source: data plane, streams, rounds.
+ *
+ * Theory of operation
+ *   The data plane scans and sends when told; this file tells it, and asks policy.c after every
+ *   scan. A scan always precedes the send of what it found (protect first, then read).
+ *
+ *   DMA in flight (design, section 12): a page that a device is still writing when a scan reports
+ *   and re-protects it is written again without a report. Stopping the guest drains its block I/O,
+ *   so: (1) stop and cont once between arming and the first read, which ends every transfer that
+ *   began before arming; (2) the data plane remembers what it reported since the last barrier, and
+ *   a scan with BARRIER, taken while the guest is stopped, has all of it sent again. One such
+ *   barrier is made before the switch-over, so that the set to send in the pause stays small; the
+ *   pause itself is the last one. Only guests whose disks use direct or native I/O pay for this.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "control/arming.h"
+#include "control/session/guest_memory.h"
+#include "control/session/session_source.h"
+#include "control/session/sockets.h"
+#include "dataplane/region.h"
+#include "lib/base/cleanup.h"
+#include "lib/base/clock.h"
+#include "lib/base/fault.h"
+#include "lib/base/log.h"
+
+/* A round smaller than this says more about latency than about rate. */
+#define RATE_PAGES_MIN 2048u
+#define CONNECT_MS     10000u
+/* Stop, device state, load and resume together, before it has been measured: 11 ms measured. */
+#define OVERHEAD_NS	(15 * NSEC_PER_MSEC)
+#define FINAL_SCANS_MAX 16
+/*
+ * How long a data plane may show no sign of life. A dead peer is noticed by its sockets sooner
+ * (SOCKETS_DEAD_MS); this is for one that lives and does nothing. A scan says nothing until its
+ * end, 3 ms per 512 MiB were measured.
+ */
+#define STALL_PAUSED_MS	 12000u
+#define STALL_MS	 30000u
+#define STALL_MS_PER_GIB 10u
+
+static void on_progress(void *arg, const struct ipc_stats *stats)
+{
+	struct source *c = arg;
+	struct session *s = c->s;
+	struct session_progress *p = &s->progress;
+	uint64_t now = clock_ns();
+
+	SCOPED_LOCK(&s->lock);
+	if (c->stats_ns && now > c->stats_ns)
+		p->throughput = (double)(stats->wire_bytes - c->stats.wire_bytes) * 1e9 /
+				(double)(now - c->stats_ns);
+	p->pending_bytes = stats->pending_pages * PAGE_BYTES;
+	p->sent_bytes = stats->sent_pages * PAGE_BYTES;
+	p->wire_bytes = stats->wire_bytes;
+	s->seq++;
+	pthread_cond_broadcast(&s->changed);
+	c->stats = *stats;
+	c->stats_ns = now;
+}
+
+void source_wait_init(struct source *c, struct dataplane_wait *w, bool limited)
+{
+	*w = (struct dataplane_wait){
+		.cancel_fd = c->s->wake_fd,
+		.guest_fd = c->g ? c->g->pidfd : -1,
+		.deadline_ns = limited && c->o.timeout_ms
+				       ? c->s->started_ns + c->o.timeout_ms * NSEC_PER_MSEC
+				       : 0,
+		.stall_ms =
+			(c->paused ? STALL_PAUSED_MS : STALL_MS) +
+			(unsigned int)((c->g ? c->g->desc.ram_bytes : 0) >> 30) * STALL_MS_PER_GIB,
+		.progress = on_progress,
+		.arg = c,
+	};
+}
+
+/* --- start ----------------------------------------------------------------------------------- */
+
+/* One record of a member; value is stolen and may be NULL: none. */
+static int note(struct source *c, const char *member, json_t *value)
+{
+	json_t *fields;
+	int err;
+
+	if (!value)
+		return 0;
+	fields = json_pack("{s:o}", member, value);
+	err = session_enter(c->s, SESSION_NEGOTIATED, fields, &c->f);
+	json_decref(fields);
+	return err;
+}
+
+/* Arms the tracker; before and after it the journal knows how to undo that. */
+static int arm(struct source *c, struct ipc_tracker *m, int *fd)
+{
+	enum ipc_tracker_kind kind;
+	json_t *residue = NULL;
+	int err = note(c, "arming", arming_note(c->g));
+
+	if (!err)
+		err = c->g->ops->arm(c->g, &kind, fd, &residue, &c->f);
+	if (err)
+		return err;
+	c->armed = true;
+	m->kind = kind;
+	err = fault_at("source.armed");
+	if (err) {
+		json_decref(residue);
+		return err;
+	}
+	return note(c, "residue", residue);
+}
+
+/* What watches the guest's writes goes to the data plane. */
+static int send_tracker(struct source *c)
+{
+	struct ipc_tracker m = { .kind = IPC_TRACKER_NONE };
+	AUTO_CLOSE int fd = -1;
+	int err = 0;
+
+	if (c->was_running && !c->o.cold) {
+		err = arm(c, &m, &fd);
+		if (!err)
+			err = guest_memory_send_mappings(&c->dp, &c->g->desc, &c->f);
+	}
+	if (err)
+		return err;
+	c->tracker = m.kind;
+	return dataplane_send(&c->dp, IPC_TRACKER, &m, fd, &c->f);
+}
+
+static int connect_streams(struct source *c)
+{
+	for (uint32_t i = 0; i < c->o.streams; i++) {
+		struct ipc_stream m = { .index = i };
+		AUTO_CLOSE int fd = -1;
+		int err = sockets_connect(c->data_address, c->data_port, CONNECT_MS, c->s->wake_fd,
+					  &fd, &c->f);
+
+		if (!err)
+			err = dataplane_send(&c->dp, IPC_STREAM, &m, fd, &c->f);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+int source_start_dataplane(struct source *c)
+{
+	struct ipc_config m = { .role = IPC_ROLE_SOURCE,
+				.regions = c->g->desc.nregions,
+				.streams = c->o.streams,
+				.tx = c->o.tx,
+				.rate_limit = c->o.bandwidth,
+				.track_dma = c->track_dma,
+				.connect_ms = CONNECT_MS,
+				.log_level = session_config(c->s)->verbose ? LOG_LEVEL_DEBUG
+									   : LOG_LEVEL_INFO };
+	struct dataplane_wait w;
+	struct ipc_message answer;
+	int err;
+
+	memcpy(m.id, c->s->raw_id, sizeof(m.id));
+	memcpy(m.secret, c->secret, sizeof(m.secret));
+	err = dataplane_start(&c->dp, session_config(c->s), &c->f);
+	if (!err)
+		err = dataplane_send(&c->dp, IPC_CONFIG, &m, -1, &c->f);
+	explicit_bzero(m.secret, sizeof(m.secret));
+	if (!err)
+		err = guest_memory_send_regions(&c->dp, c->g, &c->f);
+	if (!err)
+		err = send_tracker(c);
+	if (!err)
+		err = connect_streams(c);
+	if (!err)
+		err = dataplane_send(&c->dp, IPC_START, NULL, -1, &c->f);
+	if (err)
+		return err;
+	source_wait_init(c, &w, true);
+	err = dataplane_expect(&c->dp, IPC_READY, &answer, &w, &c->f);
+	if (!err) {
+		c->ready = answer.body.ready;
+		session_event(c->s, "%u streams, %s", c->o.streams, c->ready.tx_reason);
+	}
+	return err;
+}
+
+/* --- rounds ---------------------------------------------------------------------------------- */
+
+int source_scan(struct source *c, uint32_t flags)
+{
+	struct ipc_scan m = { .flags = flags };
+	struct ipc_message answer;
+	struct dataplane_wait w;
+	int err = dataplane_send(&c->dp, IPC_SCAN, &m, -1, &c->f);
+
+	if (err)
+		return err;
+	source_wait_init(c, &w, !c->paused);
+	err = dataplane_expect(&c->dp, IPC_SCANNED, &answer, &w, &c->f);
+	if (err)
+		return err;
+	c->scanned = answer.body.scanned;
+	SCOPED_LOCK(&c->s->lock);
+	c->s->progress.pending_bytes = c->scanned.pending_pages * PAGE_BYTES;
+	if (c->scanned.since_ns)
+		c->s->progress.dirty_rate = (double)(c->scanned.dirty_pages * PAGE_BYTES) * 1e9 /
+					    (double)c->scanned.since_ns;
+	return 0;
+}
+
+int source_send_begin(struct source *c)
+{
+	struct ipc_send m = { .round = ++c->round };
+
+	{
+		SCOPED_LOCK(&c->s->lock);
+		c->s->progress.round = c->round;
+	}
+	return dataplane_send(&c->dp, IPC_SEND, &m, -1, &c->f);
+}
+
+int source_send_end(struct source *c)
+{
+	struct ipc_message answer;
+	struct dataplane_wait w;
+	const struct ipc_sent *sent = &answer.body.sent;
+	int err;
+
+	source_wait_init(c, &w, !c->paused);
+	err = dataplane_expect(&c->dp, IPC_SENT, &answer, &w, &c->f);
+	if (err)
+		return err;
+	on_progress(c, &sent->total);
+	json_array_append_new(c->rounds, json_pack("{s:i, s:I, s:I, s:f}", "n", (int)c->round,
+						   "pages", (json_int_t)sent->pages, "wire_bytes",
+						   (json_int_t)sent->wire_bytes, "ms",
+						   (double)sent->ns / 1e6));
+	if (sent->ns && (sent->pages >= RATE_PAGES_MIN || c->rate <= 0))
+		c->rate = (double)(sent->pages * PAGE_BYTES) * 1e9 / (double)sent->ns;
+	return 0;
+}
+
+int source_send(struct source *c)
+{
+	int err = source_send_begin(c);
+
+	return err ? err : source_send_end(c);
+}
+
+/*
+ * Runs the guest on whatever happened meanwhile; the first error counts. While it is stopped
+ * c->paused holds, so that a failure to run it on is made good by the rolling back.
+ */
+static int stopped(struct source *c, int (*inside)(struct source *))
+{
+	uint64_t start = clock_ns();
+	struct failure later = { 0 };
+	int err, cont;
+
+	c->paused = true;
+	err = c->g->ops->stop(c->g, &c->f);
+	if (!err && inside)
+		err = inside(c);
+	cont = c->g->ops->cont(c->g, &later);
+	if (!cont)
+		c->paused = false;
+	else if (!err)
+		c->f = later;
+	session_event(c->s, "block I/O drained, the guest stopped for %.1f ms",
+		      clock_ms_since(start));
+	return err ? err : cont;
+}
+
+static int scan_barrier(struct source *c)
+{
+	return source_scan(c, IPC_SCAN_BARRIER);
+}
+
+int source_barrier_round(struct source *c)
+{
+	int err = stopped(c, scan_barrier);
+
+	return err ? err : source_send(c);
+}
+
+static struct policy_decision decide(struct source *c, struct policy_history *history)
+{
+	uint64_t pending = c->scanned.pending_pages * PAGE_BYTES;
+	struct policy_input in = { .max_downtime_ns = c->o.max_downtime_ms * NSEC_PER_MSEC,
+				   .round = c->round,
+				   .pending_bytes = pending,
+				   .rate = c->rate,
+				   .dirty_rate = c->s->progress.dirty_rate,
+				   .overhead_ns = OVERHEAD_NS,
+				   .history = *history };
+	struct policy_decision d = policy_decide(&in);
+
+	policy_note(history, pending);
+	SCOPED_LOCK(&c->s->lock);
+	c->s->progress.predicted_downtime_ms = (double)d.predicted_ns / 1e6;
+	return d;
+}
+
+static int not_converging(struct source *c, const struct policy_decision *d)
+{
+	return failure_set(
+		&c->f, -EAGAIN, "not-converging",
+		"Allow a longer --max-downtime, more --bandwidth, or reduce the load of "
+		"the VM.",
+		"The VM dirties %.0f MiB/s and %.0f MiB/s can be sent: the pause would be "
+		"%.0f ms, and %s.",
+		c->s->progress.dirty_rate / 1048576, c->rate / 1048576,
+		(double)d->predicted_ns / 1e6, d->reason);
+}
+
+int source_copy_rounds(struct source *c)
+{
+	bool drained = !c->track_dma;
+	struct policy_history history = { 0 };
+	/*
+	 * What was in flight when this arms ends in the drain below, before anything is read: so no
+	 * page is suspect yet, which is what BARRIER says.
+	 */
+	int err = source_scan(c, IPC_SCAN_FIRST | IPC_SCAN_BARRIER);
+
+	if (!err && c->track_dma)
+		err = stopped(c, NULL);
+	if (!err)
+		err = source_send(c);
+	while (!err) {
+		struct policy_decision d;
+
+		err = source_scan(c, 0);
+		if (err)
+			break;
+		d = decide(c, &history);
+		if (d.action == POLICY_GIVE_UP)
+			return not_converging(c, &d);
+		if (d.action == POLICY_ROUND) {
+			err = source_send(c);
+		} else if (!drained) {
+			drained = true;
+			err = source_barrier_round(c);
+		} else {
+			session_event(c->s, "switch-over after %u rounds, %.1f MiB pending: %s",
+				      c->round, (double)c->scanned.pending_pages / 256, d.reason);
+			return 0;
+		}
+	}
+	return err;
+}
+
+int source_final_begin(struct source *c)
+{
+	/* A guest that was never tracked has not been read yet. */
+	uint32_t first = c->armed ? 0 : IPC_SCAN_FIRST;
+	int err = source_scan(c, IPC_SCAN_BARRIER | first);
+
+	return err ? err : source_send_begin(c);
+}
+
+int source_final_settle(struct source *c)
+{
+	if (!c->armed)
+		return 0;
+	for (int i = 0; i < FINAL_SCANS_MAX; i++) {
+		int err = source_scan(c, IPC_SCAN_BARRIER);
+
+		if (err || !c->scanned.pending_pages)
+			return err;
+		err = source_send(c);
+		if (err)
+			return err;
+	}
+	return failure_set(&c->f, -EBUSY, "outside-writer",
+			   "Find the process that writes the VM's RAM while the VM is stopped.",
+			   "The RAM keeps changing although the VM is stopped.");
+}

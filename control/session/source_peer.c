@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The source's calls to its destination; see source_peer.h.
+ *
+ * An error answer to a commit says nothing by itself: it may come from a request that is still
+ * being carried out. Only the destination's state decides, asked for afterwards: FAILED and
+ * CANCELLED are durable there and end it for good; RUNNING and DONE say that it has run.
+ */
+#include "control/session/source_peer.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "control/session/host_internal.h"
+#include "lib/base/clock.h"
+#include "lib/base/fault.h"
+#include "lib/base/log.h"
+
+#define ABORT_MS	3000u /* best effort at first; see source_settle.c */
+#define STATE_MS	3000u
+#define COMMIT_CALL_MS	10000u /* one call; then its state is asked for */
+#define COMMIT_RETRY_MS 20000u /* how long an unreachable destination is asked again */
+#define COMMIT_START_MS 60000u /* how long one that is at it may take in all */
+#define RETRY_NS	(100 * 1000000)
+
+int source_peer_call(struct source *c, const char *verb, const json_t *in, json_t **out,
+		     unsigned int timeout_ms, struct failure *f)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "/v1/peer/sessions/%s/%s", c->s->id, verb);
+	return client_call(c->peer, "POST", path, in, out, timeout_ms, "peer-unreachable", f);
+}
+
+int source_peer_abort(struct source *c)
+{
+	json_t *in = json_pack("{s:s, s:s}", "code", c->f.code, "message", c->f.message);
+	struct failure why = { 0 };
+	int err;
+
+	client_set_interrupt(c->peer, -1);
+	err = source_peer_call(c, "abort", in, NULL, ABORT_MS, &why);
+	json_decref(in);
+	if (err && strcmp(why.code, "session-not-found"))
+		log_warn("%.8s: aborting at the destination: %s", c->s->id, why.message);
+	/* Whatever it answered, it has heard it; and it does not forget. */
+	return err == -EREMOTEIO ? 0 : err;
+}
+
+/* The destination's state of the session; -ENODATA if it has answered and knows none. */
+static int peer_state(struct source *c, enum session_state *state)
+{
+	struct failure ignored = { 0 };
+	json_t *answer = NULL;
+	const char *name;
+	char path[128];
+	int err;
+
+	snprintf(path, sizeof(path), "/v1/peer/sessions/%s", c->s->id);
+	err = client_call(c->peer, "GET", path, NULL, &answer, STATE_MS, "peer-unreachable",
+			  &ignored);
+	if (err)
+		return err == -EREMOTEIO ? -ENODATA : err;
+	name = json_string_value(json_object_get(answer, "state"));
+	err = name && !session_state_parse(name, state) ? 0 : -ENODATA;
+	json_decref(answer);
+	return err;
+}
+
+int source_peer_commit(struct source *c, unsigned int limit_ms, uint64_t *ran_ns, struct failure *f)
+{
+	enum session_state state = SESSION_NEW;
+	json_t *answer = NULL;
+
+	client_set_interrupt(c->peer, -1);
+	if (!source_peer_call(c, "commit", NULL, &answer, limit_ms, f)) {
+		if (ran_ns)
+			*ran_ns = (uint64_t)(json_number_value(json_object_get(answer, "run_ms")) *
+					     1e6);
+		json_decref(answer);
+		return 0;
+	}
+	if (peer_state(c, &state))
+		return -EHOSTUNREACH;
+	switch (state) {
+	case SESSION_RUNNING:
+	case SESSION_DONE:
+		return 0;
+	case SESSION_FAILED:
+	case SESSION_CANCELLED:
+		return -EREMOTEIO;
+	case SESSION_COMMITTED:
+		return -EINPROGRESS;
+	case SESSION_UNRESOLVED:
+		return -EBUSY;
+	default:
+		return -EHOSTUNREACH;
+	}
+}
+
+int source_peer_commit_insist(struct source *c, uint64_t *ran_ns, struct failure *f)
+{
+	const struct timespec nap = { .tv_nsec = RETRY_NS };
+	uint64_t start = clock_ns();
+
+	for (;;) {
+		double spent;
+		int err;
+
+		failure_clear(f);
+		err = source_peer_commit(c, COMMIT_CALL_MS, ran_ns, f);
+		if (!err || err == -EREMOTEIO || err == -EBUSY)
+			return err;
+		spent = clock_ms_since(start);
+		if (host_ending(c->s->host) || spent > COMMIT_START_MS ||
+		    (err != -EINPROGRESS && spent > COMMIT_RETRY_MS))
+			return -EHOSTUNREACH;
+		nanosleep(&nap, NULL);
+	}
+}

@@ -1,0 +1,734 @@
+// SPDX-License-Identifier: MIT
+// timeout: 300
+/*
+ * Sessions of two hosts inside this process, with real data planes and synthetic guests: what a
+ * user may ask, what may fail, and what must be left then.
+ */
+#include "tests/unit/control/session_fixture.h"
+
+static int begin(void **unused)
+{
+	fixture_begin(unused);
+	host_start(A);
+	host_start(B);
+	vm_begin(A, "vm", false);
+	vm_begin(B, "vm", true);
+	return 0;
+}
+
+/* Moves and waits: the session object. */
+static json_t *move(enum side from, enum side to, json_t *options)
+{
+	char id[40];
+
+	assert_true(begin_move(from, to, "vm", options, id));
+	return await_end(from, id);
+}
+
+static void assert_status(json_t *session, const char *status, const char *code)
+{
+	const json_t *result = json_object_get(session, "result");
+	const json_t *error = json_object_get(result, "error");
+
+	if (strcmp(text(result, "status"), status) || strcmp(text(error, "code"), code))
+		fail_msg("%s [%s] %s, not %s [%s]", text(result, "status"), text(error, "code"),
+			 text(error, "message"), status, code);
+	if (error) {
+		assert_true(*text(error, "message"));
+		assert_string_equal(text(error, "code"),
+				    text(json_object_get(session, "error"), "code"));
+	}
+	json_decref(session);
+}
+
+static void plain_move(enum side from, enum side to)
+{
+	assert_status(move(from, to, plain_options(to, "vm")), "completed", "");
+	assert_true(vm_runs(to, "vm"));
+	assert_true(vm_is_right(to, "vm"));
+	assert_int_equal(end_of(vm_of(from, "vm")->pid), 0);
+	vm_of(from, "vm")->pid = 0;
+}
+
+/* The source runs, nothing is left, and the next try succeeds with the VM that waits. */
+static void still_movable(void)
+{
+	assert_true(vm_runs(A, "vm"));
+	assert_false(vm_runs(B, "vm"));
+	fault_set(NULL);
+	plain_move(A, B);
+	assert_no_strangers();
+}
+
+static void fails_at(const char *fault, const char *status, const char *code)
+{
+	assert_int_equal(fault_set(fault), 0);
+	assert_status(move(A, B, plain_options(B, "vm")), status, code);
+	still_movable();
+}
+
+/* --- the plain case -------------------------------------------------------------------------- */
+
+static void assert_numbers(const json_t *j, const char *const *members)
+{
+	for (; *members; members++)
+		if (!json_is_number(json_object_get(j, *members)))
+			fail_msg("no number %s", *members);
+}
+
+static void result_has_the_contracts_shape(void **unused)
+{
+	static const char *const numbers[] = {
+		"streams", "total_ms", "setup_ms", "downtime_ms", "throttle_max_percent", NULL
+	};
+	static const char *const parts[] = { "pause_ms", "final_copy_ms", "state_ms", "resume_ms",
+					     NULL };
+	static const char *const ram[] = { "total_bytes",
+					   "zero_bytes",
+					   "raw_bytes",
+					   "zstd_in_bytes",
+					   "zstd_out_bytes",
+					   "delta_in_bytes",
+					   "delta_out_bytes",
+					   "wire_bytes",
+					   "zero_copy_bytes",
+					   "state_bytes",
+					   NULL };
+	static const char *const round[] = { "n", "pages", "wire_bytes", "ms", NULL };
+	static const char *const both[] = { "source", "destination", NULL };
+	json_t *session, *options = plain_options(B, "vm"), *result, *each;
+	size_t i;
+
+	(void)unused;
+	json_object_set_new(options, "verify", json_true());
+	session = move(A, B, options);
+	result = json_object_get(session, "result");
+	assert_string_equal(text(session, "state"), "done");
+	assert_string_equal(text(result, "status"), "completed");
+	assert_string_equal(text(result, "id"), text(session, "id"));
+	assert_string_equal(text(result, "vm"), "vm");
+	assert_string_equal(text(result, "mode"), "precopy");
+	assert_string_equal(text(result, "transport"), "tcp");
+	assert_string_equal(text(result, "encrypt"), "off");
+	assert_string_equal(text(result, "tracker"), "pagemap");
+	assert_null(json_object_get(result, "error"));
+	assert_numbers(result, numbers);
+	assert_numbers(json_object_get(result, "downtime"), parts);
+	assert_numbers(json_object_get(result, "ram"), ram);
+	assert_numbers(json_object_get(result, "cpu_ms"), both);
+	assert_true(json_array_size(json_object_get(result, "rounds")) > 0);
+	json_array_foreach (json_object_get(result, "rounds"), i, each)
+		assert_numbers(each, round);
+	assert_true(json_is_array(json_object_get(result, "disks")));
+	assert_int_equal(
+		json_integer_value(json_object_get(json_object_get(result, "ram"), "total_bytes")),
+		16 << 20);
+	assert_true(json_number_value(json_object_get(result, "downtime_ms")) > 0);
+	assert_int_equal(json_integer_value(json_object_get(json_object_get(result, "ram"),
+							    "verified_chunks")),
+			 8);
+	json_decref(session);
+	assert_true(vm_runs(B, "vm"));
+	assert_no_strangers();
+}
+
+static void to_and_fro(void **unused)
+{
+	(void)unused;
+	for (enum side from = A, i = 0; i < 4; i++, from = other(from)) {
+		plain_move(from, other(from));
+		vm_begin(from, "vm", true);
+	}
+	assert_no_strangers();
+}
+
+static void within_one_host(void **unused)
+{
+	char id[40];
+
+	(void)unused;
+	vm_begin(A, "new", true);
+	assert_true(begin_move(A, A, "vm", plain_options(A, "new"), id));
+	assert_status(await_end(A, id), "completed", "");
+	assert_true(vm_runs(A, "new"));
+	assert_true(vm_is_right(A, "new"));
+}
+
+static void onto_itself_is_refused(void **unused)
+{
+	char id[40];
+
+	(void)unused;
+	assert_true(begin_move(A, A, "vm", plain_options(A, "vm"), id));
+	assert_status(await_end(A, id), "refused", "vm-busy");
+	still_movable();
+}
+
+static void two_at_once(void **unused)
+{
+	char one[40], two[40];
+
+	(void)unused;
+	vm_begin(A, "two", false);
+	vm_begin(B, "two", true);
+	assert_true(begin_move(A, B, "vm", plain_options(B, "vm"), one));
+	assert_true(begin_move(A, B, "two", plain_options(B, "two"), two));
+	assert_status(await_end(A, one), "completed", "");
+	assert_status(await_end(A, two), "completed", "");
+	assert_true(vm_is_right(B, "vm") && vm_is_right(B, "two"));
+	assert_no_strangers();
+}
+
+/* --- options --------------------------------------------------------------------------------- */
+
+static json_t *with_switch(const char *name)
+{
+	json_t *options = plain_options(B, "vm");
+
+	json_object_set_new(options, name, json_true());
+	return options;
+}
+
+static void cold(void **unused)
+{
+	json_t *session = move(A, B, with_switch("cold"));
+
+	(void)unused;
+	assert_string_equal(text(json_object_get(session, "result"), "mode"), "cold");
+	assert_status(session, "completed", "");
+	assert_true(vm_runs(B, "vm") && vm_is_right(B, "vm"));
+}
+
+static void paused_stays_paused(void **unused)
+{
+	(void)unused;
+	json_decref(vm_tell(A, "vm", "pause"));
+	assert_status(move(A, B, plain_options(B, "vm")), "completed", "");
+	assert_false(vm_runs(B, "vm"));
+	assert_true(vm_is_right(B, "vm"));
+	json_decref(vm_tell(B, "vm", "run"));
+	assert_true(vm_runs(B, "vm"));
+}
+
+static void paused_stays_paused_when_it_fails(void **unused)
+{
+	(void)unused;
+	json_decref(vm_tell(A, "vm", "pause"));
+	assert_int_equal(fault_set("source.load:error"), 0);
+	assert_status(move(A, B, plain_options(B, "vm")), "failed", "internal");
+	assert_false(vm_runs(A, "vm"));
+	assert_false(vm_runs(B, "vm"));
+	json_decref(vm_tell(A, "vm", "run"));
+	assert_true(vm_runs(A, "vm"));
+}
+
+static void no_start(void **unused)
+{
+	(void)unused;
+	assert_status(move(A, B, with_switch("no_start")), "completed", "");
+	assert_false(vm_runs(B, "vm"));
+	assert_true(vm_is_right(B, "vm"));
+}
+
+/* The kept copy stands still, and is not moved a second time. */
+static void keep_src(void **unused)
+{
+	(void)unused;
+	assert_status(move(A, B, with_switch("keep_src")), "completed", "");
+	assert_true(vm_runs(B, "vm"));
+	assert_false(vm_runs(A, "vm"));
+	assert_false(vm_has_ended(A, "vm"));
+	vm_begin(B, "again", true);
+	assert_status(move(A, B, plain_options(B, "again")), "refused", "vm-not-running");
+	assert_false(vm_runs(A, "vm"));
+	assert_true(vm_runs(B, "vm"));
+	assert_true(vm_is_right(B, "vm"));
+}
+
+static void dry_run(void **unused)
+{
+	json_t *session = move(A, B, with_switch("dry_run"));
+
+	(void)unused;
+	assert_true(json_array_size(json_object_get(session, "checks")) > 0);
+	assert_status(session, "completed", "");
+	still_movable();
+}
+
+/* --- refusals -------------------------------------------------------------------------------- */
+
+static void cancel(const char *id)
+{
+	char path[128];
+	json_t *out;
+
+	snprintf(path, sizeof(path), "/v1/sessions/%s/cancel", id);
+	out = call(A, "POST", path, NULL);
+	if (!out)
+		fail_msg("cancel: %s", f.message);
+	json_decref(out);
+}
+
+static void one_session_a_vm(void **unused)
+{
+	json_t *slow = plain_options(B, "vm");
+	char first[40];
+
+	(void)unused;
+	json_object_set_new(slow, "bandwidth", json_integer(4 << 20));
+	assert_true(begin_move(A, B, "vm", slow, first));
+	await_state(A, first, "copying");
+	/* the VM that moves, and the VM that is moved to */
+	assert_status(move(A, B, plain_options(B, "vm")), "refused", "vm-busy");
+	vm_begin(A, "two", false);
+	{
+		char id[40];
+
+		assert_true(begin_move(A, B, "two", plain_options(B, "vm"), id));
+		assert_status(await_end(A, id), "refused", "vm-busy");
+	}
+	assert_true(vm_runs(A, "two"));
+	cancel(first);
+	assert_status(await_end(A, first), "cancelled", "cancelled");
+	still_movable();
+}
+
+static void a_guard_that_is_missing(void **unused)
+{
+	(void)unused;
+	/* found out before the guest is stopped */
+	host_end(A);
+	strcpy(sides[A].config.guard, "/nonexistent/guard");
+	host_start(A);
+	assert_status(move(A, B, plain_options(B, "vm")), "failed", "internal");
+	assert_true(vm_runs(A, "vm"));
+	host_end(A);
+	settings(A);
+	host_start(A);
+	still_movable();
+}
+
+static void ids(void **unused)
+{
+	static const char *const words[] = { "00000000aaaaaaaaaaaaaaaaaaaaaaaa",
+					     "00000000bbbbbbbbbbbbbbbbbbbbbbbb" };
+	json_t *out = NULL;
+	char one[40];
+
+	(void)unused;
+	for (int i = 0; i < 2; i++) {
+		char path[256], lib[128];
+		FILE *file;
+
+		snprintf(lib, sizeof(lib), "%s/a/lib/sessions", dir);
+		host_end(A);
+		snprintf(path, sizeof(path), "mkdir -p %s", lib);
+		assert_int_equal(system(path), 0);
+		snprintf(path, sizeof(path), "%s/%s.source.journal", lib, words[i]);
+		file = fopen(path, "w");
+		assert_non_null(file);
+		fclose(file);
+	}
+	host_start(A);
+	/* a journal without a record was never acknowledged */
+	assert_int_equal(host_status(sides[A].host, words[0], 0, 0, &out, &f), -ENOENT);
+	failure_clear(&f);
+	assert_true(begin_move(A, B, "vm", with_switch("dry_run"), one));
+	json_decref(await_end(A, one));
+	one[8] = '\0';
+	assert_int_equal(host_status(sides[A].host, one, 0, 0, &out, &f), 0);
+	json_decref(out);
+	one[5] = '\0';
+	assert_int_equal(host_status(sides[A].host, one, 0, 0, &out, &f), -ENOENT);
+	assert_string_equal(f.code, "session-not-found");
+}
+
+/* Offers with chosen ids: two that begin alike. */
+static void an_ambiguous_id_is_refused(void **unused)
+{
+	json_t *out = NULL;
+
+	(void)unused;
+	for (int i = 0; i < 2; i++) {
+		char id[40], secret[80];
+		json_t *offer;
+
+		snprintf(id, sizeof(id), "abcdef%026d", i);
+		snprintf(secret, sizeof(secret), "%064d", 1);
+		offer = json_pack("{s:i, s:s, s:s, s:s, s:i, s:{}}", "version", 1, "id", id,
+				  "secret", secret, "vm", "x", "streams", 1, "guest");
+		failure_clear(&f);
+		assert_true(host_peer_offer(sides[B].host, offer, &out, &f) < 0);
+		json_decref(offer);
+	}
+	failure_clear(&f);
+	assert_int_equal(host_status(sides[B].host, "abcdef", 0, 0, &out, &f), -ENOENT);
+	assert_non_null(strstr(f.message, "More than one"));
+	failure_clear(&f);
+	assert_int_equal(
+		host_status(sides[B].host, "abcdef00000000000000000000000001", 0, 0, &out, &f), 0);
+	assert_string_equal(text(out, "id"), "abcdef00000000000000000000000001");
+	json_decref(out);
+}
+
+/* --- cancels --------------------------------------------------------------------------------- */
+
+static void cancelled_while_copying(void **unused)
+{
+	json_t *slow = plain_options(B, "vm");
+	char id[40];
+
+	(void)unused;
+	json_object_set_new(slow, "bandwidth", json_integer(1 << 20));
+	assert_true(begin_move(A, B, "vm", slow, id));
+	await_state(A, id, "copying");
+	cancel(id);
+	assert_status(await_end(A, id), "cancelled", "cancelled");
+	assert_status(await_end(A, id), "cancelled", "cancelled");
+	still_movable();
+}
+
+/* The source gives up while the destination is about to be PREPARED: it must not stay so. */
+static void cancelled_while_loading(void **unused)
+{
+	json_t *theirs;
+	char id[40];
+
+	(void)unused;
+	assert_int_equal(fault_set("destination.loaded:sleep=1500"), 0);
+	assert_true(begin_move(A, B, "vm", plain_options(B, "vm"), id));
+	await_state(A, id, "paused");
+	nap_ms(300);
+	cancel(id);
+	assert_status(await_end(A, id), "cancelled", "cancelled");
+	theirs = await_end(B, id);
+	assert_string_equal(text(theirs, "state"), "cancelled");
+	json_decref(theirs);
+	still_movable();
+}
+
+/* A cancel is accepted and obeyed, or refused: at any moment. */
+static void cancel_at_any_moment(void **unused)
+{
+	(void)unused;
+	for (unsigned int delay = 0; delay < 120; delay += 6) {
+		json_t *session;
+		char id[40], path[128];
+		bool accepted;
+		json_t *out;
+
+		assert_true(begin_move(A, B, "vm", plain_options(B, "vm"), id));
+		nap_ms(delay);
+		snprintf(path, sizeof(path), "/v1/sessions/%s/cancel", id);
+		out = call(A, "POST", path, NULL);
+		accepted = out;
+		json_decref(out);
+		session = await_end(A, id);
+		if (accepted != !strcmp(text(session, "state"), "cancelled"))
+			fail_msg("after %u ms the cancel was %s and the session is %s", delay,
+				 accepted ? "accepted" : "refused", text(session, "state"));
+		json_decref(session);
+		if (!accepted)
+			break;
+		assert_true(vm_runs(A, "vm"));
+	}
+}
+
+/* --- failures -------------------------------------------------------------------------------- */
+
+static void every_stage_may_fail(void **unused)
+{
+	static const char *const faults[] = {
+		"source.start:error",
+		"source.copy:error",
+		"source.pause:error",
+		"source.final-copy:error",
+		"source.device-state:error",
+		"source.verify:error",
+		"source.load:error",
+		"source.commit:error",
+		"destination.loaded:error",
+		"source.journal.negotiated.before:error",
+		"source.journal.copying.after:error",
+		"source.journal.paused.before:error",
+		"destination.journal.negotiated.after:error",
+		"destination.journal.copying.before:error",
+		"destination.journal.prepared.before:error",
+		"destination.journal.prepared.after:error",
+	};
+
+	(void)unused;
+	for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++) {
+		json_t *session;
+
+		print_message("%s\n", faults[i]);
+		assert_int_equal(fault_set(faults[i]), 0);
+		session = move(A, B, plain_options(B, "vm"));
+		assert_string_equal(text(session, "state"), "failed");
+		assert_true(*text(json_object_get(session, "error"), "code"));
+		json_decref(session);
+		assert_true(vm_runs(A, "vm"));
+		assert_false(vm_runs(B, "vm"));
+		assert_true(vm_is_right(A, "vm"));
+	}
+	still_movable();
+}
+
+static void committed_cannot_be_written(void **unused)
+{
+	(void)unused;
+	fails_at("source.journal.committed.before:error", "failed", "journal");
+}
+
+/* The record is there all the same. */
+static void committed_is_written_in_spite_of_an_error(void **unused)
+{
+	(void)unused;
+	fails_at("source.journal.committed.after:error", "failed", "journal");
+}
+
+static void the_destination_cannot_start_it(void **unused)
+{
+	(void)unused;
+	fails_at("destination.start:error", "failed", "internal");
+}
+
+static void started_in_spite_of_an_error(void **unused)
+{
+	(void)unused;
+	assert_int_equal(fault_set("destination.started:error"), 0);
+	assert_status(move(A, B, plain_options(B, "vm")), "completed", "");
+	assert_true(vm_runs(B, "vm"));
+	assert_true(vm_has_ended(A, "vm"));
+}
+
+static void the_destinations_commit_is_written_at_the_second_try(void **unused)
+{
+	(void)unused;
+	assert_int_equal(fault_set("destination.journal.committed.before:error"), 0);
+	assert_status(move(A, B, plain_options(B, "vm")), "completed", "");
+	assert_true(vm_runs(B, "vm"));
+}
+
+static void the_destinations_account_cannot_be_written(void **unused)
+{
+	(void)unused;
+	assert_int_equal(fault_set("destination.journal.running.before:error,"
+				   "destination.journal.done.before:error"),
+			 0);
+	assert_status(move(A, B, plain_options(B, "vm")), "completed", "");
+	assert_true(vm_runs(B, "vm"));
+}
+
+static void resolve(enum side s, const char *id, const char *action, bool succeeds)
+{
+	json_t *in = json_pack("{s:s}", "action", action), *out;
+	char path[128];
+
+	snprintf(path, sizeof(path), "/v1/sessions/%s/resolve", id);
+	out = call(s, "POST", path, in);
+	json_decref(in);
+	if (!out == succeeds)
+		fail_msg("resolve %s: %s", action, f.message);
+	json_decref(out);
+}
+
+/*
+ * It failed after COMMITTED and that cannot be made durable: nobody runs. A person gives it up
+ * there; then the source learns that by itself.
+ */
+static void unresolved_at_the_destination(void **unused)
+{
+	json_t *session;
+	char id[40];
+
+	(void)unused;
+	assert_int_equal(fault_set("destination.start:error,"
+				   "destination.journal.failed.before:error"),
+			 0);
+	assert_true(begin_move(A, B, "vm", plain_options(B, "vm"), id));
+	assert_status(await_end(A, id), "unresolved", "unresolved");
+	session = await_end(B, id);
+	assert_string_equal(text(session, "state"), "unresolved");
+	json_decref(session);
+	assert_false(vm_runs(A, "vm"));
+	assert_false(vm_runs(B, "vm"));
+	/* the claim holds */
+	assert_status(move(A, B, plain_options(B, "vm")), "refused", "vm-busy");
+	resolve(B, id, "run-here", false);
+	resolve(B, id, "give-up", true);
+	resolve(B, id, "give-up", false);
+	for (uint64_t start = clock_ns(); !vm_runs(A, "vm");) {
+		assert_true(clock_ms_since(start) < 60000);
+		nap_ms(50);
+	}
+	await_state(A, id, "failed");
+	assert_true(vm_has_ended(B, "vm"));
+	vm_begin(B, "vm", true);
+	still_movable();
+}
+
+/* The same; but a person at the source knows that the destination never will. */
+static void run_here_at_the_source(void **unused)
+{
+	char id[40];
+
+	(void)unused;
+	assert_int_equal(fault_set("destination.start:error,"
+				   "destination.journal.failed.before:error"),
+			 0);
+	assert_true(begin_move(A, B, "vm", plain_options(B, "vm"), id));
+	assert_status(await_end(A, id), "unresolved", "unresolved");
+	resolve(A, id, "run-here", true);
+	assert_true(vm_runs(A, "vm"));
+	await_state(A, id, "failed");
+	assert_false(vm_runs(B, "vm"));
+	resolve(A, id, "run-here", false);
+}
+
+static void give_up_at_the_source(void **unused)
+{
+	char id[40];
+
+	(void)unused;
+	assert_int_equal(fault_set("destination.start:error,"
+				   "destination.journal.failed.before:error"),
+			 0);
+	assert_true(begin_move(A, B, "vm", plain_options(B, "vm"), id));
+	assert_status(await_end(A, id), "unresolved", "unresolved");
+	resolve(A, id, "give-up", true);
+	await_state(A, id, "done");
+	assert_true(vm_has_ended(A, "vm"));
+}
+
+/* It stands still, and nobody but we can help it. */
+static void it_cannot_be_run_on(void **unused)
+{
+	char id[40];
+
+	(void)unused;
+	assert_int_equal(fault_set("source.load:error,source.run-on:error,source.run-on:error"), 0);
+	assert_true(begin_move(A, B, "vm", plain_options(B, "vm"), id));
+	assert_status(await_end(A, id), "unresolved", "unresolved");
+	/* it is tried again */
+	for (uint64_t start = clock_ns(); !vm_runs(A, "vm"); nap_ms(10))
+		assert_true(clock_ms_since(start) < 30000);
+	await_state(A, id, "failed");
+	still_movable();
+}
+
+static unsigned int count(const char *path)
+{
+	struct dirent *e;
+	unsigned int n = 0;
+	DIR *d = opendir(path);
+
+	assert_non_null(d);
+	while ((e = readdir(d)))
+		n += isdigit((unsigned char)e->d_name[0]) != 0;
+	closedir(d);
+	return n;
+}
+
+/* Each session that is kept has its journal and its eventfd; nothing else may grow. */
+static void nothing_leaks(void **unused)
+{
+	static const char *const faults[] = { NULL,
+					      "source.load:error",
+					      "destination.loaded:error",
+					      "source.commit:error",
+					      "source.start:error",
+					      "destination.start:error",
+					      NULL };
+	unsigned int files = 0, threads = 0, moves = 0;
+	enum side at = A;
+
+	(void)unused;
+	for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++, moves++) {
+		json_t *session;
+
+		assert_int_equal(fault_set(faults[i]), 0);
+		session = move(at, other(at), plain_options(other(at), "vm"));
+		if (!strcmp(text(session, "state"), "done")) {
+			end_of(vm_of(at, "vm")->pid);
+			vm_of(at, "vm")->pid = 0;
+			vm_begin(at, "vm", true);
+			at = other(at);
+		}
+		json_decref(session);
+		for (enum side s = A; s <= B; s++) {
+			client_free(sides[s].client);
+			sides[s].client = NULL;
+		}
+		assert_no_strangers();
+		if (!moves) {
+			/* the server's end of the connections */
+			nap_ms(300);
+			files = count("/proc/self/fd");
+			threads = count("/proc/self/task");
+		}
+	}
+	for (uint64_t start = clock_ns(); count("/proc/self/task") > threads; nap_ms(10))
+		assert_true(clock_ms_since(start) < 5000);
+	/* two of each a move: both sides are here; a session without a journal has one less */
+	assert_in_range(count("/proc/self/fd"), files, files + 4 * (moves - 1));
+}
+
+/* The destination's host ends while it is PREPARED: the commit must not be answered as done. */
+static void the_destination_ends_when_prepared(void **unused)
+{
+	char id[40];
+
+	(void)unused;
+	assert_int_equal(fault_set("source.commit:sleep=700"), 0);
+	assert_true(begin_move(A, B, "vm", plain_options(B, "vm"), id));
+	await_state(B, id, "prepared");
+	host_end(B);
+	nap_ms(900);
+	assert_false(vm_runs(A, "vm"));
+	assert_false(vm_runs(B, "vm"));
+	host_start(B);
+	assert_status(await_end(A, id), "completed", "");
+	assert_true(vm_runs(B, "vm"));
+	assert_true(vm_is_right(B, "vm"));
+}
+
+int main(void)
+{
+#define CASE(name) cmocka_unit_test_setup_teardown(name, begin, fixture_end)
+	const struct CMUnitTest tests[] = {
+		CASE(result_has_the_contracts_shape),
+		CASE(to_and_fro),
+		CASE(within_one_host),
+		CASE(onto_itself_is_refused),
+		CASE(two_at_once),
+		CASE(cold),
+		CASE(paused_stays_paused),
+		CASE(paused_stays_paused_when_it_fails),
+		CASE(no_start),
+		CASE(keep_src),
+		CASE(dry_run),
+		CASE(one_session_a_vm),
+		CASE(a_guard_that_is_missing),
+		CASE(ids),
+		CASE(an_ambiguous_id_is_refused),
+		CASE(cancelled_while_copying),
+		CASE(cancelled_while_loading),
+		CASE(cancel_at_any_moment),
+		CASE(every_stage_may_fail),
+		CASE(committed_cannot_be_written),
+		CASE(committed_is_written_in_spite_of_an_error),
+		CASE(the_destination_cannot_start_it),
+		CASE(started_in_spite_of_an_error),
+		CASE(the_destinations_commit_is_written_at_the_second_try),
+		CASE(the_destinations_account_cannot_be_written),
+		CASE(unresolved_at_the_destination),
+		CASE(run_here_at_the_source),
+		CASE(give_up_at_the_source),
+		CASE(the_destination_ends_when_prepared),
+		CASE(it_cannot_be_run_on),
+		CASE(nothing_leaks),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
