@@ -39,7 +39,17 @@ static const struct pattern patterns[] = {
 
 enum memory { MEMORY_NEW, MEMORY_RESIDENT, MEMORY_MAPPED, MEMORY_COUNT };
 static const char *const memory_names[] = { "new pages", "resident", "mapped" };
-static const char *const kind_names[] = { "auto", "map", "pwrite" };
+
+static const struct strategy {
+	const char *name;
+	enum place_kind kind;
+	bool huge;
+} strategies[] = {
+	{ "auto", PLACE_AUTO, true },
+	{ "map, huge", PLACE_MAP, true },
+	{ "map", PLACE_MAP, false },
+	{ "pwrite", PLACE_PWRITE, false },
+};
 
 struct bench {
 	uint64_t size;
@@ -185,7 +195,7 @@ static double pass(struct bench *b, double *tx_s, double *rx_s)
 }
 
 /* Destination memory of the wanted state. */
-static void set_up(struct bench *b, enum place_kind kind, enum memory memory)
+static void set_up(struct bench *b, const struct strategy *how, enum memory memory)
 {
 	char why[96];
 
@@ -197,7 +207,8 @@ static void set_up(struct bench *b, enum place_kind kind, enum memory memory)
 		memset(b->region.map, 1, b->size);
 		madvise(b->region.map, b->size, MADV_DONTNEED); /* leaves the page table only */
 	}
-	check(!place_init(&b->place, &b->region, 1, kind, why, sizeof(why)), "place_init");
+	check(!place_init(&b->place, &b->region, 1, how->kind, how->huge, why, sizeof(why)),
+	      "place_init");
 	if (memory == MEMORY_MAPPED) {
 		double ignored = 0;
 
@@ -212,7 +223,7 @@ static int by_value(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static void measure(struct bench *b, enum place_kind kind, enum memory memory, bool print)
+static void measure(struct bench *b, const struct strategy *how, enum memory memory, bool print)
 {
 	double rate[16], tx[16], rx[16];
 	const struct pattern *p = b->pattern;
@@ -222,7 +233,7 @@ static void measure(struct bench *b, enum place_kind kind, enum memory memory, b
 		double seconds;
 
 		tx[i] = rx[i] = 0;
-		set_up(b, kind, memory);
+		set_up(b, how, memory);
 		seconds = pass(b, &tx[i], &rx[i]);
 		rate[i] = gb / seconds;
 		tx[i] /= gb;
@@ -234,9 +245,9 @@ static void measure(struct bench *b, enum place_kind kind, enum memory memory, b
 	qsort(tx, b->repeats, sizeof(*tx), by_value);
 	qsort(rx, b->repeats, sizeof(*rx), by_value);
 	if (print)
-		printf("%-16s %-10s %-7s %6.2f GB/s   cpu s/GB: receive %.2f send %.2f\n", p->name,
-		       memory_names[memory], kind_names[kind], rate[b->repeats / 2],
-		       rx[b->repeats / 2], tx[b->repeats / 2]);
+		printf("%-16s %-10s %-9s %6.2f GB/s   cpu s/GB: receive %.2f send %.2f\n", p->name,
+		       memory_names[memory], how->name, rate[b->repeats / 2], rx[b->repeats / 2],
+		       tx[b->repeats / 2]);
 	fflush(stdout);
 }
 
@@ -259,10 +270,10 @@ int main(int argc, char **argv)
 		p[i] = i * 0x9E3779B97F4A7C15ull | 1;
 	for (size_t i = 0; i < sizeof(patterns) / sizeof(patterns[0]); i++) {
 		b.pattern = &patterns[i];
-		measure(&b, PLACE_AUTO, MEMORY_NEW, false);
+		measure(&b, strategies, MEMORY_NEW, false);
 		for (enum memory m = MEMORY_NEW; m < MEMORY_COUNT; m++)
-			for (enum place_kind k = PLACE_AUTO; k <= PLACE_PWRITE; k++)
-				measure(&b, k, m, true);
+			for (size_t k = 0; k < sizeof(strategies) / sizeof(strategies[0]); k++)
+				measure(&b, &strategies[k], m, true);
 	}
 	return 0;
 }

@@ -234,7 +234,9 @@ int main(int argc, char **argv)
 	if (uffd_register_wp(uffd, m.start, m.end, &f))
 		die("register", &f);
 	enter(IDLE);
-	if (tracker_pagemap_new(&t, &r, 1, open_pagemap(pid), threads, &f))
+	if (tracker_pagemap_new(
+		    &t, &r, 1, open_pagemap(pid),
+		    &(struct tracker_pagemap_options){ .threads = threads, .kvm = true }, &f))
 		die("tracker", &f);
 	enter(ARM);
 	if (t->ops->start(t, &f))

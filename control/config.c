@@ -137,6 +137,11 @@ static int set_allow_plaintext(struct load *l, const char *value, const char **w
 	return parse_switch(value, &l->c->allow_plaintext, why);
 }
 
+static int set_thp(struct load *l, const char *value, const char **why)
+{
+	return parse_switch(value, &l->c->thp, why);
+}
+
 static int set_verbose(struct load *l, const char *value, const char **why)
 {
 	return parse_switch(value, &l->c->verbose, why);
@@ -239,6 +244,7 @@ static const struct setting settings[] = {
 	{ "vm-dir", "DIR", set_vm_dir,
 	  "disks and sockets of arriving VMs only below it; repeatable" },
 	{ "ram-dir", "DIR", set_ram_dir, "RAM files of arriving VMs [as at the source]" },
+	{ "thp", "YES|NO", set_thp, "transparent huge pages under arriving RAM [yes]" },
 	{ "sessions-max", "N", set_sessions_max, "sessions admitted at once [16]" },
 	{ "state-max", "SIZE", set_state_max, "device state held for one session [512MiB]" },
 	{ "dataplane", "PATH", set_dataplane, "the tranship-dataplane program" },
@@ -481,6 +487,7 @@ static void set_defaults(struct config *c)
 	for (size_t i = 0; i < sizeof(binaries) / sizeof(binaries[0]); i++)
 		snprintf(c->qemu_binaries[c->nqemu_binaries++], PATH_MAX, "%s", binaries[i]);
 	c->sessions_max = SESSIONS_DEFAULT;
+	c->thp = true;
 	c->state_max = STATE_MAX_DEFAULT;
 	find_helper(c->dataplane, "tranship-dataplane");
 	find_helper(c->guard, "tranship-guard");

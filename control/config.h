@@ -29,6 +29,7 @@ struct config {
 	char vm_dirs[CONFIG_VM_DIRS_MAX][PATH_MAX];
 	unsigned int nvm_dirs;
 	char ram_dir[PATH_MAX];	   /* where RAM files of launched VMs go; "": as at the source */
+	bool thp;		   /* transparent huge pages under arriving RAM */
 	char dataplane[PATH_MAX];  /* path of tranship-dataplane; found beside transhipd */
 	char guard[PATH_MAX];	   /* path of tranship-guard */
 	unsigned int sessions_max; /* admitted at once */

@@ -355,8 +355,8 @@ static int prepare(struct destination *d, struct ipc_ready *ready, struct failur
 		err = region_map(&s->regions[i], true);
 	if (!err) {
 		what = "prepare for receiving";
-		err = place_init(&d->place, s->regions, s->nregions, PLACE_AUTO, ready->rx_reason,
-				 sizeof(ready->rx_reason));
+		err = place_init(&d->place, s->regions, s->nregions, PLACE_AUTO, s->config.thp,
+				 ready->rx_reason, sizeof(ready->rx_reason));
 	}
 	d->place.stop = &d->stopping;
 	if (!err)

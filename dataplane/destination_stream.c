@@ -18,6 +18,7 @@
 
 #include "dataplane/destination_internal.h"
 #include "lib/base/cleanup.h"
+#include "lib/base/thread.h"
 
 /* How far to read ahead while frames are small. */
 #define READ_AHEAD (64u * 1024)
@@ -259,6 +260,7 @@ int stream_receive(struct stream *st, int fd, struct failure *f)
 {
 	int err;
 
+	thread_name("rx", st->index);
 	st->rx.fd = fd;
 	err = take_frames(st);
 	return err ? explain(st, err, f) : 0;

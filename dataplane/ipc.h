@@ -94,7 +94,9 @@ struct ipc_config {
 	uint64_t rate_limit;   /* bytes per second over all streams; 0: none; source */
 	uint32_t scan_threads; /* 0: chosen from size and processors */
 	uint32_t track_dma; /* 1: keep what was reported since the last barrier (design, hazards) */
-	uint64_t state_max; /* destination: most bytes of device state it will hold */
+	uint32_t thp;	    /* destination: 1: transparent huge pages where they serve */
+	uint32_t reserved;
+	uint64_t state_max;  /* destination: most bytes of device state it will hold */
 	uint32_t connect_ms; /* how long streams may take to come and authenticate */
 	uint32_t log_level;  /* enum log_level */
 };
@@ -117,7 +119,7 @@ struct ipc_mapping {
 
 struct ipc_tracker {
 	uint32_t kind; /* enum ipc_tracker_kind */
-	uint32_t reserved;
+	uint32_t kvm;  /* 1: the VMM runs its guest by KVM; see tracker.h */
 };
 
 struct ipc_stream {

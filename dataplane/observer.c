@@ -76,8 +76,11 @@ int observer_run(struct setup *s, struct failure *f)
 		return failure_set(f, err, "internal", NULL, "no memory for the bitmaps");
 	err = sandbox_enter(IPC_ROLE_OBSERVER, 0, f);
 	if (!err && s->tracker == IPC_TRACKER_PAGEMAP) {
-		err = tracker_pagemap_new(&o.tracker, s->regions, s->nregions, s->pagemap_fd,
-					  s->config.scan_threads, f);
+		struct tracker_pagemap_options how = { .threads = s->config.scan_threads,
+						       .kvm = s->tracker_kvm };
+
+		err = tracker_pagemap_new(&o.tracker, s->regions, s->nregions, s->pagemap_fd, &how,
+					  f);
 		if (!err)
 			s->pagemap_fd = -1;
 	} else if (!err) {

@@ -129,18 +129,6 @@ int page_reader_copy(const struct region *r, uint64_t offset, void *buf, size_t 
 	return 0;
 }
 
-/* The first page at or after page, below limit, that the file holds; limit if there is none. */
-static uint64_t next_populated(const struct region *r, uint64_t page, uint64_t limit)
-{
-	off_t at = lseek(r->fd, (off_t)(r->file_offset + (page << PAGE_SHIFT)), SEEK_DATA);
-	uint64_t found;
-
-	if (at < 0)
-		return errno == ENXIO ? limit : page;
-	found = ((uint64_t)at - r->file_offset) >> PAGE_SHIFT;
-	return found < limit ? found : limit;
-}
-
 /* *at: the page being looked at, kept in memory for when a signal ends this. */
 static void look(const uint8_t *map, volatile uint32_t *at, uint32_t count, uint8_t *kinds)
 {
@@ -167,7 +155,9 @@ static int classify_guarded(const struct region *r, uint64_t first, uint32_t cou
 			continue;
 		}
 		hole_exit = NULL;
-		next = next_populated(r, first + at, first + count) - first;
+		region_first_data(r, (first + at) << PAGE_SHIFT, (first + count) << PAGE_SHIFT,
+				  &next);
+		next = (next >> PAGE_SHIFT) - first;
 		if (next == at) {
 			/* Populated since: look again. Twice at one page: it is broken. */
 			if (retried == at)

@@ -48,6 +48,9 @@
 /* Frames up to this many bytes of raw pages are written from the reader's buffer. */
 #define SMALL_FRAME (64u * 1024)
 
+/* A chunk with less data than this gets no huge page, which would be memory for nothing. */
+#define HUGE_RAW_MIN (CHUNK_BYTES / 4 * 3)
+
 /* An extent below this is left to the fault that the receive takes: a call costs more. */
 #define POPULATE_MIN (16u * PAGE_BYTES)
 
@@ -92,14 +95,30 @@ static uint64_t chunk_bytes(const struct region *r, uint64_t offset)
 	return r->size - start < CHUNK_BYTES ? r->size - start : CHUNK_BYTES;
 }
 
+/* Whether a frame with so many bytes of data is worth a huge page: nothing of its chunk is here. */
+static bool deserves_huge(const struct region *r, uint64_t chunk, size_t bytes)
+{
+	uint64_t data;
+
+	return bytes >= HUGE_RAW_MIN && !region_first_data(r, chunk, chunk + CHUNK_BYTES, &data) &&
+	       data == chunk + CHUNK_BYTES;
+}
+
 /* Brings what is about to be received into our page table, where that is cheaper than faults. */
 static int map_prepare(struct place *pl, const struct region *r, const struct place_extent *e,
-		       uint32_t count)
+		       uint32_t count, size_t bytes)
 {
-	uint8_t *s = state_of(pl, r, e[0].offset);
+	uint64_t chunk = e[0].offset & ~(uint64_t)(CHUNK_BYTES - 1);
+	uint8_t *s = state_of(pl, r, chunk), was = __atomic_load_n(s, __ATOMIC_RELAXED);
 
-	if (__atomic_load_n(s, __ATOMIC_RELAXED) == CHUNK_MAPPED || !pl->can_populate)
+	if (was == CHUNK_MAPPED || !pl->can_populate)
 		return 0;
+	if (was == CHUNK_UNMAPPED && deserves_huge(r, chunk, bytes) &&
+	    place_huge_chunk(pl, r, chunk)) {
+		/* without a page table: not counted among those that may stay mapped */
+		__atomic_store_n(s, CHUNK_MAPPED, __ATOMIC_RELAXED);
+		return 0;
+	}
 	for (uint32_t i = 0; i < count; i++) {
 		int err = e[i].length >= POPULATE_MIN ? populate(r, e[i].offset, e[i].length) : 0;
 
@@ -230,14 +249,13 @@ static int map_raw(struct placer *p, const struct region *r, const struct place_
 {
 	int err, left;
 
-	(void)bytes;
 	if (r->hugetlb) {
 		/* all in one go: what is copied by us must not fault, a pool can be empty */
 		uint64_t end = extents[count - 1].offset + extents[count - 1].length;
 
 		err = populate(r, extents[0].offset, end - extents[0].offset);
 	} else {
-		err = map_prepare(p->place, r, extents, count);
+		err = map_prepare(p->place, r, extents, count, bytes);
 	}
 	if (err)
 		return err;
@@ -374,7 +392,7 @@ static void explain(const struct place *pl, char *why, size_t len)
 }
 
 int place_init(struct place *pl, const struct region *regions, uint32_t nregions,
-	       enum place_kind wanted, char *why, size_t len)
+	       enum place_kind wanted, bool huge, char *why, size_t len)
 {
 	memset(pl, 0, sizeof(*pl));
 	pl->regions = regions;
@@ -384,9 +402,13 @@ int place_init(struct place *pl, const struct region *regions, uint32_t nregions
 	/* an advice that the kernel does not know is refused even for nothing */
 	pl->can_populate = nregions && !madvise(regions[0].map, 0, MADV_POPULATE_WRITE);
 	pl->chunk_state = calloc(nregions ? nregions : 1, sizeof(*pl->chunk_state));
-	if (!pl->chunk_state)
+	pl->huge = calloc(nregions ? nregions : 1, sizeof(*pl->huge));
+	if (!pl->chunk_state || !pl->huge) {
+		place_release(pl);
 		return -ENOMEM;
+	}
 	for (uint32_t i = 0; i < nregions; i++) {
+		pl->huge[i].off = !huge || !place_huge_possible(&regions[i]);
 		pl->chunk_state[i] = calloc(region_chunks(&regions[i]) + 1, 1);
 		if (!pl->chunk_state[i]) {
 			place_release(pl);
@@ -403,6 +425,8 @@ void place_release(struct place *pl)
 		free(pl->chunk_state[i]);
 	free(pl->chunk_state);
 	pl->chunk_state = NULL;
+	free(pl->huge);
+	pl->huge = NULL;
 }
 
 int placer_init(struct placer *p, struct place *pl, struct rx_reader *rx)

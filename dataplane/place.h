@@ -7,7 +7,8 @@
  *   thread. A placer takes the payload of a PAGES frame from its stream and puts it in place by
  *   one of the strategies in place_ops (place.c gives their measurements):
  *
- *     map     receive into our own mapping, whose pages are populated just ahead
+ *     map     receive into our own mapping, whose pages are populated just ahead: with a huge page
+ *             where a whole chunk is new (place_huge.c)
  *     pwrite  receive into the reader's cache-hot buffer, then pwrite into the RAM file
  *
  *   Zeros and holes (place_zero.c): the destination's RAM is never believed to be empty. What the
@@ -38,15 +39,24 @@ struct place_counters {
 	uint64_t raw_bytes, zero_bytes, hole_bytes;
 };
 
+/* Huge pages under one region; place_huge.c. All atomic. */
+struct place_huge {
+	bool off;
+	uint32_t failures; /* in a row */
+	uint32_t pause;	   /* chunks that are not tried */
+	uint64_t chunks;   /* that got one */
+};
+
 struct place {
 	const struct region *regions; /* mapped writable, the caller's, must outlive this */
 	uint32_t nregions;
 	enum place_kind wanted;
-	bool can_populate;	/* MADV_POPULATE_WRITE, Linux >= 5.14 */
-	const bool *stop;	/* atomic; set: long work gives up with -ECANCELED; may be NULL */
-	uint8_t **chunk_state;	/* per region, per chunk: enum chunk_state in place.c */
-	uint64_t mapped_chunks; /* atomic: chunks whose page table our mapping holds */
-	uint64_t mapped_max;	/* how many it may; see place.c */
+	bool can_populate;	 /* MADV_POPULATE_WRITE, Linux >= 5.14 */
+	const bool *stop;	 /* atomic; set: long work gives up with -ECANCELED; may be NULL */
+	uint8_t **chunk_state;	 /* per region, per chunk: enum chunk_state in place.c */
+	struct place_huge *huge; /* per region */
+	uint64_t mapped_chunks;	 /* atomic: chunks whose page table our mapping holds */
+	uint64_t mapped_max;	 /* how many it may; see place.c */
 };
 
 /* A part of a region, in bytes, page-aligned. */
@@ -80,10 +90,11 @@ struct place_ops {
 /*
  * Prepares the regions, which must be mapped writable. wanted PLACE_AUTO chooses by kind of
  * memory and size of frame; others force one strategy where it is possible (hugetlb takes no
- * pwrite). why gets the choice and the reason. -ENOMEM.
+ * pwrite). huge: new memory may get transparent huge pages. why gets the choice and the reason.
+ * -ENOMEM.
  */
 int place_init(struct place *pl, const struct region *regions, uint32_t nregions,
-	       enum place_kind wanted, char *why, size_t len);
+	       enum place_kind wanted, bool huge, char *why, size_t len);
 void place_release(struct place *pl);
 
 /* rx is the caller's and must outlive the placer. -ENOMEM. */
@@ -108,6 +119,14 @@ int place_holes(struct placer *p, const struct wire_frame *f);
  */
 int place_hash(struct placer *p, const struct region *r, uint64_t offset, uint64_t length,
 	       uint64_t *hash);
+
+/* place_huge.c: whether the region's file and mapping allow huge pages at all. */
+bool place_huge_possible(const struct region *r);
+/*
+ * Puts a huge page under the chunk at this offset, of which the file holds nothing: all of it is
+ * then mapped and zero. False: it is as before, or has its first page.
+ */
+bool place_huge_chunk(struct place *pl, const struct region *r, uint64_t chunk);
 
 /* Our mapping lost what it had of [offset, offset + length): it was punched. */
 void place_forget(struct place *pl, const struct region *r, uint64_t offset, uint64_t length);

@@ -3,9 +3,8 @@
  * Making RAM read as zeros, and hashing it, without populating what is not there; see place.h.
  *
  * Theory of operation
- *   Where data begins is asked with SEEK_DATA alone: SEEK_HOLE walks to the end of the extent,
- *   which for a whole region at every run would make the session quadratic. What is found is read
- *   into a scratch buffer that stays in the cache, and looked at page by page.
+ *   What the file holds is read into a scratch buffer that stays in the cache, and looked at page
+ *   by page. Where it begins is asked with region_first_data; if that cannot tell, it is read.
  *
  *   hugetlb pages are never punched but zeroed through the mapping: a page of a shared hugetlb
  *   mapping that is punched goes back to the pool with its reservation (tried on Linux 6.18:
@@ -26,21 +25,6 @@
 struct pending {
 	uint64_t offset, length;
 };
-
-/* The first byte of data at or after offset, or limit. What cannot be told counts as data. */
-static uint64_t next_data(const struct region *r, uint64_t offset, uint64_t limit)
-{
-	off_t at;
-
-	if (r->hugetlb)
-		return offset;
-	at = lseek(r->fd, (off_t)(r->file_offset + offset), SEEK_DATA);
-	if (at < 0)
-		return errno == ENXIO ? limit : offset;
-	if ((uint64_t)at >= r->file_offset + limit)
-		return limit;
-	return ((uint64_t)at - r->file_offset) & ~(uint64_t)(PAGE_BYTES - 1);
-}
 
 static int read_back(const struct region *r, uint64_t offset, uint8_t *out, size_t len)
 {
@@ -89,7 +73,8 @@ int place_zero(struct placer *p, const struct region *r, uint64_t offset, uint64
 	uint64_t at = offset, limit = offset + length;
 	struct pending dirty = { 0 };
 
-	while ((at = next_data(r, at, limit)) < limit) {
+	for (region_first_data(r, at, limit, &at); at < limit;
+	     region_first_data(r, at, limit, &at)) {
 		size_t len = limit - at < PLACE_SCRATCH_SIZE ? limit - at : PLACE_SCRATCH_SIZE;
 		int err = stopped(p) ? -ECANCELED : read_back(r, at, p->scratch, len);
 
@@ -114,8 +99,11 @@ int place_hash(struct placer *p, const struct region *r, uint64_t offset, uint64
 {
 	uint64_t limit = offset + length;
 	/* A chunk without data is hashed from the scratch buffer, cleared once. */
-	bool hole = next_data(r, offset, limit) == limit;
+	uint64_t data = limit;
+	bool hole;
 
+	region_first_data(r, offset, limit, &data);
+	hole = data == limit;
 	if (hole)
 		memset(p->scratch, 0, PLACE_SCRATCH_SIZE);
 	XXH3_64bits_reset(p->hash_state);

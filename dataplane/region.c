@@ -83,6 +83,24 @@ void region_release(struct region *r)
 	r->nmappings = 0;
 }
 
+int region_first_data(const struct region *r, uint64_t from, uint64_t limit, uint64_t *at)
+{
+	off_t data;
+
+	*at = from;
+	if (r->hugetlb || from >= limit)
+		return 0;
+	data = lseek(r->fd, (off_t)(r->file_offset + from), SEEK_DATA);
+	if (data < 0 && errno == ENXIO)
+		*at = limit;
+	if (data < 0)
+		return errno == ENXIO || errno == EINVAL ? 0 : -errno;
+	*at = ((uint64_t)data - r->file_offset) & ~(uint64_t)(PAGE_BYTES - 1);
+	if (*at > limit)
+		*at = limit;
+	return 0;
+}
+
 int region_next_data(const struct region *r, uint64_t from, uint64_t *start, uint64_t *end)
 {
 	uint64_t limit = r->file_offset + r->size;

@@ -14,8 +14,8 @@
  *   much.
  *
  *   A look reads all extents (28 ns a small page, 7 ms a GiB, measured). While the guest runs, no
- *   more than a tenth of the time goes into looks, unless there is proof. In the pause, where the
- *   count is exact, a look without proof is taken only if it is short.
+ *   more than 1/LOOK_SHARE of the time goes into looks, unless there is proof. In the pause, where
+ *   the count is exact, a look without proof is taken only if it is short.
  *
  *   What is missed keeps its last content at the destination until the guest writes it again: the
  *   guest gave it up and may find there what it wrote last. It costs memory, and VERIFY shows it.
@@ -30,6 +30,8 @@
 
 #define BLOCKS_PER_PAGE	 (PAGE_BYTES / 512)
 #define WALK_NS_PER_PAGE 28
+/* A hundredth: a guest that touches new memory has more blocks than expected at every scan. */
+#define LOOK_SHARE 100
 /* The longest look in the pause without a proof that it will find something. */
 #define PAUSE_LOOK_NS (3 * NSEC_PER_MSEC)
 
@@ -124,7 +126,8 @@ static bool worth_a_look(const struct scheduler_held *h, uint64_t blocks, bool b
 
 	if (blocks <= expected)
 		return blocks < expected;
-	return barrier ? cost_ns <= PAUSE_LOOK_NS : cost_ns <= (clock_ns() - h->walked_ns) / 10;
+	return barrier ? cost_ns <= PAUSE_LOOK_NS
+		       : cost_ns <= (clock_ns() - h->walked_ns) / LOOK_SHARE;
 }
 
 /* All of a hugetlb region is pending if the file has fewer blocks than the last time. */

@@ -114,6 +114,7 @@ static int take_tracker(struct setup *s, const struct ipc_tracker *in, int *fd, 
 	if (in->kind > IPC_TRACKER_PAGEMAP || (in->kind == IPC_TRACKER_PAGEMAP) != (*fd >= 0))
 		return malformed(f, "tracker");
 	s->tracker = (enum ipc_tracker_kind)in->kind;
+	s->tracker_kvm = in->kvm;
 	s->pagemap_fd = fd_take(fd);
 	return 0;
 }

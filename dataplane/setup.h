@@ -19,6 +19,7 @@ struct setup {
 	uint32_t nregions;
 	enum ipc_tracker_kind tracker;
 	int pagemap_fd;			 /* -1 if the tracker needs none */
+	bool tracker_kvm;		 /* see tracker.h */
 	int stream_fds[IPC_STREAMS_MAX]; /* source: connected sockets, -1 where unused */
 	int listen_fd;			 /* destination, or -1 */
 };

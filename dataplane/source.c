@@ -393,8 +393,11 @@ int source_run(struct setup *s, struct failure *f)
 		err = sandbox_enter(IPC_ROLE_SOURCE, 0, f);
 	/* After the sandbox: its scan threads, if any, inherit it. */
 	if (!err && s->tracker == IPC_TRACKER_PAGEMAP) {
+		struct tracker_pagemap_options how = { .threads = s->config.scan_threads,
+						       .kvm = s->tracker_kvm };
+
 		err = tracker_pagemap_new(&src.tracker, s->regions, s->nregions, s->pagemap_fd,
-					  s->config.scan_threads, f);
+					  &how, f);
 		if (!err)
 			s->pagemap_fd = -1;
 	}

@@ -21,6 +21,7 @@
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
+#include "lib/base/thread.h"
 
 #define CONNECT_MS_DEFAULT 10000
 
@@ -248,6 +249,7 @@ static void *stream_main(void *arg)
 	struct failure f = { 0 };
 	int err = 0;
 
+	thread_name("tx", s->index);
 	while (!err && job != JOB_BYE) {
 		uint32_t number = __atomic_load_n(&src->job_number, __ATOMIC_ACQUIRE);
 

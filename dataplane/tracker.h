@@ -9,6 +9,7 @@
 #ifndef TRANSHIP_DATAPLANE_TRACKER_H
 #define TRANSHIP_DATAPLANE_TRACKER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "dataplane/region.h"
@@ -43,13 +44,17 @@ struct tracker {
 	uint32_t nregions;
 };
 
+struct tracker_pagemap_options {
+	unsigned int threads; /* how many scan at once; 0: chosen */
+	bool kvm; /* KVM mirrors the page tables, and loses what a protecting call spans */
+};
+
 /*
  * pagemap: PAGEMAP_SCAN over /proc/PID/pagemap of a VMM whose mappings transhipd has registered for
- * asynchronous write protection. Takes pagemap_fd on success. threads: how many scan at once, 0 to
- * choose. Regions must outlive the tracker.
+ * asynchronous write protection. Takes pagemap_fd on success. Regions must outlive the tracker.
  */
 int tracker_pagemap_new(struct tracker **out, const struct region *regions, uint32_t nregions,
-			int pagemap_fd, unsigned int threads, struct failure *f);
+			int pagemap_fd, const struct tracker_pagemap_options *o, struct failure *f);
 
 /* none: reports everything at the first collect after start and nothing later; a stopped VM. */
 int tracker_none_new(struct tracker **out, const struct region *regions, uint32_t nregions);

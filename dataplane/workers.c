@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "lib/base/cleanup.h"
+#include "lib/base/thread.h"
 
 struct workers {
 	pthread_mutex_t lock;
@@ -32,6 +33,7 @@ static void *worker_main(void *arg)
 	struct workers *w = self->all;
 	uint64_t done = 0;
 
+	thread_name("worker", self->index);
 	pthread_mutex_lock(&w->lock);
 	for (;;) {
 		while (w->sequence == done)

@@ -20,10 +20,10 @@ static json_t *nulls(const char *const *members)
 /* In the order in which the contract lists them. */
 static json_t *template(void)
 {
-	static const char *const first[] = { "id",	  "vm",	      "status",	  "mode",
-					     "transport", "tx",	      "encrypt",  "streams",
-					     "tracker",	  "total_ms", "setup_ms", "downtime_ms",
-					     NULL };
+	static const char *const first[] = { "id",	    "vm",      "status",     "mode",
+					     "transport",   "tx",      "congestion", "encrypt",
+					     "streams",	    "tracker", "total_ms",   "setup_ms",
+					     "downtime_ms", NULL };
 	static const char *const downtime[] = { "pause_ms", "final_copy_ms", "state_ms",
 						"resume_ms", NULL };
 	static const char *const ram[] = { "total_bytes",     "zero_bytes",
@@ -212,10 +212,11 @@ static void print_completed(FILE *to, const json_t *result)
 	print_ram(to, result);
 	fprintf(to, "  CPU        source %.2f s, destination %.2f s\n",
 		number(cpu, "source") / 1000, number(cpu, "destination") / 1000);
-	fprintf(to, "  by         %s, %.0f stream%s, %s, encryption %s, tracker %s, %s\n",
-		cli_text(result, "transport"), number(result, "streams"),
-		number(result, "streams") == 1 ? "" : "s", cli_text(result, "tx"),
-		cli_text(result, "encrypt"), cli_text(result, "tracker"), cli_text(result, "mode"));
+	fprintf(to, "  by         %s %s, %.0f stream%s, %s, encryption %s, tracker %s, %s\n",
+		cli_text(result, "transport"), cli_text(result, "congestion"),
+		number(result, "streams"), number(result, "streams") == 1 ? "" : "s",
+		cli_text(result, "tx"), cli_text(result, "encrypt"), cli_text(result, "tracker"),
+		cli_text(result, "mode"));
 	if (number(ram, "verified_chunks") > 0)
 		fprintf(to, "  verified   %.0f chunks of 2 MiB, all equal\n",
 			number(ram, "verified_chunks"));

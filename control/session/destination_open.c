@@ -201,6 +201,7 @@ static int start_dataplane(struct destination *d, const struct guest_description
 	const char *secret = json_string_value(json_object_get(d->s->request, "secret"));
 	struct ipc_config m = { .role = IPC_ROLE_DESTINATION,
 				.regions = source->nregions,
+				.thp = c->thp,
 				.state_max = c->state_max,
 				.connect_ms = CONNECT_MS,
 				.log_level = c->verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO };

@@ -130,7 +130,8 @@ static int start_dataplane(struct observation *o, struct ipc_tracker *tracker, i
 
 static int run(struct observation *o, unsigned int seconds, struct failure *f)
 {
-	struct ipc_tracker tracker = { .kind = IPC_TRACKER_NONE };
+	struct ipc_tracker tracker = { .kind = IPC_TRACKER_NONE,
+				       .kvm = !strcmp(o->g->desc.accel, "kvm") };
 	enum ipc_tracker_kind kind = IPC_TRACKER_NONE;
 	json_t *residue = NULL;
 	AUTO_CLOSE int fd = -1;

@@ -54,6 +54,7 @@ struct source {
 	uint8_t secret[IPC_SECRET_SIZE];
 	char data_address[64];
 	uint16_t data_port;
+	char congestion[16]; /* of the data streams; as the last one's */
 	struct ipc_ready ready;
 	struct ipc_scanned scanned; /* the last scan */
 	struct ipc_stats stats;

@@ -126,7 +126,8 @@ static int arm(struct source *c, struct ipc_tracker *m, int *fd)
 /* What watches the guest's writes goes to the data plane. */
 static int send_tracker(struct source *c)
 {
-	struct ipc_tracker m = { .kind = IPC_TRACKER_NONE };
+	struct ipc_tracker m = { .kind = IPC_TRACKER_NONE,
+				 .kvm = !strcmp(c->g->desc.accel, "kvm") };
 	AUTO_CLOSE int fd = -1;
 	int err = 0;
 
@@ -149,8 +150,10 @@ static int connect_streams(struct source *c)
 		int err = sockets_connect(c->data_address, c->data_port, CONNECT_MS, c->s->wake_fd,
 					  &fd, &c->f);
 
-		if (!err)
+		if (!err) {
+			sockets_congestion(fd, c->congestion, sizeof(c->congestion));
 			err = dataplane_send(&c->dp, IPC_STREAM, &m, fd, &c->f);
+		}
 		if (err)
 			return err;
 	}
@@ -192,7 +195,8 @@ int source_start_dataplane(struct source *c)
 	err = dataplane_expect(&c->dp, IPC_READY, &answer, &w, &c->f);
 	if (!err) {
 		c->ready = answer.body.ready;
-		session_event(c->s, "%u streams, %s", c->o.streams, c->ready.tx_reason);
+		session_event(c->s, "%u streams, %s, congestion control %s", c->o.streams,
+			      c->ready.tx_reason, c->congestion);
 	}
 	return err;
 }

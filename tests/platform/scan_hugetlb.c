@@ -66,7 +66,9 @@ static void use_tracker(struct tracked *t)
 	uint64_t pages;
 
 	prove(!bitmap_init(&dirty, t->size / PAGE), "bitmap");
-	prove(!tracker_pagemap_new(&tracker, &r, 1, dup(t->pagemap), 1, &f), "%s", f.message);
+	prove(!tracker_pagemap_new(&tracker, &r, 1, dup(t->pagemap),
+				   &(struct tracker_pagemap_options){ .threads = 1 }, &f),
+	      "%s", f.message);
 	prove(!tracker->ops->start(tracker, &f), "%s", f.message);
 	prove(!tracker->ops->collect(tracker, &dirty, &pages, &f) && !pages, "%d pages",
 	      (int)pages);

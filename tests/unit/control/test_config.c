@@ -74,6 +74,7 @@ static void test_defaults(void **state)
 	/* beside the test program, or in PREFIX/lib/tranship */
 	assert_non_null(strstr(c.dataplane, "/tranship-dataplane"));
 	assert_non_null(strstr(c.guard, "/tranship-guard"));
+	assert_true(c.thp);
 }
 
 static void test_file(void **state)
@@ -85,7 +86,7 @@ static void test_file(void **state)
 		   "data-address = 192.0.2.7\ndata-ports = 4000-4010\nallow-plaintext = yes\n"
 		   "qemu-binary = /opt/one\nqemu-binary = /opt/two\nram-dir = /dev/shm\n"
 		   "vm-dir = /srv/vms\nvm-dir = /srv/more\n"
-		   "sessions-max = 3\nstate-max = 64MiB\nverbose = no");
+		   "thp = no\nsessions-max = 3\nstate-max = 64MiB\nverbose = no");
 	assert_int_equal(load(&f, NULL, NULL, NULL, NULL), 0);
 	assert_string_equal(c.socket, "/tmp/a.sock");
 	assert_string_equal(c.state_dir, "/tmp/state");
@@ -98,6 +99,7 @@ static void test_file(void **state)
 	assert_int_equal(c.nvm_dirs, 2);
 	assert_string_equal(c.vm_dirs[1], "/srv/more");
 	assert_string_equal(c.ram_dir, "/dev/shm");
+	assert_false(c.thp);
 	assert_int_equal(c.sessions_max, 3);
 	assert_int_equal(c.state_max, 64u << 20);
 	assert_false(c.verbose);

@@ -64,7 +64,8 @@ static inline void open_fixture(struct fixture *x, enum place_kind kind, int fd,
 	};
 	assert_true(fd >= 0);
 	assert_int_equal(region_map(&x->region, true), 0);
-	assert_int_equal(place_init(&x->place, &x->region, 1, kind, x->why, sizeof(x->why)), 0);
+	assert_int_equal(place_init(&x->place, &x->region, 1, kind, true, x->why, sizeof(x->why)),
+			 0);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, sv), 0);
 	x->tx = sv[0];
 	assert_int_equal(rx_reader_init(&x->rx, sv[1]), 0);

@@ -249,6 +249,90 @@ static void test_reasons_are_given(void **state)
 	close_fixture(&x);
 }
 
+static uint64_t huge_chunks(const struct fixture *x)
+{
+	return x->place.huge[0].chunks;
+}
+
+/* A frame of the chunk at offset whose first raw pages are raw and the rest is not in it. */
+static void place_first(struct fixture *x, uint64_t offset, uint16_t raw)
+{
+	struct wire_run run = { .pages = raw, .encoding = WIRE_ENC_RAW };
+	struct wire_frame f = build(x, offset, &run, 1);
+
+	assert_int_equal(place(x, &f), 0);
+	assert_as_model(x);
+}
+
+/* Chunks that are new and come mostly whole get a huge page, others exactly what they hold. */
+static void test_huge_pages(void **state)
+{
+	const uint64_t whole = CHUNK_PAGES;
+	struct fixture x;
+
+	(void)state;
+	open_fixture(&x, PLACE_AUTO, new_memfd(4ull * CHUNK_BYTES, MFD_CLOEXEC), 4ull * CHUNK_BYTES,
+		     0);
+	if (x.place.huge[0].off) {
+		close_fixture(&x);
+		skip();
+	}
+	place_first(&x, 0, CHUNK_PAGES);
+	if (x.place.huge[0].failures || x.place.huge[0].off) {
+		print_message("skip: no huge pages to be had\n");
+		close_fixture(&x);
+		skip();
+	}
+	assert_int_equal(huge_chunks(&x), 1);
+	assert_int_equal(resident(&x), whole);
+	/* most of it */
+	place_first(&x, CHUNK_BYTES, CHUNK_PAGES / 4 * 3);
+	assert_int_equal(huge_chunks(&x), 2);
+	assert_int_equal(resident(&x), 2 * whole);
+	/* too little */
+	place_first(&x, 2 * CHUNK_BYTES, CHUNK_PAGES / 2);
+	assert_int_equal(huge_chunks(&x), 2);
+	assert_int_equal(resident(&x), 2 * whole + CHUNK_PAGES / 2);
+	/* something is there already */
+	assert_int_equal(pwrite(x.region.fd, "x", 1, 3 * CHUNK_BYTES + 5 * PAGE_BYTES), 1);
+	place_first(&x, 3 * CHUNK_BYTES, CHUNK_PAGES);
+	assert_int_equal(huge_chunks(&x), 2);
+	/* pages of a huge page are emptied like others */
+	assert_int_equal(place_zero(&x.placer, &x.region, PAGE_BYTES, 3 * PAGE_BYTES), 0);
+	memset(x.model + PAGE_BYTES, 0, 3 * PAGE_BYTES);
+	assert_as_model(&x);
+	place_first(&x, 0, CHUNK_PAGES);
+	close_fixture(&x);
+}
+
+/* When huge pages cannot be had, tries become rare, and a success makes them frequent again. */
+static void test_huge_pages_pause(void **state)
+{
+	struct place_huge *h;
+	struct fixture x;
+
+	(void)state;
+	open_fixture(&x, PLACE_AUTO, new_memfd(4ull * CHUNK_BYTES, MFD_CLOEXEC), 4ull * CHUNK_BYTES,
+		     0);
+	h = x.place.huge;
+	h->pause = 2; /* as after two failures in a row */
+	h->failures = 2;
+	if (h->off) {
+		close_fixture(&x);
+		skip();
+	}
+	place_first(&x, 0, CHUNK_PAGES);
+	place_first(&x, CHUNK_BYTES, CHUNK_PAGES);
+	assert_int_equal(huge_chunks(&x), 0);
+	assert_int_equal(h->pause, 0);
+	place_first(&x, 2 * CHUNK_BYTES, CHUNK_PAGES);
+	if (huge_chunks(&x))
+		assert_int_equal(h->failures, 0);
+	else
+		assert_int_equal(h->failures, 3);
+	close_fixture(&x);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -257,6 +341,8 @@ int main(void)
 		cmocka_unit_test(test_frames_read_ahead),
 		cmocka_unit_test(test_raw_after_punch),
 		cmocka_unit_test(test_page_tables_are_bounded),
+		cmocka_unit_test(test_huge_pages),
+		cmocka_unit_test(test_huge_pages_pause),
 		cmocka_unit_test(test_counters),
 		cmocka_unit_test(test_malformed_frames_change_nothing),
 		cmocka_unit_test(test_encoding_not_agreed_on),

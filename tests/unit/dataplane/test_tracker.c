@@ -15,16 +15,19 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "control/guest/uffd.h"
 #include "dataplane/tracker.h"
+#include "lib/base/cleanup.h"
 #include "lib/base/kernel_abi.h"
 
 #include <sys/syscall.h>
 
-#define BLOCK	      (2u << 20)
-#define MADV_PAGEOUT_ 21
+#define BLOCK	       (2u << 20)
+#define MADV_PAGEOUT_  21
+#define MADV_COLLAPSE_ 25
 
 /* One region, its mapping in this process under a userfaultfd, and its tracker. */
 struct fixture {
@@ -46,7 +49,7 @@ static uint8_t *map_aligned(int fd, uint64_t size, uint64_t offset)
 		    (off_t)offset);
 }
 
-static void init(struct fixture *x, uint64_t size, uint64_t file_offset)
+static void init_memory(struct fixture *x, uint64_t size, uint64_t file_offset)
 {
 	memset(x, 0, sizeof(*x));
 	if (uffd_probe(&x->f)) {
@@ -63,18 +66,29 @@ static void init(struct fixture *x, uint64_t size, uint64_t file_offset)
 	x->map = map_aligned(x->region.fd, size, file_offset);
 	assert_ptr_not_equal(x->map, MAP_FAILED);
 	x->mappings[0] = (struct region_mapping){ (uintptr_t)x->map, (uintptr_t)x->map + size, 0 };
+	assert_int_equal(bitmap_init(&x->dirty, size >> PAGE_SHIFT), 0);
+}
+
+static void init_userfaultfd(struct fixture *x)
+{
 	x->uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
 	assert_int_equal(uffd_api(x->uffd, UFFD_TRACK_FEATURES, &x->f), 0);
 	assert_int_equal(uffd_register_wp(x->uffd, x->mappings[0].start, x->mappings[0].end, &x->f),
 			 0);
-	assert_int_equal(bitmap_init(&x->dirty, size >> PAGE_SHIFT), 0);
+}
+
+static void init(struct fixture *x, uint64_t size, uint64_t file_offset)
+{
+	init_memory(x, size, file_offset);
+	init_userfaultfd(x);
 }
 
 static void start(struct fixture *x, unsigned int threads)
 {
 	int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 
-	if (tracker_pagemap_new(&x->t, &x->region, 1, pagemap, threads, &x->f) ||
+	if (tracker_pagemap_new(&x->t, &x->region, 1, pagemap,
+				&(struct tracker_pagemap_options){ .threads = threads }, &x->f) ||
 	    x->t->ops->start(x->t, &x->f))
 		fail_msg("%s", x->f.message);
 }
@@ -287,19 +301,31 @@ static void test_refused(void **state)
 
 	(void)state;
 	m.offset = PAGE_BYTES; /* reaches past the region */
-	assert_int_equal(tracker_pagemap_new(&t, &r, 1, -1, 1, &f), -EINVAL);
+	assert_int_equal(tracker_pagemap_new(&t, &r, 1, -1,
+					     &(struct tracker_pagemap_options){ .threads = 1 }, &f),
+			 -EINVAL);
 	m = (struct region_mapping){ 0x200000, 0x200000, 0 };
-	assert_int_equal(tracker_pagemap_new(&t, &r, 1, -1, 1, &f), -EINVAL);
+	assert_int_equal(tracker_pagemap_new(&t, &r, 1, -1,
+					     &(struct tracker_pagemap_options){ .threads = 1 }, &f),
+			 -EINVAL);
 	m = (struct region_mapping){ 0x200800, 0x300800, 0 };
-	assert_int_equal(tracker_pagemap_new(&t, &r, 1, -1, 1, &f), -EINVAL);
+	assert_int_equal(tracker_pagemap_new(&t, &r, 1, -1,
+					     &(struct tracker_pagemap_options){ .threads = 1 }, &f),
+			 -EINVAL);
 	m = (struct region_mapping){ 0x200000, 0x300000, ~0ull & ~0xfffull };
-	assert_int_equal(tracker_pagemap_new(&t, &r, 1, -1, 1, &f), -EINVAL);
+	assert_int_equal(tracker_pagemap_new(&t, &r, 1, -1,
+					     &(struct tracker_pagemap_options){ .threads = 1 }, &f),
+			 -EINVAL);
 	m = (struct region_mapping){ 0x200000, 0x400000, 0 };
 	r.index = 1;
-	assert_int_equal(tracker_pagemap_new(&t, &r, 1, -1, 1, &f), -EINVAL);
+	assert_int_equal(tracker_pagemap_new(&t, &r, 1, -1,
+					     &(struct tracker_pagemap_options){ .threads = 1 }, &f),
+			 -EINVAL);
 	r = (struct region){ .page_size = 1u << 30, .size = 1u << 30, .hugetlb = true, .fd = -1 };
 	failure_clear(&f);
-	assert_int_equal(tracker_pagemap_new(&t, &r, 1, -1, 1, &f), -EOPNOTSUPP);
+	assert_int_equal(tracker_pagemap_new(&t, &r, 1, -1,
+					     &(struct tracker_pagemap_options){ .threads = 1 }, &f),
+			 -EOPNOTSUPP);
 	assert_string_equal(f.code, "tracker-unavailable");
 }
 
@@ -405,6 +431,72 @@ static void test_none(void **state)
 	close(r.fd);
 }
 
+/* Fills count blocks from block first on and puts a huge page under each, through map. */
+static void fill_huge(uint8_t *map, unsigned int first, unsigned int count)
+{
+	for (unsigned int i = first; i < first + count; i++) {
+		memset(map + (size_t)i * BLOCK, 1, BLOCK);
+		if (madvise(map + (size_t)i * BLOCK, BLOCK, MADV_COLLAPSE_)) {
+			print_message("skip: no huge pages: %s\n", strerror(errno));
+			skip();
+		}
+	}
+}
+
+static bool mapped_huge(struct fixture *x, uint64_t page)
+{
+	AUTO_CLOSE int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	struct pagemap_range found;
+	struct pagemap_scan q = {
+		.size = sizeof(q),
+		.start = (uintptr_t)x->map + page * PAGE_BYTES,
+		.end = (uintptr_t)x->map + (page + 1) * PAGE_BYTES,
+		.vec = (uintptr_t)&found,
+		.vec_len = 1,
+		.category_mask = PAGEMAP_IS_HUGE,
+		.return_mask = PAGEMAP_IS_HUGE,
+	};
+
+	return ioctl(pagemap, PAGEMAP_SCAN_IOCTL, &q) == 1;
+}
+
+/* Huge pages of shmem are tracked by small pages, also one that comes to be after the start. */
+static void test_huge_pages(void **state)
+{
+	static const uint64_t pages[] = { 0, 5, 511, 512, 1300 }, later[] = { 6, 511, 1301, 1700 };
+	struct fixture x;
+	uint8_t *other;
+
+	(void)state;
+	init_memory(&x, 8 * BLOCK, 0);
+	fill_huge(x.map, 0, 3);
+	assert_true(mapped_huge(&x, 0));
+	init_userfaultfd(&x);
+	start(&x, 1);
+	assert_int_equal(collect(&x), 0);
+	for (size_t i = 0; i < 5; i++)
+		touch(&x, pages[i]);
+	assert_int_equal(collect(&x), 5);
+	check_dirty(&x, pages, 5);
+
+	/* block 5 held nothing when it was armed */
+	other = map_aligned(x.region.fd, x.region.size, 0);
+	fill_huge(other, 5, 1);
+	touch(&x, 5 * 512 + 7);
+	collect(&x);
+	assert_true(bitmap_test(&x.dirty, 5 * 512 + 7));
+	assert_false(mapped_huge(&x, 5 * 512));
+	for (size_t i = 0; i < 4; i++)
+		touch(&x, later[i]);
+	touch(&x, 5 * 512 + 8);
+	assert_int_equal(collect(&x), 5);
+	assert_true(bitmap_test(&x.dirty, 5 * 512 + 8));
+	assert_int_equal(collect(&x), 0);
+	assert_int_equal(x.map[5 * BLOCK + 7 * PAGE_BYTES], 2);
+	munmap(other, x.region.size);
+	release(&x);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -412,7 +504,7 @@ int main(void)
 		cmocka_unit_test(test_zapped),	     cmocka_unit_test(test_two_mappings),
 		cmocka_unit_test(test_lost),	     cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_nothing_lost), cmocka_unit_test(test_none),
-		cmocka_unit_test(test_many_runs),
+		cmocka_unit_test(test_many_runs),    cmocka_unit_test(test_huge_pages),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

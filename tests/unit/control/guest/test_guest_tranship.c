@@ -266,7 +266,9 @@ static void test_tracking_through_the_data_planes_tracker(void **state)
 	ok(g->ops->arm(g, &kind, &fd, &residue, &f), &f);
 	assert_int_equal(kind, IPC_TRACKER_PAGEMAP);
 	assert_null(residue);
-	ok(tracker_pagemap_new(&t, &r, 1, fd, 1, &f), &f);
+	ok(tracker_pagemap_new(&t, &r, 1, fd, &(struct tracker_pagemap_options){ .threads = 1 },
+			       &f),
+	   &f);
 	ok(t->ops->start(t, &f), &f);
 	vmm_do(&vmm, VMM_WRITE, 17, 1);
 	vmm_do(&vmm, VMM_READ_INTO, 4000, 1);
