@@ -62,8 +62,8 @@ static void send_all(struct tx *t, const struct region *r, uint32_t pages)
 		uint32_t n = 0, step = pages == CHUNK_PAGES ? pages : 2 * pages;
 
 		for (uint32_t page = 0; page < CHUNK_PAGES; page += step)
-			slices[n++] = (struct tx_slice){ at + page * PAGE_BYTES,
-							 (uint64_t)pages * PAGE_BYTES };
+			slices[n++] = (struct tx_slice){ .offset = at + page * PAGE_BYTES,
+							 .length = (uint64_t)pages * PAGE_BYTES };
 		pair_check(!t->ops->frame(t, head, WIRE_FRAME_SIZE + n * WIRE_RUN_SIZE, r, slices,
 					  n, at + CHUNK_BYTES < r->size));
 	}

@@ -6,6 +6,8 @@
  * The caller hands over one frame at a time: header bytes it prepared, and slices of a RAM region.
  * A back end may send slices by reference (sendfile: the page cache pages themselves) or copied;
  * either is safe here because a page that the guest writes meanwhile is dirty again and goes again.
+ * Slices that carry data of their own (snapshots, compressed pages) have been copied when frame
+ * returns, so that the buffer can be used again at once.
  */
 #ifndef TRANSHIP_DATAPLANE_TX_H
 #define TRANSHIP_DATAPLANE_TX_H
@@ -22,12 +24,13 @@ struct tx;
 struct tx_slice {
 	uint64_t offset; /* bytes in the region */
 	uint64_t length;
+	const void *data; /* NULL; or the bytes to send instead of the region's, always copied */
 };
 
 struct tx_counters {
 	uint64_t wire_bytes;	  /* accepted by the socket */
 	uint64_t zero_copy_bytes; /* of them, by reference */
-	uint64_t copied_bytes;	  /* guest bytes that were copied into the socket */
+	uint64_t copied_bytes;	  /* of slices, copied into the socket */
 };
 
 struct tx_ops {

@@ -13,10 +13,11 @@
 /* Header and slices of one frame, gathered; below the kernel's limit of 1024. */
 #define TX_IOVS_MAX (1 + TX_SLICES_MAX)
 
-/* The slice as our mapping has it. */
+/* The slice's own data, or what our mapping has. */
 static inline struct iovec tx_iov_of_slice(const struct region *r, const struct tx_slice *s)
 {
-	return (struct iovec){ .iov_base = r->map + s->offset, .iov_len = s->length };
+	return (struct iovec){ .iov_base = s->data ? (void *)s->data : r->map + s->offset,
+			       .iov_len = s->length };
 }
 
 /* Drops n sent bytes from the front of the vector *iov of *count. */

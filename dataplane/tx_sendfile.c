@@ -192,7 +192,7 @@ static int sendfile_frame(struct tx *base, const void *head, size_t head_len,
 		cork(t, true);
 	iov[0] = (struct iovec){ .iov_base = (void *)head, .iov_len = head_len };
 	for (uint32_t i = 0; !err && i < count; i++) {
-		if (slices[i].length < BY_REFERENCE_MIN) {
+		if (slices[i].data || slices[i].length < BY_REFERENCE_MIN) {
 			iov[gathered++] = tx_iov_of_slice(r, &slices[i]);
 			base->counters.copied_bytes += slices[i].length;
 			continue;

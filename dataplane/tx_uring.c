@@ -208,8 +208,8 @@ static int uring_frame(struct tx *base, const void *head, size_t head_len, const
 		       const struct tx_slice *slices, uint32_t count, bool more)
 {
 	struct tx_uring *t = of(base);
+	bool zero_copy, own_data = false;
 	uint64_t guest = 0;
-	bool zero_copy;
 	struct slot *s;
 	int err;
 
@@ -221,8 +221,10 @@ static int uring_frame(struct tx *base, const void *head, size_t head_len, const
 	for (uint32_t i = 0; i < count; i++) {
 		s->iov[1 + i] = tx_iov_of_slice(r, &slices[i]);
 		guest += slices[i].length;
+		own_data |= slices[i].data != NULL;
 	}
-	zero_copy = t->zero_copy && guest >= ZERO_COPY_MIN;
+	/* the kernel would go on reading the caller's buffer after our return */
+	zero_copy = t->zero_copy && guest >= ZERO_COPY_MIN && !own_data;
 	if (zero_copy)
 		head = memcpy(s->head, head, head_len);
 	s->iov[0] = (struct iovec){ .iov_base = (void *)head, .iov_len = head_len };

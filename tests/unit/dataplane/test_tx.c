@@ -133,7 +133,8 @@ static uint32_t shape(uint64_t *seed, struct tx_slice *slices)
 		page += gap;
 		if (page + run > RAM_SIZE / PAGE_BYTES || (*seed >> 60) == 0)
 			break;
-		slices[n++] = (struct tx_slice){ page * PAGE_BYTES, run * PAGE_BYTES };
+		slices[n++] = (struct tx_slice){ .offset = page * PAGE_BYTES,
+						 .length = run * PAGE_BYTES };
 		page += run;
 	}
 	return n;
@@ -149,7 +150,7 @@ static void exact(const struct tx_ops *ops, bool slow, int buffer, int frames)
 {
 	const size_t room = 96u << 20;
 	struct reading r = { .slow = slow, .room = room, .data = malloc(room) };
-	uint8_t *want = malloc(room), head[WIRE_FRAME_SIZE + 512];
+	uint8_t *want = malloc(room), *own = malloc(CHUNK_BYTES), head[WIRE_FRAME_SIZE + 512];
 	uint64_t seed = 42, guest = 0;
 	pthread_t thread;
 	size_t size = 0;
@@ -167,16 +168,24 @@ static void exact(const struct tx_ops *ops, bool slow, int buffer, int frames)
 
 		memset(head, i, sizeof(head));
 		size = append(want, size, head, head_len);
+		memset(own, 0x50 + i, CHUNK_BYTES);
 		for (uint32_t k = 0; k < n; k++) {
+			/* some frames have bytes of their own between those of the region */
+			slices[k].data = i % 2 && k % 3 == 1 ? own : NULL;
 			assert_true(size + slices[k].length < room);
-			assert_int_equal(page_reader_copy(&ram, slices[k].offset, want + size,
-							  slices[k].length),
-					 0);
+			if (slices[k].data)
+				memcpy(want + size, own, slices[k].length);
+			else
+				assert_int_equal(page_reader_copy(&ram, slices[k].offset,
+								  want + size, slices[k].length),
+						 0);
 			size += slices[k].length;
 			guest += slices[k].length;
 		}
 		assert_int_equal(ops->frame(t, head, head_len, &ram, slices, n, i + 1 < frames), 0);
-		memset(head, 0xff, sizeof(head)); /* copied before return */
+		/* both are copied before return */
+		memset(head, 0xff, sizeof(head));
+		memset(own, 0xff, CHUNK_BYTES);
 	}
 	assert_int_equal(ops->drain(t), 0);
 	assert_int_equal(t->counters.wire_bytes, size);
@@ -191,6 +200,7 @@ static void exact(const struct tx_ops *ops, bool slow, int buffer, int frames)
 	assert_int_equal(memcmp(r.data, want, size), 0);
 	free(r.data);
 	free(want);
+	free(own);
 }
 
 static void test_exact_to_a_slow_reader(void **state)
@@ -281,7 +291,7 @@ static void test_peer_closes_in_a_frame(void **state)
 	(void)state;
 	for (size_t i = 0; i < 3; i++) {
 		struct reading r = { .room = 100000, .data = buf };
-		struct tx_slice whole = { 0, CHUNK_BYTES };
+		struct tx_slice whole = { .length = CHUNK_BYTES };
 		char head[WIRE_FRAME_SIZE] = { 0 };
 		pthread_t thread;
 		struct tx *t;
@@ -315,7 +325,7 @@ static void test_shutdown_wakes_a_blocked_sender(void **state)
 {
 	(void)state;
 	for (size_t i = 0; i < 3; i++) {
-		struct tx_slice whole = { 0, CHUNK_BYTES };
+		struct tx_slice whole = { .length = CHUNK_BYTES };
 		char head[WIRE_FRAME_SIZE] = { 0 };
 		struct reading r;
 		pthread_t thread;
