@@ -20,6 +20,7 @@
 
 #include <pthread.h>
 
+#include "dataplane/chunk_plan.h"
 #include "dataplane/page_reader.h"
 #include "dataplane/scheduler.h"
 #include "dataplane/setup.h"
@@ -30,8 +31,6 @@
 #include "dataplane/wire.h"
 
 enum source_job { JOB_NONE, JOB_HANDSHAKE, JOB_ROUND, JOB_VERIFY, JOB_BYE };
-
-#define STREAM_HEAD_MAX (WIRE_FRAME_SIZE + WIRE_RUNS_MAX * WIRE_RUN_SIZE)
 
 struct source;
 
@@ -57,9 +56,8 @@ struct stream {
 	uint32_t awaited_round;
 
 	struct stream_counts counts;
-	uint8_t kinds[CHUNK_PAGES];
-	struct tx_slice slices[WIRE_RUNS_MAX];
-	uint8_t head[STREAM_HEAD_MAX];
+	struct chunk_plan plan;
+	struct plan_frame frame;
 	uint8_t *scratch; /* PAGE_READER_SCRATCH, owned */
 };
 
@@ -131,6 +129,12 @@ static inline bool source_stopping(const struct source *src)
 
 /* source_send.c: this stream's share of a round, up to the acknowledgement. */
 int stream_send_round(struct stream *s);
+/*
+ * Looks at every pending page of c, once, and fills kinds (enum page_kind). By whoever was given
+ * the chunk, once a round. scratch: PAGE_READER_SCRATCH bytes of the calling thread.
+ */
+int source_look_at_chunk(struct source *src, const struct scheduler_chunk *c,
+			 uint8_t kinds[CHUNK_PAGES], uint8_t *scratch);
 
 /* source_verify.c: this stream's share of the comparison, up to the acknowledgement. */
 int stream_verify(struct stream *s);

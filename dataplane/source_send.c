@@ -7,9 +7,9 @@
  *   that changes while it is looked at or sent is reported by the next scan and goes again.
  *
  *   Each page is looked at once (page_reader.h): zero, hole or data. A chunk's pages of one kind
- *   that lie together are a run. Usually a chunk is one frame; under a bandwidth limit it is cut
- *   into frames of a few milliseconds each, so that the limit is smooth. Frames of one chunk hold
- *   different pages and go on one stream.
+ *   that lie together are a run of its plan (chunk_plan.h). Usually a chunk is one frame; under a
+ *   bandwidth limit it is cut into frames of a few milliseconds each, so that the limit is smooth.
+ *   Frames of one chunk hold different pages and go on one stream.
  */
 #include <errno.h>
 #include <string.h>
@@ -72,8 +72,21 @@ static uint32_t bit_run(const uint64_t *bits, uint32_t page, uint32_t limit, boo
 	return end < limit ? end : limit;
 }
 
-/* Fills s->kinds for the chunk. */
-static int look_at_chunk(struct stream *s, const struct scheduler_chunk *c)
+/* Remembers which pages of the chunk are about to be sent with content of the file. */
+static void note_populated(struct source *src, const struct scheduler_chunk *c,
+			   const uint8_t *kinds)
+{
+	bool exact = page_reader_sees_holes(&src->reader, c->region);
+	uint64_t populated[SCHEDULER_CHUNK_WORDS] = { 0 };
+
+	for (uint32_t i = 0; i < c->pages; i++)
+		if (kinds[i] == PAGE_RAW || (exact && kinds[i] == PAGE_ZERO))
+			populated[i / 64] |= 1ull << (i % 64);
+	scheduler_looked_at(&src->scheduler, c, populated);
+}
+
+int source_look_at_chunk(struct source *src, const struct scheduler_chunk *c,
+			 uint8_t kinds[CHUNK_PAGES], uint8_t *scratch)
 {
 	uint32_t end;
 	bool set;
@@ -82,86 +95,14 @@ static int look_at_chunk(struct stream *s, const struct scheduler_chunk *c)
 	for (uint32_t at = 0; !err && at < c->pages; at = end) {
 		end = bit_run(c->bits, at, c->pages, &set);
 		if (set)
-			err = page_reader_classify(&s->source->reader, c->region,
-						   c->first_page + at, end - at, s->kinds + at,
-						   s->scratch);
+			err = page_reader_classify(&src->reader, c->region, c->first_page + at,
+						   end - at, kinds + at, scratch);
 		else
-			memset(s->kinds + at, c->rest_is_hole ? PAGE_HOLE : PAGE_NOT_SENT,
-			       end - at);
+			memset(kinds + at, c->rest_is_hole ? PAGE_HOLE : PAGE_NOT_SENT, end - at);
 	}
+	if (!err)
+		note_populated(src, c, kinds);
 	return err;
-}
-
-/* Remembers which pages of the chunk are about to be sent with content of the file. */
-static void note_populated(struct stream *s, const struct scheduler_chunk *c)
-{
-	bool exact = page_reader_sees_holes(&s->source->reader, c->region);
-	uint64_t populated[SCHEDULER_CHUNK_WORDS] = { 0 };
-
-	for (uint32_t i = 0; i < c->pages; i++)
-		if (s->kinds[i] == PAGE_RAW || (exact && s->kinds[i] == PAGE_ZERO))
-			populated[i / 64] |= 1ull << (i % 64);
-	scheduler_looked_at(&s->source->scheduler, c, populated);
-}
-
-/* A frame being put together from s->kinds. */
-struct builder {
-	struct wire_frame frame;
-	uint32_t slices;
-	uint64_t raw, zero, hole; /* bytes */
-};
-
-static void add_run(struct stream *s, struct builder *b, const struct scheduler_chunk *c,
-		    uint32_t page, uint32_t pages, uint8_t kind)
-{
-	static const uint8_t encodings[] = {
-		[PAGE_RAW] = WIRE_ENC_RAW, [PAGE_ZERO] = WIRE_ENC_ZERO, [PAGE_HOLE] = WIRE_ENC_HOLE
-	};
-	uint32_t bytes = pages * PAGE_BYTES;
-	struct wire_run run = { .page = (uint16_t)page,
-				.pages = (uint16_t)pages,
-				.encoding = encodings[kind] };
-
-	if (kind == PAGE_RAW) {
-		run.length = bytes;
-		s->slices[b->slices++] =
-			(struct tx_slice){ .offset = (c->first_page + page) << PAGE_SHIFT,
-					   .length = bytes };
-		b->raw += bytes;
-	} else if (kind == PAGE_ZERO) {
-		b->zero += bytes;
-	} else {
-		b->hole += bytes;
-	}
-	wire_put_run(s->head + WIRE_FRAME_SIZE + b->frame.count++ * WIRE_RUN_SIZE, &run);
-}
-
-/* Puts runs from *at on into one frame of at most max raw bytes (or one page). */
-static void build_frame(struct stream *s, struct builder *b, const struct scheduler_chunk *c,
-			uint32_t *at, uint64_t max)
-{
-	*b = (struct builder){ .frame = { .type = WIRE_PAGES,
-					  .region = (uint16_t)c->region->index,
-					  .offset = c->first_page << PAGE_SHIFT } };
-	while (*at < c->pages) {
-		uint8_t kind = s->kinds[*at];
-		uint32_t end = *at + 1, most = CHUNK_PAGES;
-
-		if (kind == PAGE_RAW) {
-			uint64_t left = max > b->raw ? (max - b->raw) >> PAGE_SHIFT : 0;
-
-			if (!left && b->raw)
-				break;
-			most = left ? (uint32_t)left : 1;
-		}
-		while (end < c->pages && s->kinds[end] == kind && end - *at < most)
-			end++;
-		if (kind != PAGE_NOT_SENT)
-			add_run(s, b, c, *at, end - *at, kind);
-		*at = end;
-	}
-	b->frame.length = b->frame.count * WIRE_RUN_SIZE + (uint32_t)b->raw;
-	wire_put_frame(s->head, &b->frame);
 }
 
 /* The most guest bytes in one frame at the present limit. */
@@ -175,35 +116,42 @@ static uint64_t frame_max(struct source *src)
 	return most < FRAME_MIN ? FRAME_MIN : most;
 }
 
-static int send_chunk(struct stream *s, const struct scheduler_chunk *c)
+static void count_frame(struct stream_counts *n, const struct plan_frame *f)
 {
-	uint32_t at = 0;
-	int err = look_at_chunk(s, c);
+	count_add(&n->pages, f->pages);
+	count_add(&n->raw_bytes, f->in[WIRE_ENC_RAW]);
+	count_add(&n->zero_bytes, f->in[WIRE_ENC_ZERO]);
+	count_add(&n->hole_bytes, f->in[WIRE_ENC_HOLE]);
+}
 
-	if (!err)
-		note_populated(s, c);
-	while (!err && at < c->pages) {
-		size_t head_len;
-		struct builder b;
+static int send_plan(struct stream *s, const struct chunk_plan *p)
+{
+	struct plan_frame *f = &s->frame;
+	struct plan_cursor at = { 0 };
+	int err = 0;
 
-		build_frame(s, &b, c, &at, frame_max(s->source));
-		if (!b.frame.count)
-			break;
-		head_len = WIRE_FRAME_SIZE + b.frame.count * WIRE_RUN_SIZE;
-		err = stream_pace(s, head_len + b.raw);
+	while (!err && plan_next_frame(p, &at, frame_max(s->source), f)) {
+		err = stream_pace(s, f->head_len + f->payload);
 		if (!err)
 			err = stream_relay(s);
 		if (!err)
-			err = stream_frame(s, s->head, head_len, c->region, s->slices, b.slices,
+			err = stream_frame(s, f->head, f->head_len, p->region, f->slice, f->slices,
 					   true);
-		if (err)
-			break;
-		count_add(&s->counts.pages, (b.raw + b.zero + b.hole) >> PAGE_SHIFT);
-		count_add(&s->counts.raw_bytes, b.raw);
-		count_add(&s->counts.zero_bytes, b.zero);
-		count_add(&s->counts.hole_bytes, b.hole);
+		if (!err)
+			count_frame(&s->counts, f);
 	}
 	return err;
+}
+
+static int send_chunk(struct stream *s, const struct scheduler_chunk *c)
+{
+	uint8_t kinds[CHUNK_PAGES];
+	int err = source_look_at_chunk(s->source, c, kinds, s->scratch);
+
+	if (err)
+		return err;
+	plan_from_kinds(&s->plan, c, kinds);
+	return send_plan(s, &s->plan);
 }
 
 int stream_send_round(struct stream *s)

@@ -66,6 +66,7 @@ enum wire_encoding {
 	WIRE_ENC_ZSTD = 3,  /* one zstd frame that expands to pages * 4096 */
 	WIRE_ENC_DELTA = 4, /* as ZSTD, with the destination's present content as prefix */
 };
+#define WIRE_ENCODINGS 5
 
 /*
  * Which fields of a frame header a type uses; all others are zero, and a decoder insists on it.
