@@ -8,6 +8,12 @@
  *   true for what was not written since; the caller arms its tracker first and reads extents
  *   after, so that a page populated meanwhile is reported as dirty.
  *
+ *   Extents are read in parts, by several threads. SEEK_HOLE walks from where it is asked to the
+ *   end of the extent, which may be the end of the region: asked once a part that would be
+ *   quadratic. So a part is looked at by cachestat (Linux 6.5) as far as it is full, and by
+ *   SEEK_DATA and SEEK_HOLE only from its first chunk with a hole on; then the walks beyond the
+ *   parts' ends add up to no more than the region.
+ *
  *   tmpfs and memfd report extents page by page. hugetlbfs answers SEEK_DATA as if everything
  *   were data (default_llseek), so it is not asked.
  */
@@ -16,9 +22,11 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "lib/base/cleanup.h"
+#include "lib/base/kernel_abi.h"
 
 /*
  * Room for size bytes at an address with a chunk's alignment: then a chunk has a page table to
@@ -142,14 +150,44 @@ all_data:
 	return 0;
 }
 
-int region_extents(const struct region *r, struct bitmap *data)
+bool region_extents_divisible(const struct region *r)
 {
-	uint64_t at = 0, start, end;
-	int err;
+	struct cachestat_area some = { 0, PAGE_BYTES };
+	struct cachestat_pages found;
 
-	while (!(err = region_next_data(r, at, &start, &end))) {
-		bitmap_set_range(data, start >> PAGE_SHIFT, (end - start) >> PAGE_SHIFT);
+	return r->hugetlb || !syscall(SYS_cachestat_, r->fd, &some, &found, 0);
+}
+
+/* Whether the file holds all of [from, end), asked at the cost of looking at that and no more. */
+static bool all_cached(const struct region *r, uint64_t from, uint64_t end)
+{
+	struct cachestat_area area = { r->file_offset + from, end - from };
+	struct cachestat_pages found;
+
+	return !syscall(SYS_cachestat_, r->fd, &area, &found, 0) &&
+	       found.cache == (end - from) >> PAGE_SHIFT;
+}
+
+int region_extents_of(const struct region *r, uint64_t first, uint64_t limit, struct bitmap *data)
+{
+	uint64_t at = first << PAGE_SHIFT, stop = limit << PAGE_SHIFT, start, end;
+	int err = 0;
+
+	while (at < stop && !r->hugetlb) {
+		end = stop - at < CHUNK_BYTES ? stop : at + CHUNK_BYTES;
+		if (!all_cached(r, at, end))
+			break;
+		bitmap_set_range(data, at >> PAGE_SHIFT, (end - at) >> PAGE_SHIFT);
 		at = end;
 	}
+	while (at < stop && !(err = region_next_data(r, at, &start, &end)) && start < stop) {
+		at = end < stop ? end : stop;
+		bitmap_set_range(data, start >> PAGE_SHIFT, (at - start) >> PAGE_SHIFT);
+	}
 	return err == -ENXIO ? 0 : err;
+}
+
+int region_extents(const struct region *r, struct bitmap *data)
+{
+	return region_extents_of(r, 0, region_pages(r), data);
 }

@@ -55,6 +55,12 @@ void region_release(struct region *r);
  * what was never populated stays clear and is never touched. hugetlb has no extents: all bits.
  */
 int region_extents(const struct region *r, struct bitmap *data);
+/*
+ * The same for the pages from first to before limit only; data still has a bit for every page. To
+ * be used part by part only if region_extents_divisible(); else that is quadratic.
+ */
+int region_extents_of(const struct region *r, uint64_t first, uint64_t limit, struct bitmap *data);
+bool region_extents_divisible(const struct region *r);
 
 /*
  * *at: the first page at or after from that the file holds, or limit if there is none before it

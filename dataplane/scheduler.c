@@ -34,6 +34,8 @@ int scheduler_init(struct scheduler *s, const struct region *regions, uint32_t n
 	uint64_t chunks = 0;
 
 	*s = (struct scheduler){ .regions = regions, .nregions = nregions, .track_dma = track_dma };
+	if (scheduler_walk_new(s))
+		goto no_memory;
 	s->first_chunk = calloc(nregions + 1ul, sizeof(*s->first_chunk));
 	s->pending = new_bitmaps(regions, nregions);
 	s->scanned = new_bitmaps(regions, nregions);
@@ -73,6 +75,7 @@ void scheduler_release(struct scheduler *s)
 	free(s->first_chunk);
 	free(s->order);
 	free(s->holes);
+	scheduler_walk_free(s);
 	*s = (struct scheduler){ 0 };
 }
 
@@ -86,12 +89,45 @@ uint64_t scheduler_pending(const struct scheduler *s)
 	return __atomic_load_n(&s->pending_pages, __ATOMIC_RELAXED);
 }
 
-/* The words of region i's bitmap that belong to chunk c of it. */
+/* The words of a bitmap that belong to chunk number chunk of its region. */
 static uint64_t words_of_chunk(const struct bitmap *b, uint64_t chunk)
 {
 	uint64_t words = (b->bits + 63) / 64, at = chunk * SCHEDULER_CHUNK_WORDS;
 
 	return words - at < SCHEDULER_CHUNK_WORDS ? words - at : SCHEDULER_CHUNK_WORDS;
+}
+
+/* The first scan's part: what the file holds is pending. */
+static int first_part(struct scheduler *s, const struct scheduler_part *part, void *barrier)
+{
+	const struct region *r = &s->regions[part->region];
+	struct bitmap *p = &s->pending[part->region];
+	uint64_t *words = p->words + part->first_word, pages = 0;
+	uint64_t first = part->first_word * 64, limit = first + part->words * 64;
+	int err;
+
+	memset(words, 0, part->words * sizeof(*words));
+	err = region_extents_of(r, first, limit < p->bits ? limit : p->bits, p);
+	if (err)
+		return err;
+	for (uint64_t w = 0; w < part->words; w++) {
+		if (!words[w])
+			continue;
+		pages += (uint64_t)__builtin_popcountll(words[w]);
+		bitmap_set_range_atomic(&s->dirty_chunks,
+					s->first_chunk[part->region] +
+						(part->first_word + w) / SCHEDULER_CHUNK_WORDS,
+					1);
+	}
+	__atomic_fetch_add(&s->pending_pages, pages, __ATOMIC_RELAXED);
+	if (s->track_dma) {
+		uint64_t *suspect = s->suspect[part->region].words + part->first_word;
+
+		memset(suspect, 0, part->words * sizeof(*suspect));
+		if (!*(const bool *)barrier)
+			memcpy(suspect, words, part->words * sizeof(*suspect));
+	}
+	return 0;
 }
 
 int scheduler_first(struct scheduler *s, bool barrier)
@@ -101,43 +137,27 @@ int scheduler_first(struct scheduler *s, bool barrier)
 	bitmap_clear_all(&s->dirty_chunks);
 	for (uint32_t i = 0; i < s->nregions; i++) {
 		const struct region *r = &s->regions[i];
-		struct bitmap *p = &s->pending[i];
-		uint64_t blocks;
-		int err;
+		uint64_t blocks = scheduler_blocks(r);
+		int err = scheduler_walk(s, i, first_part, &barrier);
 
-		bitmap_clear_all(p);
-		blocks = scheduler_blocks(r);
-		err = region_extents(r, p);
 		if (err)
 			return err;
 		scheduler_held_begin(s, i, blocks, scheduler_blocks(r));
-		s->pending_pages += bitmap_count(p);
-		for (uint64_t c = 0; c < region_chunks(r); c++) {
-			const uint64_t *w = p->words + c * SCHEDULER_CHUNK_WORDS;
-			uint64_t any = 0, n = words_of_chunk(p, c);
-
-			for (uint64_t k = 0; k < n; k++)
-				any |= w[k];
-			if (any)
-				bitmap_set_range(&s->dirty_chunks, s->first_chunk[i] + c, 1);
-		}
-		if (s->track_dma) {
-			bitmap_clear_all(&s->suspect[i]);
-			if (!barrier)
-				bitmap_or(&s->suspect[i], p);
-		}
 	}
 	return 0;
 }
 
-/* One pass over region i; returns nothing that the counters of s do not hold. */
-static void merge_region(struct scheduler *s, uint32_t i, bool barrier)
+/* Takes over a part of what a scan reported, and of what is suspect if this is a barrier. */
+static int merge_part(struct scheduler *s, const struct scheduler_part *part, void *arg)
 {
+	bool barrier = *(const bool *)arg;
+	uint32_t i = part->region;
 	uint64_t *pending = s->pending[i].words, *scanned = s->scanned[i].words;
 	uint64_t *seen = s->seen[i].words, *suspect = s->suspect ? s->suspect[i].words : NULL;
-	uint64_t *held = s->held[i].words, words = (s->pending[i].bits + 63) / 64;
+	uint64_t *held = s->held[i].words, limit = part->first_word + part->words;
+	uint64_t new_pending = 0, new_seen = 0, new_held = 0;
 
-	for (uint64_t w = 0; w < words; w++) {
+	for (uint64_t w = part->first_word; w < limit; w++) {
 		uint64_t report = scanned[w], add = report;
 
 		if (suspect && barrier && suspect[w]) {
@@ -147,26 +167,28 @@ static void merge_region(struct scheduler *s, uint32_t i, bool barrier)
 		if (!add)
 			continue;
 		if (report) {
-			s->seen_pages += (uint64_t)__builtin_popcountll(report & ~seen[w]);
+			new_seen += (uint64_t)__builtin_popcountll(report & ~seen[w]);
 			seen[w] |= report;
-			s->held_counts[i].pages +=
-				(uint64_t)__builtin_popcountll(report & ~held[w]);
+			new_held += (uint64_t)__builtin_popcountll(report & ~held[w]);
 			held[w] |= report;
 			scanned[w] = 0;
 			if (suspect && !barrier)
 				suspect[w] |= report;
 		}
-		s->pending_pages += (uint64_t)__builtin_popcountll(add & ~pending[w]);
+		new_pending += (uint64_t)__builtin_popcountll(add & ~pending[w]);
 		pending[w] |= add;
-		bitmap_set_range(&s->dirty_chunks, s->first_chunk[i] + w / SCHEDULER_CHUNK_WORDS,
-				 1);
+		bitmap_set_range_atomic(&s->dirty_chunks,
+					s->first_chunk[i] + w / SCHEDULER_CHUNK_WORDS, 1);
 	}
+	__atomic_fetch_add(&s->pending_pages, new_pending, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&s->seen_pages, new_seen, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&s->held_counts[i].pages, new_held, __ATOMIC_RELAXED);
+	return 0;
 }
 
 void scheduler_merge(struct scheduler *s, bool barrier)
 {
-	for (uint32_t i = 0; i < s->nregions; i++)
-		merge_region(s, i, barrier);
+	scheduler_walk(s, ALL_REGIONS, merge_part, &barrier);
 }
 
 static int add_holes(struct scheduler *s, const struct region *r, uint64_t first_chunk,

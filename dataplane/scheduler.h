@@ -32,6 +32,7 @@
 #include <stdint.h>
 
 #include "dataplane/region.h"
+#include "dataplane/workers.h"
 
 #define SCHEDULER_CHUNK_WORDS (CHUNK_PAGES / 64)
 
@@ -66,8 +67,11 @@ struct scheduler {
 	uint64_t holes_count, holes_room;
 	uint64_t holes_cursor; /* atomic */
 
-	uint64_t pending_pages; /* atomic during a round */
-	uint64_t seen_pages;
+	uint64_t pending_pages; /* atomic */
+	uint64_t seen_pages;	/* atomic while the bitmaps are walked */
+
+	/* Walking all of the bitmaps, on several threads; scheduler_walk.c. */
+	struct scheduler_walk *walk;
 };
 
 /* A chunk that the caller alone sends in this round. */
@@ -95,6 +99,23 @@ struct bitmap *scheduler_scanned(struct scheduler *s);
 
 /* Takes over what a collect put into scanned, and clears it. barrier: as in scheduler_first. */
 void scheduler_merge(struct scheduler *s, bool barrier);
+
+/* A part of region's bitmaps: whole chunks, so that no two parts share a word. */
+struct scheduler_part {
+	uint32_t region;
+	uint64_t first_word, words;
+};
+
+typedef int scheduler_walker(struct scheduler *s, const struct scheduler_part *p, void *arg);
+
+/*
+ * scheduler_walk.c: calls fn for every part of all bitmaps, or of one region's (ALL_REGIONS), on as
+ * many threads as that is worth, and returns when all is done: 0, or an error that fn returned.
+ */
+#define ALL_REGIONS UINT32_MAX
+int scheduler_walk_new(struct scheduler *s);
+void scheduler_walk_free(struct scheduler *s);
+int scheduler_walk(struct scheduler *s, uint32_t region, scheduler_walker *fn, void *arg);
 
 /*
  * After scheduler_merge: finds pages that the guest has given back since, makes them pending and

@@ -81,40 +81,55 @@ void scheduler_looked_at(struct scheduler *s, const struct scheduler_chunk *c,
 		__atomic_fetch_add(&s->held_counts[i].pages, (uint64_t)grown, __ATOMIC_RELAXED);
 }
 
-/* What region i's file no longer holds; now: its extents at this moment. */
-static uint64_t take_vanished(struct scheduler *s, uint32_t i, const struct bitmap *now)
+struct look {
+	struct bitmap now; /* the region's extents at this moment */
+	uint64_t vanished, held;
+};
+
+/* What a part of a region's file no longer holds becomes pending. */
+static int look_at_part(struct scheduler *s, const struct scheduler_part *part, void *arg)
 {
-	uint64_t *pending = s->pending[i].words, *held = s->held[i].words, vanished = 0;
+	struct look *l = arg;
+	uint32_t i = part->region;
+	uint64_t *pending = s->pending[i].words, *held = s->held[i].words;
+	uint64_t vanished = 0, added = 0, holds = 0, limit = part->first_word + part->words;
+	uint64_t last_page = limit * 64 < l->now.bits ? limit * 64 : l->now.bits;
+	int err = region_extents_of(&s->regions[i], part->first_word * 64, last_page, &l->now);
 
-	s->held_counts[i].pages = 0;
-	for (uint64_t w = 0; w < (now->bits + 63) / 64; w++) {
-		uint64_t gone = held[w] & ~now->words[w];
+	if (err)
+		return err;
+	for (uint64_t w = part->first_word; w < limit; w++) {
+		uint64_t gone = held[w] & ~l->now.words[w];
 
-		held[w] = now->words[w];
-		s->held_counts[i].pages += (uint64_t)__builtin_popcountll(held[w]);
+		held[w] = l->now.words[w];
+		holds += (uint64_t)__builtin_popcountll(held[w]);
 		if (!gone)
 			continue;
 		vanished += (uint64_t)__builtin_popcountll(gone);
-		s->pending_pages += (uint64_t)__builtin_popcountll(gone & ~pending[w]);
+		added += (uint64_t)__builtin_popcountll(gone & ~pending[w]);
 		pending[w] |= gone;
-		bitmap_set_range(&s->dirty_chunks, s->first_chunk[i] + w / SCHEDULER_CHUNK_WORDS,
-				 1);
+		bitmap_set_range_atomic(&s->dirty_chunks,
+					s->first_chunk[i] + w / SCHEDULER_CHUNK_WORDS, 1);
 	}
-	return vanished;
+	__atomic_fetch_add(&s->pending_pages, added, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&l->vanished, vanished, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&l->held, holds, __ATOMIC_RELAXED);
+	return 0;
 }
 
 static int look(struct scheduler *s, uint32_t i, uint64_t *vanished)
 {
-	const struct region *r = &s->regions[i];
-	struct bitmap now;
-	int err = bitmap_init(&now, region_pages(r));
+	struct look l = { 0 };
+	int err = bitmap_init(&l.now, region_pages(&s->regions[i]));
 
 	if (err)
 		return err;
-	err = region_extents(r, &now);
-	if (!err)
-		*vanished += take_vanished(s, i, &now);
-	bitmap_release(&now);
+	err = scheduler_walk(s, i, look_at_part, &l);
+	if (!err) {
+		*vanished += l.vanished;
+		s->held_counts[i].pages = l.held;
+	}
+	bitmap_release(&l.now);
 	s->held_counts[i].walked_ns = clock_ns();
 	return err;
 }

@@ -69,4 +69,13 @@ static_assert(sizeof(struct pagemap_range) == 24, "kernel ABI");
 #define PTRACE_EVENT_STOP 128
 #endif
 
+/* cachestat, Linux 6.5: what of a file is in memory. One number on every architecture. */
+#define SYS_cachestat_ 451
+struct cachestat_area {
+	uint64_t offset, length; /* bytes */
+};
+struct cachestat_pages {
+	uint64_t cache, dirty, writeback, evicted, recently_evicted;
+};
+
 #endif

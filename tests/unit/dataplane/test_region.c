@@ -147,12 +147,56 @@ static void test_errors(void **state)
 	region_release(&r);
 }
 
+/* Extents read part by part are those of the whole, whatever is full, empty or mixed. */
+static void test_extents_by_parts(void **state)
+{
+	const uint64_t chunks = 8, pages = chunks * CHUNK_PAGES;
+	struct region r = { .page_size = PAGE_BYTES,
+			    .size = pages * PAGE_BYTES,
+			    .file_offset = OFFSET_PAGES * PAGE_BYTES };
+	uint64_t seed = 7;
+	struct bitmap want, got;
+
+	(void)state;
+	r.fd = memfd_create("region", MFD_CLOEXEC);
+	assert_int_equal(ftruncate(r.fd, (off_t)(r.file_offset + r.size)), 0);
+	assert_true(region_extents_divisible(&r));
+	assert_int_equal(bitmap_init(&want, pages), 0);
+	assert_int_equal(bitmap_init(&got, pages), 0);
+	/* full, full, mixed, empty, full, full to the middle, from the middle, mixed */
+	for (uint64_t i = 0; i < pages; i++) {
+		uint64_t chunk = i / CHUNK_PAGES, half = i % CHUNK_PAGES >= CHUNK_PAGES / 2;
+		bool data =
+			chunk < 2 || chunk == 4 || (chunk == 5 && !half) || (chunk == 6 && half);
+
+		seed = seed * 6364136223846793005ull + 1442695040888963407ull;
+		if (chunk == 2 || chunk == 7)
+			data = seed >> 62;
+		if (!data)
+			continue;
+		fill(&r, i, 1);
+		bitmap_set_range(&want, i, 1);
+	}
+	for (uint64_t part = 64; part <= pages; part *= 2) {
+		bitmap_clear_all(&got);
+		for (uint64_t at = 0; at < pages; at += part)
+			assert_int_equal(region_extents_of(&r, at, at + part, &got), 0);
+		assert_memory_equal(got.words, want.words, pages / 8);
+	}
+	bitmap_clear_all(&got);
+	assert_int_equal(region_extents(&r, &got), 0);
+	assert_memory_equal(got.words, want.words, pages / 8);
+	bitmap_release(&want);
+	bitmap_release(&got);
+	close(r.fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_extents),	 cmocka_unit_test(test_reading_a_hole),
 		cmocka_unit_test(test_writable), cmocka_unit_test(test_hugetlb_is_all_data),
-		cmocka_unit_test(test_errors),
+		cmocka_unit_test(test_errors),	 cmocka_unit_test(test_extents_by_parts),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
