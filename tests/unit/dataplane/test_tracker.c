@@ -37,6 +37,7 @@ struct fixture {
 	int uffd;
 	struct tracker *t;
 	struct bitmap dirty;
+	bool kvm;
 	struct failure f;
 };
 
@@ -87,8 +88,10 @@ static void start(struct fixture *x, unsigned int threads)
 {
 	int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 
-	if (tracker_pagemap_new(&x->t, &x->region, 1, pagemap,
-				&(struct tracker_pagemap_options){ .threads = threads }, &x->f) ||
+	if (tracker_pagemap_new(
+		    &x->t, &x->region, 1, pagemap,
+		    &(struct tracker_pagemap_options){ .threads = threads, .kvm = x->kvm },
+		    &x->f) ||
 	    x->t->ops->start(x->t, &x->f))
 		fail_msg("%s", x->f.message);
 }
@@ -331,6 +334,7 @@ static void test_refused(void **state)
 
 struct writer {
 	struct fixture *x;
+	pthread_t thread;
 	atomic_bool stop;
 	_Atomic uint64_t writes;
 	uint64_t pages;
@@ -353,6 +357,38 @@ static void *write_forever(void *arg)
 	return NULL;
 }
 
+#define WRITERS 3
+
+static void writers_begin(struct writer w[WRITERS], struct fixture *x, uint64_t pages)
+{
+	for (unsigned int i = 0; i < WRITERS; i++) {
+		w[i] = (struct writer){ .x = x, .seed = i + 1 };
+		w[i].pages = i ? pages : 2000; /* one hits a small set often */
+		assert_int_equal(pthread_create(&w[i].thread, NULL, write_forever, &w[i]), 0);
+	}
+}
+
+static void writers_end(struct writer w[WRITERS])
+{
+	for (int i = 0; i < WRITERS; i++)
+		atomic_store(&w[i].stop, true);
+	for (int i = 0; i < WRITERS; i++)
+		pthread_join(w[i].thread, NULL);
+}
+
+static bool written_enough(struct writer w[WRITERS])
+{
+	for (int i = 0; i < WRITERS; i++)
+		if (w[i].writes < 20000)
+			return false;
+	return true;
+}
+
+static void copy_page(struct fixture *x, uint32_t *shadow, uint64_t page)
+{
+	shadow[page] = __atomic_load_n((uint32_t *)(x->map + page * PAGE_BYTES), __ATOMIC_RELAXED);
+}
+
 static void copy_reported(struct fixture *x, uint32_t *shadow)
 {
 	uint64_t first, count, limit = region_pages(&x->region);
@@ -360,15 +396,20 @@ static void copy_reported(struct fixture *x, uint32_t *shadow)
 	for (uint64_t at = 0; bitmap_next_run(&x->dirty, at, limit, &first, &count);
 	     at = first + count)
 		for (uint64_t p = first; p < first + count; p++)
-			shadow[p] = __atomic_load_n((uint32_t *)(x->map + p * PAGE_BYTES),
-						    __ATOMIC_RELAXED);
+			copy_page(x, shadow, p);
+}
+
+static void assert_same(struct fixture *x, const uint32_t *shadow)
+{
+	for (uint64_t p = 0; p < region_pages(&x->region); p++)
+		if (shadow[p] != *(uint32_t *)(x->map + p * PAGE_BYTES))
+			fail_msg("page %llu was written and not reported", (unsigned long long)p);
 }
 
 static void test_nothing_lost(void **state)
 {
 	struct fixture x;
-	struct writer w[2];
-	pthread_t threads[2];
+	struct writer w[WRITERS];
 	uint64_t pages = 16384;
 	uint32_t *shadow = calloc(pages, sizeof(*shadow));
 
@@ -377,28 +418,16 @@ static void test_nothing_lost(void **state)
 	/* the last quarter begins unpopulated */
 	memset(x.map, 0, pages / 4 * 3 * PAGE_BYTES);
 	start(&x, 2);
-	for (int i = 0; i < 2; i++) {
-		w[i].x = &x;
-		w[i].stop = false;
-		w[i].writes = 0;
-		w[i].pages = i ? pages : 2000; /* one hits a small set often */
-		w[i].seed = (unsigned int)i + 1;
-		assert_int_equal(pthread_create(&threads[i], NULL, write_forever, &w[i]), 0);
-	}
-	for (int round = 0; round < 150 || w[0].writes < 20000 || w[1].writes < 20000; round++) {
+	writers_begin(w, &x, pages);
+	for (int round = 0; round < 150 || !written_enough(w); round++) {
 		collect(&x);
 		copy_reported(&x, shadow);
 	}
-	for (int i = 0; i < 2; i++)
-		atomic_store(&w[i].stop, true);
-	for (int i = 0; i < 2; i++)
-		pthread_join(threads[i], NULL);
+	writers_end(w);
 	collect(&x);
 	copy_reported(&x, shadow);
 	assert_int_equal(collect(&x), 0);
-	for (uint64_t p = 0; p < pages; p++)
-		if (shadow[p] != *(uint32_t *)(x.map + p * PAGE_BYTES))
-			fail_msg("page %llu was written and not reported", (unsigned long long)p);
+	assert_same(&x, shadow);
 	free(shadow);
 	release(&x);
 }
@@ -497,14 +526,78 @@ static void test_huge_pages(void **state)
 	release(&x);
 }
 
+/*
+ * The same on huge pages, of a region that does not begin with one: written to while they are armed
+ * and thereby split, while they are collected, and while others are made under them.
+ */
+static void nothing_lost_on_huge_pages(uint64_t file_offset, bool kvm)
+{
+	const unsigned int blocks = 24;
+	struct fixture x;
+	struct writer w[WRITERS];
+	uint64_t pages = blocks * 512ull - (file_offset >> PAGE_SHIFT);
+	uint32_t *shadow = calloc(pages, sizeof(*shadow));
+	uint8_t *other;
+	unsigned int made = 0;
+
+	init_memory(&x, pages * PAGE_BYTES, file_offset);
+	other = map_aligned(x.region.fd, (uint64_t)blocks * BLOCK, 0);
+	if (file_offset) { /* mapped so that the file's huge pages can be mapped whole */
+		munmap(x.map, x.region.size);
+		x.map = mmap(map_aligned(x.region.fd, (uint64_t)blocks * BLOCK, 0) + file_offset,
+			     x.region.size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+			     x.region.fd, (off_t)file_offset);
+		x.mappings[0] = (struct region_mapping){ (uintptr_t)x.map,
+							 (uintptr_t)x.map + x.region.size, 0 };
+	}
+	fill_huge(other, 0, blocks / 4 * 3);
+	memset(other, 0, (size_t)blocks / 4 * 3 * BLOCK);
+	writers_begin(w, &x, pages);
+	init_userfaultfd(&x);
+	x.kvm = kvm;
+	start(&x, 2);
+	for (uint64_t p = 0; p < pages; p++)
+		copy_page(&x, shadow, p);
+	for (int round = 0; round < 150 || !written_enough(w); round++) {
+		made += !madvise(other + (size_t)(round % (int)blocks) * BLOCK, BLOCK,
+				 MADV_COLLAPSE_);
+		collect(&x);
+		copy_reported(&x, shadow);
+	}
+	writers_end(w);
+	assert_true(made > 0);
+	collect(&x);
+	copy_reported(&x, shadow);
+	collect(&x); /* what was a huge page under it may be reported once more */
+	assert_int_equal(collect(&x), 0);
+	assert_same(&x, shadow);
+	munmap(other, (size_t)blocks * BLOCK);
+	free(shadow);
+	release(&x);
+}
+
+static void test_nothing_lost_on_huge_pages(void **state)
+{
+	(void)state;
+	nothing_lost_on_huge_pages(0, false);
+	nothing_lost_on_huge_pages(0, true);
+	nothing_lost_on_huge_pages(37 * PAGE_BYTES, false);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_exact),	     cmocka_unit_test(test_holes_stay_free),
-		cmocka_unit_test(test_zapped),	     cmocka_unit_test(test_two_mappings),
-		cmocka_unit_test(test_lost),	     cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_nothing_lost), cmocka_unit_test(test_none),
-		cmocka_unit_test(test_many_runs),    cmocka_unit_test(test_huge_pages),
+		cmocka_unit_test(test_exact),
+		cmocka_unit_test(test_holes_stay_free),
+		cmocka_unit_test(test_zapped),
+		cmocka_unit_test(test_two_mappings),
+		cmocka_unit_test(test_lost),
+		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_nothing_lost),
+		cmocka_unit_test(test_none),
+		cmocka_unit_test(test_many_runs),
+		cmocka_unit_test(test_huge_pages),
+		cmocka_unit_test(test_nothing_lost_on_huge_pages),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
