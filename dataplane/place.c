@@ -95,12 +95,16 @@ static uint64_t chunk_bytes(const struct region *r, uint64_t offset)
 	return r->size - start < CHUNK_BYTES ? r->size - start : CHUNK_BYTES;
 }
 
-/* Whether a frame with so many bytes of data is worth a huge page: nothing of its chunk is here. */
+/*
+ * Whether a frame with so many bytes of data is worth a huge page: nothing of its chunk is here, and
+ * the chunk is a whole one.
+ */
 static bool deserves_huge(const struct region *r, uint64_t chunk, size_t bytes)
 {
 	uint64_t data;
 
-	return bytes >= HUGE_RAW_MIN && !region_first_data(r, chunk, chunk + CHUNK_BYTES, &data) &&
+	return bytes >= HUGE_RAW_MIN && chunk_bytes(r, chunk) == CHUNK_BYTES &&
+	       !region_first_data(r, chunk, chunk + CHUNK_BYTES, &data) &&
 	       data == chunk + CHUNK_BYTES;
 }
 

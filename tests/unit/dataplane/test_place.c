@@ -305,6 +305,27 @@ static void test_huge_pages(void **state)
 	close_fixture(&x);
 }
 
+/* A region's last chunk that is no whole one, and full: no huge page, which others get as before. */
+static void test_huge_pages_at_the_end(void **state)
+{
+	const uint64_t pages = CHUNK_PAGES - 32, size = CHUNK_BYTES + pages * PAGE_BYTES;
+	struct fixture x;
+
+	(void)state;
+	open_fixture(&x, PLACE_AUTO, new_memfd(2ull * CHUNK_BYTES, MFD_CLOEXEC), size, 0);
+	if (x.place.huge[0].off) {
+		close_fixture(&x);
+		skip();
+	}
+	place_first(&x, CHUNK_BYTES, (uint16_t)pages);
+	assert_int_equal(resident(&x), pages);
+	assert_int_equal(huge_chunks(&x), 0);
+	assert_false(x.place.huge[0].off || x.place.huge[0].failures);
+	place_first(&x, 0, CHUNK_PAGES);
+	assert_int_equal(huge_chunks(&x) + x.place.huge[0].failures, 1);
+	close_fixture(&x);
+}
+
 /* When huge pages cannot be had, tries become rare, and a success makes them frequent again. */
 static void test_huge_pages_pause(void **state)
 {
@@ -342,6 +363,7 @@ int main(void)
 		cmocka_unit_test(test_raw_after_punch),
 		cmocka_unit_test(test_page_tables_are_bounded),
 		cmocka_unit_test(test_huge_pages),
+		cmocka_unit_test(test_huge_pages_at_the_end),
 		cmocka_unit_test(test_huge_pages_pause),
 		cmocka_unit_test(test_counters),
 		cmocka_unit_test(test_malformed_frames_change_nothing),
