@@ -179,6 +179,7 @@ profile() {
 #   plain=% (0)
 #   use=MiB (0: all)  beat=ms (2)  spin=0|1 (0)  prealloc=1  disk=PATH  disk_options=...
 #   incoming=1 (waits for a migration)  paused=1 (-S)  ram_file=PATH  machine=TYPE
+#   align=2M (of its mapping of the RAM file: huge pages can then be mapped whole)
 #   EXTRA_ARGS, an array, is added to the command line.
 vm_start() {
 	local host=$1 name=$2 p
@@ -199,6 +200,7 @@ vm_backend() {
 	local name=$1 p=$2 size=$3 more=
 
 	[ -z "$(profile "$p" prealloc '')" ] || more=,prealloc=on
+	[ -z "$(profile "$p" align '')" ] || more+=,align=$(profile "$p" align '')
 	case $(profile "$p" backing file) in
 	file) echo "memory-backend-file,id=ram0,size=$size,mem-path=$(profile "$p" ram_file \
 		"/dev/shm/$name.ram"),share=on$more" ;;
@@ -299,6 +301,11 @@ vm_verify() {
 vm_qmp() {
 	"$BEATCTL" qmp --timeout 10 "$(vm_socket "$1" "$2" mon)" \
 		"{\"execute\":\"$3\"${4:+,\"arguments\":$4}}" | jq -c '.return // .error'
+}
+
+# KiB of a VM's RAM that are mapped as transparent huge pages.
+mapped_huge() {
+	awk '/^ShmemPmdMapped:/ { n += $2 } END { print n + 0 }' "/proc/$(vm_pid "$1" "$2")/smaps"
 }
 
 vm_status() { vm_qmp "$1" "$2" query-status | jq -r .status; }
