@@ -10,6 +10,7 @@ void plan_begin(struct chunk_plan *p, const struct scheduler_chunk *c)
 {
 	p->region = c->region;
 	p->first_page = c->first_page;
+	p->same = 0;
 	p->count = 0;
 }
 
@@ -29,7 +30,8 @@ void plan_add(struct chunk_plan *p, uint32_t page, uint32_t pages, enum wire_enc
 		      encoding == WIRE_ENC_RAW ? pages * PAGE_BYTES : 0);
 }
 
-void plan_from_kinds(struct chunk_plan *p, const struct scheduler_chunk *c, const uint8_t *kinds)
+void plan_from_kinds(struct chunk_plan *p, const struct scheduler_chunk *c, const uint8_t *kinds,
+		     const uint8_t *snapshot)
 {
 	static const enum wire_encoding encodings[] = {
 		[PAGE_RAW] = WIRE_ENC_RAW, [PAGE_ZERO] = WIRE_ENC_ZERO, [PAGE_HOLE] = WIRE_ENC_HOLE
@@ -40,7 +42,12 @@ void plan_from_kinds(struct chunk_plan *p, const struct scheduler_chunk *c, cons
 	for (uint32_t at = 0; at < c->pages; at = end) {
 		for (end = at + 1; end < c->pages && kinds[end] == kinds[at]; end++)
 			;
-		if (kinds[at] != PAGE_NOT_SENT)
+		if (kinds[at] == PAGE_SAME)
+			p->same += end - at;
+		else if (kinds[at] == PAGE_RAW && snapshot)
+			plan_add_data(p, at, end - at, WIRE_ENC_RAW,
+				      snapshot + (size_t)at * PAGE_BYTES, (end - at) * PAGE_BYTES);
+		else if (kinds[at] != PAGE_NOT_SENT)
 			plan_add(p, at, end - at, encodings[kinds[at]]);
 	}
 }
@@ -54,14 +61,14 @@ static void add_to_frame(const struct chunk_plan *p, const struct plan_run *run,
 			      .encoding = run->encoding,
 			      .length = run->length };
 
-	if (pages < run->pages) /* guest pages, or no payload */
+	if (pages < run->pages) /* raw pages, or no payload */
 		w.length = run->encoding == WIRE_ENC_RAW ? pages * PAGE_BYTES : 0;
 	wire_put_run(f->head + WIRE_FRAME_SIZE + f->runs++ * WIRE_RUN_SIZE, &w);
 	if (w.length)
 		f->slice[f->slices++] = (struct tx_slice){
 			.offset = (p->first_page + w.page) << PAGE_SHIFT,
 			.length = w.length,
-			.data = run->data,
+			.data = run->data ? run->data + (size_t)skip * PAGE_BYTES : NULL,
 		};
 	f->payload += w.length;
 	f->pages += pages;
@@ -74,11 +81,9 @@ static uint32_t pages_that_fit(const struct plan_run *run, uint32_t left, uint64
 			       const struct plan_frame *f)
 {
 	uint64_t room = max > f->payload ? max - f->payload : 0;
-	bool divisible = run->encoding == WIRE_ENC_RAW && !run->data;
-
 	if (!run->length)
 		return left;
-	if (!divisible)
+	if (run->encoding != WIRE_ENC_RAW)
 		return run->length <= room || !f->payload ? left : 0;
 	room >>= PAGE_SHIFT;
 	if (!room)

@@ -5,8 +5,8 @@
  * Theory of operation
  *   Who looked at a chunk (a stream's thread or an encoder) writes down runs in rising page order.
  *   A run without data of its own is sent from the guest's RAM as it is then; a run with data was
- *   taken from a snapshot and does not change any more. plan_frame cuts the runs into frames:
- *   guest pages between any two of them, encoded runs only as wholes.
+ *   taken from a snapshot and does not change any more. plan_next_frame cuts the runs into frames:
+ *   raw pages between any two of them, encoded runs only as wholes.
  *
  *   Pure functions over what they are given: no allocation, no state.
  */
@@ -20,16 +20,17 @@
 #include "dataplane/wire.h"
 
 struct plan_run {
-	uint16_t page;	  /* first page, within the chunk */
-	uint16_t pages;	  /* at least 1 */
-	uint8_t encoding; /* enum wire_encoding */
-	uint32_t length;  /* bytes of its payload */
-	const void *data; /* the payload; NULL: none, or RAW from the region itself */
+	uint16_t page;	     /* first page, within the chunk */
+	uint16_t pages;	     /* at least 1 */
+	uint8_t encoding;    /* enum wire_encoding */
+	uint32_t length;     /* bytes of its payload */
+	const uint8_t *data; /* the payload; NULL: none, or RAW from the region itself */
 };
 
 struct chunk_plan {
 	const struct region *region;
 	uint64_t first_page; /* of the chunk, in the region */
+	uint32_t same;	     /* pages that need not be sent: the destination has them */
 	uint32_t count;
 	struct plan_run runs[WIRE_RUNS_MAX];
 };
@@ -64,8 +65,12 @@ void plan_add(struct chunk_plan *p, uint32_t page, uint32_t pages, enum wire_enc
 void plan_add_data(struct chunk_plan *p, uint32_t page, uint32_t pages, enum wire_encoding encoding,
 		   const void *data, uint32_t length);
 
-/* The runs of pages of equal kind (enum page_kind, one a page of c) as a plan of guest pages. */
-void plan_from_kinds(struct chunk_plan *p, const struct scheduler_chunk *c, const uint8_t *kinds);
+/*
+ * The runs of pages of equal kind (enum page_kind, one a page of c) as a plan of guest pages, or of
+ * the pages of snapshot, a copy of the whole chunk, if that is not NULL.
+ */
+void plan_from_kinds(struct chunk_plan *p, const struct scheduler_chunk *c, const uint8_t *kinds,
+		     const uint8_t *snapshot);
 
 /*
  * The next frame with at most max bytes of payload, or one page or encoded run if that is more.

@@ -167,6 +167,7 @@ struct ipc_stats {
 	uint64_t zero_bytes;
 	uint64_t hole_bytes;
 	uint64_t raw_bytes;
+	uint64_t same_bytes; /* not sent: recognised as what the destination has */
 	uint64_t zero_copy_bytes; /* of raw_bytes, sent by reference */
 	uint64_t zstd_in_bytes, zstd_out_bytes;
 	uint64_t delta_in_bytes, delta_out_bytes;

@@ -32,7 +32,13 @@
 /* Pages that pread copies at once; a reader's scratch buffer holds as many. */
 #define PAGE_READER_SCRATCH (64u * PAGE_BYTES)
 
-enum page_kind { PAGE_NOT_SENT, PAGE_RAW, PAGE_ZERO, PAGE_HOLE };
+enum page_kind {
+	PAGE_NOT_SENT,
+	PAGE_RAW,
+	PAGE_ZERO,
+	PAGE_HOLE,
+	PAGE_SAME, /* not sent: the destination has it; classify does not say so */
+};
 
 struct page_reader {
 	struct region *regions;

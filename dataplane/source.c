@@ -53,6 +53,7 @@ static void collect_stats(struct source *src, struct ipc_stats *t)
 		t->zero_bytes += __atomic_load_n(&c->zero_bytes, __ATOMIC_RELAXED);
 		t->hole_bytes += __atomic_load_n(&c->hole_bytes, __ATOMIC_RELAXED);
 		t->raw_bytes += __atomic_load_n(&c->raw_bytes, __ATOMIC_RELAXED);
+		t->same_bytes += __atomic_load_n(&c->same_bytes, __ATOMIC_RELAXED);
 		t->zero_copy_bytes += __atomic_load_n(&c->zero_copy_bytes, __ATOMIC_RELAXED);
 		t->wire_bytes += __atomic_load_n(&c->wire_bytes, __ATOMIC_RELAXED);
 	}
@@ -353,6 +354,13 @@ static int prepare(struct source *src, struct failure *f)
 				     set->config.track_dma);
 	if (err)
 		return failure_set(f, err, "internal", NULL, "no memory for the bitmaps");
+	err = page_hash_init(&src->hash, set->config.secret, set->config.id);
+	if (!err)
+		err = known_pages_init(&src->known, set->regions, set->nregions,
+				       known_pages_default_max(set->regions, set->nregions));
+	if (err)
+		return failure_set(f, err, "internal", NULL, "no hashes of pages: %s",
+				   strerror(-err));
 	err = page_reader_init(&src->reader, set->regions, set->nregions, f);
 	if (err)
 		return err;
@@ -371,6 +379,7 @@ static void release(struct source *src)
 		src->tracker->ops->free(src->tracker);
 	streams_release(src);
 	page_reader_release(&src->reader);
+	known_pages_release(&src->known);
 	scheduler_release(&src->scheduler);
 	state_relay_release(&src->relay);
 	token_bucket_release(&src->bucket);

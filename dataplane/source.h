@@ -21,6 +21,7 @@
 #include <pthread.h>
 
 #include "dataplane/chunk_plan.h"
+#include "dataplane/known_pages.h"
 #include "dataplane/page_reader.h"
 #include "dataplane/scheduler.h"
 #include "dataplane/setup.h"
@@ -36,7 +37,7 @@ struct source;
 
 /* Cumulative; written by the stream's thread, read by main. Atomic, relaxed. */
 struct stream_counts {
-	uint64_t pages, zero_bytes, hole_bytes, raw_bytes, zero_copy_bytes, wire_bytes;
+	uint64_t pages, zero_bytes, hole_bytes, raw_bytes, same_bytes, zero_copy_bytes, wire_bytes;
 };
 
 struct stream {
@@ -58,12 +59,14 @@ struct stream {
 	struct stream_counts counts;
 	struct chunk_plan plan;
 	struct plan_frame frame;
-	uint8_t *scratch; /* PAGE_READER_SCRATCH, owned */
+	uint8_t *scratch; /* LOOK_SCRATCH, owned */
 };
 
 struct source {
 	struct setup *setup;
 	struct page_reader reader;
+	struct known_pages known;
+	struct page_hash hash;
 	struct scheduler scheduler;
 	struct token_bucket bucket;
 	struct tracker *tracker; /* NULL: nothing writes the guest's RAM any more */
@@ -129,12 +132,24 @@ static inline bool source_stopping(const struct source *src)
 
 /* source_send.c: this stream's share of a round, up to the acknowledgement. */
 int stream_send_round(struct stream *s);
+
+/* What a thread that looks at chunks needs: touched as far as it is used. */
+#define LOOK_SCRATCH CHUNK_BYTES
+
+/* What source_look_at_chunk found. */
+struct chunk_look {
+	uint8_t kinds[CHUNK_PAGES]; /* enum page_kind, one a page of the chunk */
+	uint32_t same;		    /* how many are PAGE_SAME */
+	const uint8_t *snapshot;    /* NULL, or a copy of the chunk in scratch: PAGE_RAW pages must be
+				     * sent from it, and not by reference */
+};
+
 /*
- * Looks at every pending page of c, once, and fills kinds (enum page_kind). By whoever was given
- * the chunk, once a round. scratch: PAGE_READER_SCRATCH bytes of the calling thread.
+ * source_look.c: looks at every pending page of c, once. By whoever was given the chunk, once a
+ * round, and all of it must then be sent. scratch: LOOK_SCRATCH bytes of the calling thread.
  */
 int source_look_at_chunk(struct source *src, const struct scheduler_chunk *c,
-			 uint8_t kinds[CHUNK_PAGES], uint8_t *scratch);
+			 struct chunk_look *look, uint8_t *scratch);
 
 /* source_verify.c: this stream's share of the comparison, up to the acknowledgement. */
 int stream_verify(struct stream *s);

@@ -6,7 +6,7 @@
  *   The tracker has re-armed every pending page before this begins (scan first, then read): a page
  *   that changes while it is looked at or sent is reported by the next scan and goes again.
  *
- *   Each page is looked at once (page_reader.h): zero, hole or data. A chunk's pages of one kind
+ *   Each page is looked at once (source_look.c): zero, hole or data. A chunk's pages of one kind
  *   that lie together are a run of its plan (chunk_plan.h). Usually a chunk is one frame; under a
  *   bandwidth limit it is cut into frames of a few milliseconds each, so that the limit is smooth.
  *   Frames of one chunk hold different pages and go on one stream.
@@ -53,58 +53,6 @@ static int send_holes(struct stream *s)
 	return err;
 }
 
-/* The run of equal bits that begins at page: its end, and the bits' value. */
-static uint32_t bit_run(const uint64_t *bits, uint32_t page, uint32_t limit, bool *set)
-{
-	uint32_t end = page;
-
-	*set = bits[page / 64] >> (page % 64) & 1;
-	while (end < limit) {
-		uint64_t flip = *set ? ~0ull : 0;
-		uint64_t differ = (bits[end / 64] ^ flip) >> (end % 64);
-
-		if (differ) {
-			end += (uint32_t)__builtin_ctzll(differ);
-			break;
-		}
-		end = (end / 64 + 1) * 64;
-	}
-	return end < limit ? end : limit;
-}
-
-/* Remembers which pages of the chunk are about to be sent with content of the file. */
-static void note_populated(struct source *src, const struct scheduler_chunk *c,
-			   const uint8_t *kinds)
-{
-	bool exact = page_reader_sees_holes(&src->reader, c->region);
-	uint64_t populated[SCHEDULER_CHUNK_WORDS] = { 0 };
-
-	for (uint32_t i = 0; i < c->pages; i++)
-		if (kinds[i] == PAGE_RAW || (exact && kinds[i] == PAGE_ZERO))
-			populated[i / 64] |= 1ull << (i % 64);
-	scheduler_looked_at(&src->scheduler, c, populated);
-}
-
-int source_look_at_chunk(struct source *src, const struct scheduler_chunk *c,
-			 uint8_t kinds[CHUNK_PAGES], uint8_t *scratch)
-{
-	uint32_t end;
-	bool set;
-	int err = 0;
-
-	for (uint32_t at = 0; !err && at < c->pages; at = end) {
-		end = bit_run(c->bits, at, c->pages, &set);
-		if (set)
-			err = page_reader_classify(&src->reader, c->region, c->first_page + at,
-						   end - at, kinds + at, scratch);
-		else
-			memset(kinds + at, c->rest_is_hole ? PAGE_HOLE : PAGE_NOT_SENT, end - at);
-	}
-	if (!err)
-		note_populated(src, c, kinds);
-	return err;
-}
-
 /* The most guest bytes in one frame at the present limit. */
 static uint64_t frame_max(struct source *src)
 {
@@ -130,6 +78,8 @@ static int send_plan(struct stream *s, const struct chunk_plan *p)
 	struct plan_cursor at = { 0 };
 	int err = 0;
 
+	count_add(&s->counts.pages, p->same);
+	count_add(&s->counts.same_bytes, (uint64_t)p->same << PAGE_SHIFT);
 	while (!err && plan_next_frame(p, &at, frame_max(s->source), f)) {
 		err = stream_pace(s, f->head_len + f->payload);
 		if (!err)
@@ -145,12 +95,12 @@ static int send_plan(struct stream *s, const struct chunk_plan *p)
 
 static int send_chunk(struct stream *s, const struct scheduler_chunk *c)
 {
-	uint8_t kinds[CHUNK_PAGES];
-	int err = source_look_at_chunk(s->source, c, kinds, s->scratch);
+	struct chunk_look look;
+	int err = source_look_at_chunk(s->source, c, &look, s->scratch);
 
 	if (err)
 		return err;
-	plan_from_kinds(&s->plan, c, kinds);
+	plan_from_kinds(&s->plan, c, look.kinds, look.snapshot);
 	return send_plan(s, &s->plan);
 }
 

@@ -276,7 +276,7 @@ static int stream_init(struct source *src, uint32_t i)
 
 	*s = (struct stream){ .source = src, .index = i, .fd = set->stream_fds[i], .wake_fd = -1 };
 	s->relay = i == 0 ? &src->relay : NULL;
-	s->scratch = aligned_alloc(PAGE_BYTES, PAGE_READER_SCRATCH);
+	s->scratch = aligned_alloc(PAGE_BYTES, LOOK_SCRATCH);
 	if (!s->scratch)
 		return -ENOMEM;
 	s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
