@@ -12,13 +12,15 @@
  *
  *   Only a chunk that is mostly data gets one: what is a hole at the source becomes memory in it.
  *
- *   Huge pages can run out or be too scattered to be made. Every failure makes the next tries
- *   rarer, every success cancels that; a failure that is not about memory ends them.
+ *   Huge pages can run out, or memory be so scattered that the kernel has to compact it first.
+ *   Every failure, and every success that took longer than small pages would have, makes the next
+ *   tries rarer; a quick success cancels that; a failure that is not about memory ends them.
  */
 #include <errno.h>
 #include <sys/mman.h>
 
 #include "dataplane/place.h"
+#include "lib/base/clock.h"
 
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25 /* Linux 6.1 */
@@ -26,6 +28,9 @@
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
+
+/* Processor time. 512 small pages cost 1.1 ms: a huge page that costs more is not worth it. */
+#define SLOW_NS (2 * NSEC_PER_MSEC)
 
 /* After n failures in a row the next 2^n chunks, at most this many, are not tried. */
 #define PAUSE_MAX_SHIFT 10
@@ -49,14 +54,10 @@ static bool paused(struct place_huge *h)
 	return true;
 }
 
-static void failed(struct place_huge *h, int err)
+static void try_rarely(struct place_huge *h)
 {
 	uint32_t n = __atomic_load_n(&h->failures, __ATOMIC_RELAXED);
 
-	if (err != -ENOMEM && err != -EAGAIN && err != -EBUSY) {
-		__atomic_store_n(&h->off, true, __ATOMIC_RELAXED);
-		return;
-	}
 	if (n < PAUSE_MAX_SHIFT)
 		__atomic_store_n(&h->failures, n + 1, __ATOMIC_RELAXED);
 	__atomic_store_n(&h->pause, 1u << n, __ATOMIC_RELAXED);
@@ -65,17 +66,25 @@ static void failed(struct place_huge *h, int err)
 bool place_huge_chunk(struct place *pl, const struct region *r, uint64_t chunk)
 {
 	struct place_huge *h = &pl->huge[r->index];
+	uint64_t start;
 
 	if (__atomic_load_n(&h->off, __ATOMIC_RELAXED) || paused(h))
 		return false;
+	start = clock_thread_ns();
 	/* The kernel makes a huge page of what is there, never of nothing. */
 	if (madvise(r->map + chunk, PAGE_BYTES, MADV_POPULATE_WRITE))
 		return false;
 	if (madvise(r->map + chunk, CHUNK_BYTES, MADV_COLLAPSE)) {
-		failed(h, -errno);
+		if (errno == ENOMEM || errno == EAGAIN || errno == EBUSY)
+			try_rarely(h);
+		else
+			__atomic_store_n(&h->off, true, __ATOMIC_RELAXED);
 		return false;
 	}
-	__atomic_store_n(&h->failures, 0, __ATOMIC_RELAXED);
+	if (clock_thread_ns() - start > SLOW_NS)
+		try_rarely(h);
+	else
+		__atomic_store_n(&h->failures, 0, __ATOMIC_RELAXED);
 	__atomic_add_fetch(&h->chunks, 1, __ATOMIC_RELAXED);
 	return true;
 }
