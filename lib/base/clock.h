@@ -22,13 +22,10 @@ static inline uint64_t clock_ns(void)
 	return clock_of(CLOCK_MONOTONIC);
 }
 
-/* Processor time of the calling thread, ns. */
+/* Processor time of the calling thread. */
 static inline uint64_t clock_thread_ns(void)
 {
-	struct timespec t;
-
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-	return (uint64_t)t.tv_sec * NSEC_PER_SEC + (uint64_t)t.tv_nsec;
+	return clock_of(CLOCK_THREAD_CPUTIME_ID);
 }
 
 static inline double clock_ms_since(uint64_t start_ns)
