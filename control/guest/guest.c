@@ -96,6 +96,24 @@ int guest_open(struct guest **out, const char *vm, struct failure *f)
 	return open_name(out, vm, f);
 }
 
+int guest_locate(const char *vm, pid_t *pid, uint64_t *start_time)
+{
+	char *end;
+	long number;
+
+	if (!vm || !strncmp(vm, "tranship:", 9))
+		return -ENOENT;
+	if (!strncmp(vm, "qemu:", 5)) {
+		*pid = qemu_of_socket(vm + 5);
+	} else if (!strncmp(vm, "pid:", 4)) {
+		number = strtol(vm + 4, &end, 10);
+		*pid = *end || number > INT32_MAX ? 0 : (pid_t)number;
+	} else {
+		*pid = pid_of_name(vm);
+	}
+	return *pid > 0 && !proc_start_time(*pid, start_time) ? 0 : -ENOENT;
+}
+
 void guest_free(struct guest *g)
 {
 	if (g)

@@ -155,6 +155,12 @@ struct guest {
  */
 int guest_open(struct guest **out, const char *vm, struct failure *f);
 
+/*
+ * The process of the VM that these words name, without a word to its VMM, whose monitor may be held.
+ * -ENOENT if that cannot be told so (there is none, there are several, libtranship).
+ */
+int guest_locate(const char *vm, pid_t *pid, uint64_t *start_time);
+
 /* Releases everything; the VM itself is left as it is. NULL is allowed. */
 void guest_free(struct guest *g);
 

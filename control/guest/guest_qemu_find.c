@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -257,6 +258,43 @@ unsigned int qemu_sockets(pid_t pid, char *const *argv, char paths[][PATH_MAX], 
 		    qemu_opt_get(value, "chardev", "chardev", text, sizeof(text)))
 			add_chardev(&l, text);
 	return l.count;
+}
+
+/* True if the path, as process pid sees it, is this file. */
+static bool path_is(pid_t pid, const char *path, const struct stat *file)
+{
+	AUTO_CLOSE int at = proc_open_path(pid, path, O_PATH);
+	struct stat st;
+
+	return at >= 0 && !fstat(at, &st) && st.st_dev == file->st_dev && st.st_ino == file->st_ino;
+}
+
+static bool has_socket(const struct qemu_process *p, const struct stat *file)
+{
+	char(*paths)[PATH_MAX] = malloc(QEMU_SOCKETS_MAX * sizeof(*paths));
+	unsigned int n = paths ? qemu_sockets(p->pid, p->argv, paths, QEMU_SOCKETS_MAX) : 0;
+	bool has = false;
+
+	for (unsigned int i = 0; i < n && !has; i++)
+		has = path_is(p->pid, paths[i], file);
+	free(paths);
+	return has;
+}
+
+pid_t qemu_of_socket(const char *path)
+{
+	struct qemu_process *list = NULL;
+	struct stat file;
+	size_t count = 0;
+	pid_t pid = 0;
+
+	if (stat(path, &file) || !S_ISSOCK(file.st_mode) || qemu_processes(&list, &count))
+		return 0;
+	for (size_t i = 0; i < count && !pid; i++)
+		if (has_socket(&list[i], &file))
+			pid = list[i].pid;
+	qemu_processes_free(list, count);
+	return pid;
 }
 
 /* The process that listens, or 0 if it cannot be known. */

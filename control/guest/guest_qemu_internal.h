@@ -55,6 +55,8 @@ bool qemu_is_process(pid_t pid, char *const *argv);
 void qemu_vm_name(char *const *argv, char *buf, size_t len);
 /* The QMP sockets on its command line, in their order; how many. */
 unsigned int qemu_sockets(pid_t pid, char *const *argv, char paths[][PATH_MAX], unsigned int max);
+/* The QEMU whose command line has the socket at this path (as we see it), or 0. */
+pid_t qemu_of_socket(const char *path);
 /* Connects to a socket path as process pid sees it (0: as we do). */
 int qemu_connect(struct qmp **out, pid_t pid, const char *path, unsigned int greet_ms,
 		 struct failure *f);

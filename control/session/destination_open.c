@@ -272,8 +272,12 @@ int destination_open(struct destination *d)
 	struct guest_description source = { 0 };
 	struct guest *waiting = NULL;
 	json_t *checks = json_array();
-	int err = run_checks(session_config(d->s), d->s->request, session_promised_elsewhere(d->s),
-			     &source, &waiting, checks, &d->f);
+	int err = session_claim_words(d->s, incoming_of(d->s->request), &d->f);
+
+	if (!err)
+		err = run_checks(session_config(d->s), d->s->request,
+				 session_promised_elsewhere(d->s), &source, &waiting, checks,
+				 &d->f);
 
 	d->was_running = json_is_true(json_object_get(d->s->request, "was_running"));
 	{
@@ -301,8 +305,10 @@ static int dry_run(struct host *h, const json_t *in, json_t **out, struct failur
 	struct guest_description source = { 0 };
 	struct guest *waiting = NULL;
 	json_t *checks = json_array();
-	int err = run_checks(&h->config, in, 0, &source, &waiting, checks, f);
+	int err = host_vm_is_free(h, incoming_of(in), f);
 
+	if (!err)
+		err = run_checks(&h->config, in, 0, &source, &waiting, checks, f);
 	if (!err)
 		*out = json_pack("{s:i, s:O}", "version", PROTOCOL_VERSION, "checks", checks);
 	guest_free(waiting);

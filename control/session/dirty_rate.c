@@ -168,8 +168,10 @@ int session_observe(struct session *s, json_t **out, struct failure *f)
 	json_int_t seconds = json_integer_value(json_object_get(s->request, "seconds"));
 	const char *vm = json_string_value(json_object_get(s->request, "vm"));
 	struct observation o = { .s = s, .dp = DATAPLANE_NONE, .samples = json_array() };
-	int err = guest_open(&o.g, vm, f);
+	int err = session_claim_words(s, vm, f);
 
+	if (!err)
+		err = guest_open(&o.g, vm, f);
 	if (!err)
 		err = session_claim_vm(s, o.g, f);
 	if (!err && !o.g->desc.running)

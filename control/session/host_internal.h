@@ -31,6 +31,10 @@ struct session *session_new(struct host *h, enum session_side side, const char *
  * thread (which then holds a reference). On failure it is freed.
  */
 int session_start(struct session *s, struct failure *f);
+/* vm_claim.c: vm-busy if a session works on the VM of these words; 0 also if they do not tell. */
+int host_vm_is_free(struct host *h, const char *vm, struct failure *f);
+/* Says so in a list of VMs as guest_list() gives it. */
+void host_mark_claimed(struct host *h, json_t *vms);
 /* session_journals.c: takes up what an earlier transhipd left; forgets old journals. */
 int host_recover(struct host *h, struct failure *f);
 /* True when transhipd is about to end. */

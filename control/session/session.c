@@ -15,7 +15,6 @@
 #include "control/session/session.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -42,42 +41,6 @@ const char *session_side_name(enum session_side side)
 	static const char *const names[] = { "source", "destination", "observer" };
 
 	return names[side];
-}
-
-/* --- the VM's claim -------------------------------------------------------------------------- */
-
-int session_claim_vm(struct session *s, const struct guest *g, struct failure *f)
-{
-	struct host *h = s->host;
-	char key[sizeof(s->vm_key)];
-
-	snprintf(key, sizeof(key), "%d/%" PRIu64, g->pid, g->start_time);
-	SCOPED_LOCK(&h->lock);
-	for (struct session *o = h->sessions; o; o = o->next) {
-		if (o == s)
-			continue;
-		SCOPED_LOCK(&o->lock);
-		if ((o->terminal && o->state != SESSION_UNRESOLVED) || strcmp(o->vm_key, key))
-			continue;
-		return failure_set(f, -EBUSY, "vm-busy",
-				   "Wait for it, or cancel it with `tranship cancel`.",
-				   "Session %.8s already works on this VM.", o->id);
-	}
-	SCOPED_LOCK(&s->lock);
-	snprintf(s->vm_key, sizeof(s->vm_key), "%s", key);
-	snprintf(s->vm, sizeof(s->vm), "%s", g->desc.name);
-	text_clean(s->vm);
-	return 0;
-}
-
-void session_claimed(struct session *s, pid_t *pid, uint64_t *start_time)
-{
-	int number = 0;
-
-	*start_time = 0;
-	SCOPED_LOCK(&s->lock);
-	sscanf(s->vm_key, "%d/%" SCNu64, &number, start_time);
-	*pid = number;
 }
 
 uint64_t session_promised_elsewhere(const struct session *s)
@@ -542,7 +505,9 @@ int host_dirty_rate(struct host *h, const json_t *in, json_t **out, struct failu
 
 int host_vms(struct host *h, json_t **out, struct failure *f)
 {
-	(void)h;
 	*out = guest_list();
-	return *out ? 0 : failure_set(f, -ENOMEM, "internal", NULL, "out of memory");
+	if (!*out)
+		return failure_set(f, -ENOMEM, "internal", NULL, "out of memory");
+	host_mark_claimed(h, *out);
+	return 0;
 }

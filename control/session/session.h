@@ -134,12 +134,12 @@ void session_answer(struct session *s, int err, const struct failure *f, json_t 
 void session_leave(struct session *s);
 
 /*
- * Claims the VM for this session: -EBUSY with vm-busy if another live session of this host has it.
- * Released when the session is terminal and not UNRESOLVED.
+ * vm_claim.c: claims the VM for this session: -EBUSY with vm-busy if another live session of this
+ * host has it. Released when the session is terminal and not UNRESOLVED.
  */
 int session_claim_vm(struct session *s, const struct guest *g, struct failure *f);
-/* The VM that is claimed; pid 0 if none is. */
-void session_claimed(struct session *s, pid_t *pid, uint64_t *start_time);
+/* Before it is opened: by its words, 0 where they do not tell. It is claimed again when it is. */
+int session_claim_words(struct session *s, const char *vm, struct failure *f);
 
 /* Request options; absent members give the default. */
 bool session_option_bool(const struct session *s, const char *name);

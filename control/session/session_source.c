@@ -124,6 +124,8 @@ static int find_guest(struct source *c)
 	int err = take_options(c);
 
 	if (!err)
+		err = session_claim_words(c->s, vm, &c->f);
+	if (!err)
 		err = guest_open(&c->g, vm, &c->f);
 	if (!err)
 		err = session_claim_vm(c->s, c->g, &c->f);

@@ -77,6 +77,31 @@ static void set_congestion(int fd, const char *name)
 		log_debug("congestion control stays as it is: %s: %s", name, strerror(errno));
 }
 
+static int set_options(int fd, const struct sockets_options *o, struct failure *f)
+{
+	int family = AF_INET, err = 0;
+	socklen_t len = sizeof(family);
+
+	if (o->congestion[0] && setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, o->congestion,
+					   (socklen_t)strlen(o->congestion)))
+		return failure_set(f, -EOPNOTSUPP, "unsupported-option",
+				   "net.ipv4.tcp_available_congestion_control lists what there is.",
+				   "This host cannot use the congestion control %s: %s.",
+				   o->congestion, strerror(errno));
+	if (o->tos < 0)
+		return 0;
+	getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &len);
+	/* an IPv6 socket may carry IPv4 */
+	if (setsockopt(fd, IPPROTO_IP, IP_TOS, &o->tos, sizeof(o->tos)) && family == AF_INET)
+		err = -errno;
+	if (family == AF_INET6 &&
+	    setsockopt(fd, IPPROTO_IPV6, IPV6_TCLASS, &o->tos, sizeof(o->tos)))
+		err = -errno;
+	return err ? failure_set(f, err, "internal", NULL, "The type of service cannot be set: %s.",
+				 strerror(-err))
+		   : 0;
+}
+
 static bool is_near(int fd)
 {
 	struct tcp_info info = { 0 };
@@ -106,6 +131,14 @@ static int finish_connect(int fd, unsigned int timeout_ms, int interrupt_fd)
 int sockets_connect(const char *address, uint16_t port, unsigned int timeout_ms, int interrupt_fd,
 		    int *fd, struct failure *f)
 {
+	return sockets_connect_with(address, port, timeout_ms, interrupt_fd, NULL, fd, f);
+}
+
+int sockets_connect_with(const char *address, uint16_t port, unsigned int timeout_ms,
+			 int interrupt_fd, const struct sockets_options *o, int *fd,
+			 struct failure *f)
+{
+	bool by_distance = !o || !o->congestion[0];
 	struct addrinfo *ai;
 	AUTO_CLOSE int s = -1;
 	char host_choice[16];
@@ -119,8 +152,11 @@ int sockets_connect(const char *address, uint16_t port, unsigned int timeout_ms,
 	} else {
 		notice_dead_peers(s);
 		sockets_congestion(s, host_choice, sizeof(host_choice));
-		set_congestion(s, NEAR_CHOICE);
-		err = connect(s, ai->ai_addr, ai->ai_addrlen) ? -errno : 0;
+		if (by_distance)
+			set_congestion(s, NEAR_CHOICE);
+		err = o ? set_options(s, o, f) : 0;
+		if (!err)
+			err = connect(s, ai->ai_addr, ai->ai_addrlen) ? -errno : 0;
 		if (err == -EINPROGRESS)
 			err = finish_connect(s, timeout_ms, interrupt_fd);
 	}
@@ -134,7 +170,7 @@ int sockets_connect(const char *address, uint16_t port, unsigned int timeout_ms,
 			"the hosts.",
 			"No data stream could be connected to %s port %u: %s.", address, port,
 			strerror(-err));
-	if (!is_near(s))
+	if (by_distance && !is_near(s))
 		set_congestion(s, host_choice);
 	fcntl(s, F_SETFL, fcntl(s, F_GETFL) & ~O_NONBLOCK);
 	*fd = fd_take(&s);
@@ -160,6 +196,17 @@ static int listen_on(const char *address, uint16_t port, int *fd, struct failure
 	if (!err)
 		*fd = fd_take(&s);
 	return err;
+}
+
+int sockets_listener_options(int fd, const struct sockets_options *o, char *far, size_t size,
+			     struct failure *f)
+{
+	memset(far, 0, size);
+	if (!o->congestion[0]) {
+		sockets_congestion(fd, far, size);
+		set_congestion(fd, NEAR_CHOICE);
+	}
+	return set_options(fd, o, f);
 }
 
 static uint16_t port_of(int fd)

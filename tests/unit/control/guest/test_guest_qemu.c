@@ -13,6 +13,7 @@
 #include "control/admission/disk_identity.h"
 #include "control/admission/preflight.h"
 #include "control/guest/guest_qemu_internal.h"
+#include "control/guest/proc_maps.h"
 #include "lib/base/clock.h"
 #include "tests/unit/control/guest/check_ok.h"
 #include "tests/unit/control/guest/qemu_fixture.h"
@@ -104,6 +105,24 @@ static void equal_names_are_ambiguous(void **state)
 	check_failed(guest_open(&g, a.name, &f), -EEXIST, "vm-ambiguous");
 }
 
+/* guest_locate finds a by these words. */
+__attribute__((format(printf, 1, 2))) static void assert_located(const char *fmt, ...)
+{
+	uint64_t start_time, right;
+	char words[256];
+	va_list args;
+	pid_t pid;
+
+	va_start(args, fmt);
+	vsnprintf(words, sizeof(words), fmt, args);
+	va_end(args);
+	if (guest_locate(words, &pid, &start_time))
+		fail_msg("%s is not located", words);
+	assert_int_equal(pid, a.pid);
+	OK(proc_start_time(a.pid, &right));
+	assert_int_equal(start_time, right);
+}
+
 static void the_next_socket_when_one_is_busy(void **state)
 {
 	struct qmp *holder;
@@ -124,7 +143,28 @@ static void the_next_socket_when_one_is_busy(void **state)
 	/* Both are held now. */
 	struct guest *third;
 	check_failed(guest_qemu_open_bounded(&third, a.pid, 100, 0, &f), -ETIMEDOUT, "qmp-busy");
+	/* which it is can be told all the same */
+	assert_located("%s", a.name);
+	assert_located("pid:%d", a.pid);
+	assert_located("qemu:%s", a.qmp);
+	assert_located("qemu:%s/../%s/./qmp.sock", a.dir, strrchr(a.dir, '/') + 1);
+	assert_located("qemu:%s/other,sock", a.dir);
 	qmp_free(holder);
+}
+
+static void not_located(void **state)
+{
+	static const char *const words[] = {
+		"",	  "no-such-vm", "qemu:", "qemu:/dev/null", "tranship:",	  "pid:",
+		"pid:1x", "pid:-1",	"pid:0", "pid:3/",	   "pid:4194305", "qemu:/nowhere"
+	};
+	uint64_t start_time;
+	pid_t pid;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+		assert_int_equal(guest_locate(words[i], &pid, &start_time), -ENOENT);
+	assert_int_equal(guest_locate(NULL, &pid, &start_time), -ENOENT);
 }
 
 static const json_t *listed(const json_t *list, const char *name)
@@ -483,6 +523,7 @@ static void residue_is_undone(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(not_located),
 		cmocka_unit_test_teardown(found_by_every_word, release),
 		cmocka_unit_test_teardown(not_found, release),
 		cmocka_unit_test_teardown(equal_names_are_ambiguous, release),
