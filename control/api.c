@@ -87,7 +87,10 @@ static int get_vms(struct call *c, json_t **out, struct failure *f)
 
 static int post_dirty_rate(struct call *c, json_t **out, struct failure *f)
 {
-	return host_dirty_rate(c->host, c->in, out, f);
+	const union MHD_ConnectionInfo *of =
+		MHD_get_connection_info(c->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+
+	return host_dirty_rate(c->host, c->in, of ? of->connect_fd : -1, out, f);
 }
 
 static int get_sessions(struct call *c, json_t **out, struct failure *f)

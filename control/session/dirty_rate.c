@@ -5,11 +5,12 @@
  * An observing data plane scans once a second over the period; nothing is sent. The rate counts a
  * page once a second however often it was written, as a round of a migration of that length would
  * see it; the working set counts it once over the whole period. The tracker is disarmed afterwards,
- * whatever happens: nothing remains in the VM.
+ * whatever happens: nothing remains in the VM. When whoever asked has gone (a Ctrl-C), it stops.
  */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 #include "control/arming.h"
@@ -28,6 +29,7 @@
 
 struct observation {
 	struct session *s; /* the claim on the VM */
+	int stop_fd;	   /* readable: cancelled, transhipd ends, or nobody waits any more */
 	struct guest *g;
 	struct dataplane dp;
 	json_t *samples;
@@ -50,7 +52,7 @@ static int send_setup(struct observation *o, struct failure *f)
 static int ask(struct observation *o, enum ipc_type type, const void *body, int fd,
 	       enum ipc_type want, struct ipc_message *answer, struct failure *f)
 {
-	struct dataplane_wait w = { .cancel_fd = o->s->wake_fd,
+	struct dataplane_wait w = { .cancel_fd = o->stop_fd,
 				    .guest_fd = o->g->pidfd,
 				    .deadline_ns = clock_ns() + ANSWER_MS * NSEC_PER_MSEC,
 				    .late = "The data plane did not answer in time." };
@@ -76,7 +78,7 @@ static int observe(struct observation *o, unsigned int seconds, struct failure *
 	int err = scan(o, IPC_SCAN_FIRST, &scanned, f);
 
 	for (unsigned int i = 0; !err && i < seconds; i++) {
-		struct dataplane_wait w = { .cancel_fd = o->s->wake_fd,
+		struct dataplane_wait w = { .cancel_fd = o->stop_fd,
 					    .guest_fd = o->g->pidfd,
 					    .deadline_ns = clock_ns() + SAMPLE_MS * NSEC_PER_MSEC };
 		struct ipc_message none;
@@ -163,13 +165,29 @@ static json_t *report(const struct observation *o, unsigned int seconds)
 			 (json_int_t)o->g->desc.ram_bytes, "samples_mib_s", o->samples);
 }
 
-int session_observe(struct session *s, json_t **out, struct failure *f)
+/* A closed connection is told by EPOLLHUP, which needs not be asked for. */
+static int watch(struct observation *o, int client_fd, struct failure *f)
+{
+	struct epoll_event wake = { .events = EPOLLIN }, gone = { .events = 0 };
+
+	o->stop_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (o->stop_fd < 0 || epoll_ctl(o->stop_fd, EPOLL_CTL_ADD, o->s->wake_fd, &wake) ||
+	    (client_fd >= 0 && epoll_ctl(o->stop_fd, EPOLL_CTL_ADD, client_fd, &gone)))
+		return failure_set(f, -errno, "internal", NULL, "epoll failed: %m");
+	return 0;
+}
+
+int session_observe(struct session *s, int client_fd, json_t **out, struct failure *f)
 {
 	json_int_t seconds = json_integer_value(json_object_get(s->request, "seconds"));
 	const char *vm = json_string_value(json_object_get(s->request, "vm"));
-	struct observation o = { .s = s, .dp = DATAPLANE_NONE, .samples = json_array() };
-	int err = session_claim_words(s, vm, f);
+	struct observation o = {
+		.s = s, .stop_fd = -1, .dp = DATAPLANE_NONE, .samples = json_array()
+	};
+	int err = watch(&o, client_fd, f);
 
+	if (!err)
+		err = session_claim_words(s, vm, f);
 	if (!err)
 		err = guest_open(&o.g, vm, f);
 	if (!err)
@@ -181,8 +199,13 @@ int session_observe(struct session *s, json_t **out, struct failure *f)
 		err = run(&o, (unsigned int)seconds, f);
 	if (!err)
 		*out = report(&o, (unsigned int)seconds);
+	if (err == -ECANCELED) {
+		failure_clear(f);
+		failure_set(f, err, "cancelled", NULL, "The measurement was stopped.");
+	}
 	guest_free(o.g);
 	json_decref(o.samples);
+	fd_close(&o.stop_fd);
 	return err;
 }
 

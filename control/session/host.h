@@ -45,6 +45,7 @@ const struct config *host_config(const struct host *h);
  *   cancel    by id. resolve by id with action "run-here" or "give-up".
  *   vms       guest_list()
  *   dirty_rate in {"vm","seconds"}                   out the contract's object
+ *             client_fd (or -1): when its other end has been closed, nobody waits for the answer
  */
 int host_migrate(struct host *h, const json_t *in, json_t **out, struct failure *f);
 int host_status(struct host *h, const char *id, uint64_t since, unsigned int wait_ms, json_t **out,
@@ -54,7 +55,8 @@ int host_cancel(struct host *h, const char *id, json_t **out, struct failure *f)
 int host_resolve(struct host *h, const char *id, const char *action, json_t **out,
 		 struct failure *f);
 int host_vms(struct host *h, json_t **out, struct failure *f);
-int host_dirty_rate(struct host *h, const json_t *in, json_t **out, struct failure *f);
+int host_dirty_rate(struct host *h, const json_t *in, int client_fd, json_t **out,
+		    struct failure *f);
 
 /*
  * Destination side, for the peer:

@@ -479,7 +479,8 @@ int host_resolve(struct host *h, const char *id, const char *action, json_t **ou
 	return err;
 }
 
-int host_dirty_rate(struct host *h, const json_t *in, json_t **out, struct failure *f)
+int host_dirty_rate(struct host *h, const json_t *in, int client_fd, json_t **out,
+		    struct failure *f)
 {
 	json_int_t seconds = json_integer_value(json_object_get(in, "seconds"));
 	char id[SESSION_ID_TEXT];
@@ -497,8 +498,12 @@ int host_dirty_rate(struct host *h, const json_t *in, json_t **out, struct failu
 	err = session_start(s, f);
 	if (err)
 		return err;
-	err = session_observe(s, out, f);
-	session_finish(s, err ? SESSION_FAILED : SESSION_DONE, NULL, NULL, f);
+	err = session_observe(s, client_fd, out, f);
+	session_finish(s,
+		       !err		   ? SESSION_DONE
+		       : err == -ECANCELED ? SESSION_CANCELLED
+					   : SESSION_FAILED,
+		       NULL, NULL, f);
 	host_session_put(s);
 	return err;
 }

@@ -146,8 +146,8 @@ bool session_option_bool(const struct session *s, const char *name);
 const char *session_option_text(const struct session *s, const char *name, const char *fallback);
 uint64_t session_option_number(const struct session *s, const char *name, uint64_t fallback);
 
-/* dirty_rate.c: runs in the thread of the API call. *out: the report. */
-int session_observe(struct session *s, json_t **out, struct failure *f);
+/* dirty_rate.c: runs in the thread of the API call. client_fd: as host.h. *out: the report. */
+int session_observe(struct session *s, int client_fd, json_t **out, struct failure *f);
 void session_observer_recover(struct session *s, const json_t *content);
 
 /* Thread bodies and recovery of the two sides. */

@@ -20,16 +20,39 @@ report=$(cli a dirty-rate idle --seconds 1 --json) || fail "dirty-rate"
 note "$report"
 jq -e '.dirty_rate_mib_s < 1' <<<"$report" >/dev/null || fail "the idle guest writes nothing"
 
-note "killed in the middle, it leaves no trace either"
-cli a dirty-rate web --seconds 20 >/dev/null 2>&1 &
-eventually 5 sh -c "readlink /proc/$(vm_pid a web)/fd/* | grep -q userfaultfd" ||
-	fail "it is not tracked"
-kill -INT "$(host_pids a -x tranship)"
 untracked() { (assert_untracked "$(vm_pid a web)") >/dev/null; }
-eventually 30 untracked || fail "the VM is still tracked"
-daemon_kill a
-daemon_start a
+tracked() { ! untracked; }
+measure() {
+	cli a dirty-rate web --seconds 20 --json >"$LOGS/rate" 2>/dev/null &
+	MEASURE=$!
+	eventually 5 tracked || fail "it is not tracked"
+}
+
+note "interrupted or killed in the middle, it leaves no trace either, and at once"
+for signal in INT KILL; do
+	measure
+	kill -$signal "$(host_pids a -x tranship)"
+	eventually 1 untracked || fail "the VM is still tracked after $signal"
+	wait "$MEASURE" && fail "interrupted, it exits with 0"
+	[ "$(cli a status --json | jq '[.sessions[]? | select(.terminal == false)] | length')" = 0 ] ||
+		fail "a session is left: $(cli a status --json)"
+done
+note "stopped by cancel"
+measure
+id=$(cli a status --json | jq -r '.sessions[] | select(.terminal == false) | .id')
+cli a cancel "$id" >/dev/null || fail "cancel"
+wait "$MEASURE"
+[ $? = 130 ] || fail "cancelled: $(cat "$LOGS/rate")"
+jq -e '.error.code == "cancelled"' "$LOGS/rate" >/dev/null || fail "$(cat "$LOGS/rate")"
 untracked || fail "the VM is still tracked"
+note "the daemon killed"
+measure
+daemon_kill a
+eventually 1 no_pids a -x tranship-datapl || fail "the data plane is left"
+daemon_start a
+eventually 5 untracked || fail "the VM is still tracked"
+wait "$MEASURE"
+assert_runs a web
 beats_stop web
 
 list=$(cli a list --json)

@@ -127,8 +127,10 @@ int host_vms(struct host *h, json_t **out, struct failure *f)
 	return fake_call(h, "vms", NULL, NULL, out, f);
 }
 
-int host_dirty_rate(struct host *h, const json_t *in, json_t **out, struct failure *f)
+int host_dirty_rate(struct host *h, const json_t *in, int client_fd, json_t **out,
+		    struct failure *f)
 {
+	(void)client_fd;
 	return fake_call(h, "dirty_rate", NULL, in, out, f);
 }
 
