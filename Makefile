@@ -37,6 +37,7 @@ PROGRAMS := $(BUILD)/transhipd $(BUILD)/tranship $(BUILD)/tranship-dataplane \
 	$(BUILD)/tranship-guard $(BUILD)/tranship-synthetic
 UNIT_TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/*/test_*.c tests/unit/*/*/test_*.c))
 PLATFORM_TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/platform/*.c))
+FUZZ_TARGETS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
 BENCHES := $(patsubst %.c,$(BUILD)/%,$(wildcard bench/*.c))
 
 .DEFAULT_GOAL := all
@@ -50,6 +51,8 @@ help:
 	@echo 'make demo       install what is missing, build, move a running VM between two hosts'
 	@echo 'make test       install what is missing, build with WERROR=1, run every test'
 	@echo 'make check      unit and platform tests only'
+	@echo 'make fuzz       each parser of foreign bytes under libFuzzer, FUZZ_SECONDS=60 each'
+	@echo 'make bench      every benchmark and comparison, plots; BENCH_QUICK=1 for a short one'
 	@echo 'make bench-vs-qemu  the same VM moved by QEMU and by tranship, side by side'
 	@echo 'make check-asan, check-tsan   unit tests under sanitizers'
 	@echo 'make lint, format, install, clean'
@@ -85,12 +88,21 @@ $(UNIT_TESTS) $(PLATFORM_TESTS) $(BENCHES): $(BUILD)/%: $(BUILD)/obj/%.o $(ARCHI
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o %.a,$^) -Wl,--as-needed $(LIBS) -lcmocka
 
+# A fuzz target gets its main from libFuzzer, or from a driver that replays the saved corpus.
+FUZZER ?=
+FUZZ_MAIN := $(if $(FUZZER),,$(BUILD)/obj/tests/fuzz/replay_main.o)
+$(FUZZ_TARGETS): $(BUILD)/%: $(BUILD)/obj/%.o $(FUZZ_MAIN) $(ARCHIVES)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) $(if $(FUZZER),-fsanitize=fuzzer) -o $@ $(filter %.o %.a,$^) \
+		-Wl,--as-needed $(LIBS) -lcmocka
+
 deps:
 	@tools/install-deps build
 deps-test:
 	@tools/install-deps test
 
-check: $(PROGRAMS) $(UNIT_TESTS) $(PLATFORM_TESTS)
+check: $(PROGRAMS) $(UNIT_TESTS) $(PLATFORM_TESTS) $(FUZZ_TARGETS)
 	@BUILD=$(BUILD) tests/run unit platform
 
 test: deps-test
@@ -98,7 +110,7 @@ test: deps-test
 	@BUILD=$(BUILD) tests/run
 
 .PHONY: check-build
-check-build: $(PROGRAMS) $(UNIT_TESTS) $(PLATFORM_TESTS) $(BENCHES)
+check-build: $(PROGRAMS) $(UNIT_TESTS) $(PLATFORM_TESTS) $(FUZZ_TARGETS) $(BENCHES)
 
 guests:
 	@$(MAKE) --no-print-directory -C tests/guest BUILD=$(abspath $(BUILD))/guest
@@ -118,8 +130,23 @@ check-asan:
 check-tsan:
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/tsan SANITIZE=thread check-sanitized
 .PHONY: check-sanitized
-check-sanitized: $(PROGRAMS) $(UNIT_TESTS)
+check-sanitized: $(PROGRAMS) $(UNIT_TESTS) $(FUZZ_TARGETS)
 	@BUILD=$(BUILD) tests/run unit
+
+# Each target for FUZZ_SECONDS; FUZZ=PATTERN chooses some; what was found goes to $(BUILD)/fuzz.
+FUZZ_SECONDS ?= 60
+FUZZ ?= *
+FUZZ_FLAGS := CC=clang FUZZER=1 SANITIZE=address,undefined \
+	CFLAGS='-O1 -g -fsanitize=fuzzer-no-link -fno-sanitize-recover=undefined \
+	-Wno-missing-field-initializers -Wno-unknown-pragmas'
+fuzz:
+	@tools/install-deps fuzz
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/fuzz $(FUZZ_FLAGS) fuzz-build
+	@BUILD=$(BUILD)/fuzz FUZZ_SECONDS=$(FUZZ_SECONDS) tests/fuzz/run '$(FUZZ)'
+.PHONY: fuzz-build
+fuzz-build: $(FUZZ_TARGETS)
+# clang knows no "#pragma GCC target".
+$(BUILD)/obj/dataplane/%_avx2.o: ALL_CFLAGS += $(if $(FUZZER),-mavx2)
 
 lint:
 	@tests/lint
