@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Messages between transhipd and a data plane: what transhipd takes from a data plane that was taken
- * over, and what a data plane takes as its setup.
+ * Messages between transhipd and a data plane: what transhipd takes from a data plane in foreign
+ * hands, and what a data plane takes as its setup.
  *
  * Input: a byte of flags (1: the packets are read as a data plane's setup), then packets: a byte
  * with the number of descriptors (2 bits) and how to make the head (1: the type's own), a byte of

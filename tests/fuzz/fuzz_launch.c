@@ -3,7 +3,7 @@
  * The command line of a peer's VM: its parser, and the plan to launch it here.
  *
  * Input: words, each ended by a newline, which are added to a command line that is accepted as it
- * is (or, after a first byte '!', are all of it). Whatever is accepted must run a configured binary,
+ * is (or, after a first byte '!', are all of it). What is accepted must run a configured binary,
  * wait for the migration, and touch no path of the system.
  */
 #include <setjmp.h>

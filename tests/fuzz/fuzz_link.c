@@ -3,7 +3,7 @@
  * transhipd's end of the connection to a VMM that links libtranship: a VMM may be another user's
  * process and answer anything.
  *
- * Input: answers: a byte with the number of descriptors (2 bits), 4: magic, type and serial are made
+ * Input: answers: a byte with the number of descriptors (2 bits), 4: magic, type and serial are
  * right, 8: size is that of the type, 16: with a status; a byte of length, that many bytes of body.
  */
 #include <errno.h>

@@ -2,7 +2,7 @@
 /*
  * A hostile source on one data stream of the destination, with its RAM in a memfd.
  *
- * Input: a byte of flags, then operations. Most make a well-formed frame out of a few bytes, so that
+ * Input: a byte of flags, then operations. Most make a whole frame out of a few bytes, so that
  * small inputs reach far, and keep a model of what RAM must read as; others send bytes as they are.
  * A stream that is accepted to its end must have made RAM equal to the model (unless bytes went
  * that the model does not know), and nothing before and behind the region may have changed.
