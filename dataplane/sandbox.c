@@ -11,8 +11,9 @@
  *   Arguments are checked where they decide: mappings may not be executable, ioctl is limited to
  *   the requests listed, clone to threads, prctl to naming, signals to this process.
  *
- *   io_uring submits operations past the filter. io_uring_setup and io_uring_register are not
- *   allowed; rings made before are restricted to sending (uring.h).
+ *   io_uring submits operations past the filter. io_uring_setup is not allowed, and of
+ *   io_uring_register only the enabling of rings that were made before, restricted to sending
+ *   (uring.h).
  *
  *   The sanitizers' runtimes read /proc and make calls of their own at any time, so a build with
  *   one gets everything but the filter.
@@ -24,6 +25,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
+#include <linux/io_uring.h>
 #include <linux/sockios.h>
 #include <sched.h>
 #include <seccomp.h>
@@ -156,6 +158,15 @@ static int allow_calls(scmp_filter_ctx ctx, unsigned int role)
 	return err;
 }
 
+/* A stream's thread enables the ring that was made and restricted for it. */
+static int allow_rings(scmp_filter_ctx ctx, unsigned int role)
+{
+	if (!(role & ROLE_SOURCE))
+		return 0;
+	return seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(io_uring_register), 1,
+				SCMP_A1_32(SCMP_CMP_EQ, IORING_REGISTER_ENABLE_RINGS));
+}
+
 static int allow_checked(scmp_filter_ctx ctx)
 {
 	const unsigned int thread = CLONE_VM | CLONE_THREAD | CLONE_SIGHAND;
@@ -194,6 +205,8 @@ static int install_filter(enum ipc_role role)
 	if (!ctx)
 		return -ENOMEM;
 	err = allow_calls(ctx, 1u << role);
+	if (!err)
+		err = allow_rings(ctx, 1u << role);
 	if (!err)
 		err = allow_checked(ctx);
 	/* A tree instead of a list: the filter runs at every call of the hot path. */

@@ -26,7 +26,11 @@
 #include "dataplane/page_reader.h"
 #include "dataplane/tx_common.h"
 #include "lib/base/cleanup.h"
+#include "lib/base/clock.h"
 #include "lib/base/io.h"
+
+/* Naps of a millisecond until a lack of memory is not a passing one. */
+#define NO_MEMORY_TRIES 1000
 
 void tx_iov_advance(struct iovec **iov, unsigned int *count, size_t n)
 {
@@ -82,6 +86,28 @@ int tx_send_faulted(struct tx *t, const struct region *r, struct iovec **iov, un
 		     : tx_send_iov(t, NULL, &front, 1, flags);
 }
 
+int tx_retryable(struct tx *t, int err)
+{
+	const struct timespec nap = { .tv_nsec = NSEC_PER_MSEC };
+	struct pollfd p = { .fd = t->fd, .events = POLLOUT };
+
+	switch (err) {
+	case 0:
+	case -EINTR:
+		return 0;
+	case -EAGAIN:
+		return poll(&p, 1, -1) < 0 && errno != EINTR ? -errno : 0;
+	case -ENOMEM:
+	case -ENOBUFS:
+		if (++t->no_memory > NO_MEMORY_TRIES)
+			return err;
+		nanosleep(&nap, NULL);
+		return 0;
+	default:
+		return err;
+	}
+}
+
 int tx_send_iov(struct tx *t, const struct region *r, struct iovec *iov, unsigned int count,
 		int flags)
 {
@@ -92,15 +118,12 @@ int tx_send_iov(struct tx *t, const struct region *r, struct iovec *iov, unsigne
 
 		if (n >= 0) {
 			t->counters.wire_bytes += (uint64_t)n;
+			t->no_memory = 0;
 			tx_iov_advance(&iov, &count, (size_t)n);
 		} else if (errno == EFAULT) {
 			err = tx_send_faulted(t, r, &iov, &count, flags);
-		} else if (errno == EAGAIN) {
-			struct pollfd p = { .fd = t->fd, .events = POLLOUT };
-
-			err = poll(&p, 1, -1) < 0 && errno != EINTR ? -errno : 0;
-		} else if (errno != EINTR) {
-			err = -errno;
+		} else {
+			err = tx_retryable(t, -errno);
 		}
 		if (err)
 			return err;

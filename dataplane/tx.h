@@ -42,9 +42,10 @@ struct tx_ops {
 	/* fd stays the caller's and must outlive the tx. -errno. */
 	int (*new)(struct tx **out, int fd, const struct region *regions, uint32_t nregions);
 	/*
-	 * Sends head (head_len bytes, copied before return) and then count slices of r. Blocks
-	 * until the socket has accepted all of it; more: further frames follow at once, so a
-	 * partly filled segment may be held back. -errno; -EPIPE or -ECONNRESET: the peer is gone.
+	 * Sends head (head_len bytes, copied before return) and then count slices of r. more:
+	 * further frames follow at once, so a partly filled segment may be held back, or a few
+	 * frames as a whole; without it, returns when the socket has accepted everything so far.
+	 * -errno, which may be an earlier frame's; -EPIPE or -ECONNRESET: the peer is gone.
 	 */
 	int (*frame)(struct tx *t, const void *head, size_t head_len, const struct region *r,
 		     const struct tx_slice *slices, uint32_t count, bool more);
@@ -58,6 +59,7 @@ struct tx {
 	const struct tx_ops *ops;
 	int fd;
 	struct tx_counters counters;
+	unsigned int no_memory; /* times in a row that the kernel had none to send with */
 };
 
 extern const struct tx_ops tx_sendfile_ops, tx_uring_ops, tx_send_ops;

@@ -31,6 +31,14 @@ void tx_iov_advance(struct iovec **iov, unsigned int *count, size_t n);
 int tx_send_iov(struct tx *t, const struct region *r, struct iovec *iov, unsigned int count,
 		int flags);
 
+/*
+ * What a send that failed with err (-errno; 0: fell short) calls for: 0, to try again, after waiting
+ * for room in a full socket (-EAGAIN), or a little while the kernel has no memory (-ENOMEM,
+ * -ENOBUFS), which is given up after a second; or the error that it is. Who sends something sets
+ * no_memory to 0.
+ */
+int tx_retryable(struct tx *t, int err);
+
 /* As tx_send_iov for a range of r, through pread: for what cannot be sent from the mapping. */
 int tx_send_copy(struct tx *t, const struct region *r, uint64_t offset, uint64_t length, int flags);
 

@@ -14,7 +14,6 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
@@ -94,18 +93,6 @@ static void cork(struct tx_sendfile *t, bool on)
 		return;
 }
 
-/* 0 to try again, or the error. */
-static int retryable(int fd)
-{
-	struct pollfd p = { .fd = fd, .events = POLLOUT };
-
-	if (errno == EINTR)
-		return 0;
-	if (errno != EAGAIN)
-		return -errno;
-	return poll(&p, 1, -1) < 0 && errno != EINTR ? -errno : 0;
-}
-
 static int by_sendfile(struct tx *t, const struct region *r, uint64_t offset, uint64_t left)
 {
 	off_t at = (off_t)(r->file_offset + offset);
@@ -116,13 +103,14 @@ static int by_sendfile(struct tx *t, const struct region *r, uint64_t offset, ui
 		if (n == 0)
 			return -EIO; /* the VMM has cut its own RAM */
 		if (n < 0) {
-			int err = retryable(t->fd);
+			int err = tx_retryable(t, -errno);
 
 			if (err)
 				return err;
 			continue;
 		}
 		left -= (uint64_t)n;
+		t->no_memory = 0;
 		t->counters.wire_bytes += (uint64_t)n;
 		t->counters.zero_copy_bytes += (uint64_t)n;
 	}
@@ -135,13 +123,14 @@ static int pipe_to_socket(struct tx *t, int pipe_fd, size_t left)
 		ssize_t n = splice(pipe_fd, NULL, t->fd, NULL, left, SPLICE_F_MOVE | SPLICE_F_MORE);
 
 		if (n < 0) {
-			int err = retryable(t->fd);
+			int err = tx_retryable(t, -errno);
 
 			if (err)
 				return err;
 			continue;
 		}
 		left -= (size_t)n;
+		t->no_memory = 0;
 		t->counters.wire_bytes += (uint64_t)n;
 		t->counters.zero_copy_bytes += (uint64_t)n;
 	}

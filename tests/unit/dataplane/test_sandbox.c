@@ -139,6 +139,15 @@ static int try_uring_setup(void)
 	return syscall(SYS_io_uring_setup, 4, &p) < 0;
 }
 
+/* Enabling a ring is all that is left of registrations. */
+static int try_uring_register(void)
+{
+	uint8_t page[4096];
+	struct iovec iov = { page, sizeof(page) };
+
+	return syscall(SYS_io_uring_register, ring.ring_fd, IORING_REGISTER_BUFFERS, &iov, 1) < 0;
+}
+
 static int try_exec_memory(void)
 {
 	return mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) ==
@@ -189,6 +198,7 @@ static void test_refused(void **state)
 	assert_int_equal(confined(IPC_ROLE_SOURCE, try_exec), -SIGSYS);
 	assert_int_equal(confined(IPC_ROLE_DESTINATION, try_ptrace), -SIGSYS);
 	assert_int_equal(confined(IPC_ROLE_DESTINATION, try_uring_setup), -SIGSYS);
+	assert_int_equal(confined(IPC_ROLE_SOURCE, try_uring_register), -SIGSYS);
 }
 
 static int try_write_ram(void)
@@ -344,9 +354,12 @@ static int submit(struct io_uring_sqe *sqe)
 
 static int ring_cannot_open(void)
 {
-	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
+	struct io_uring_sqe *sqe;
 	int res;
 
+	if (uring_enable(&ring))
+		return 30;
+	sqe = io_uring_get_sqe(&ring);
 	io_uring_prep_openat(sqe, AT_FDCWD, "/etc/hostname", O_RDONLY, 0);
 	res = submit(sqe);
 	if (res != -EACCES)
@@ -358,11 +371,14 @@ static int ring_cannot_open(void)
 
 static int ring_can_send(void)
 {
-	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
+	struct io_uring_sqe *sqe;
 	struct iovec iov = { "hello", 5 };
 	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
 	char got[5];
 
+	if (uring_enable(&ring))
+		return 40;
+	sqe = io_uring_get_sqe(&ring);
 	io_uring_prep_sendmsg(sqe, sockets[0], &msg, 0);
 	if (submit(sqe) != 5)
 		return 41;
@@ -371,9 +387,11 @@ static int ring_can_send(void)
 
 static void test_ring_made_before(void **state)
 {
+	bool registered;
+
 	(void)state;
 	for (size_t i = 0; i < 2; i++) {
-		if (uring_new_sender(&ring, 4)) {
+		if (uring_new_sender(&ring, 4, NULL, 0, &registered)) {
 			print_message("io_uring is not available here\n");
 			skip();
 		}
