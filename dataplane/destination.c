@@ -367,6 +367,8 @@ static int prepare(struct destination *d, struct ipc_ready *ready, struct failur
 		err = prepare_listener(s->listen_fd);
 	if (!err)
 		err = warm_up_crypto();
+	if (!err)
+		err = page_hash_init(&d->hash, s->config.secret, s->config.id);
 	if (err)
 		return failure_set(f, err, err == -ENOMEM ? "memory" : "internal", NULL,
 				   "the destination's data plane cannot %s: %s", what,

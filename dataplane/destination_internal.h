@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "dataplane/page_hash.h"
 #include "dataplane/place.h"
 #include "dataplane/rx_reader.h"
 #include "dataplane/setup.h"
@@ -57,6 +58,7 @@ struct connection {
 struct destination {
 	struct setup *s;
 	struct place place;
+	struct page_hash hash;
 	struct stream *streams;		/* s->config.streams */
 	struct connection *connections; /* nconnections */
 	uint32_t nconnections;
@@ -103,5 +105,12 @@ void connections_stop(struct destination *d);
 
 /* destination_stream.c: serves a stream until BYE and its end. -errno with f filled. */
 int stream_receive(struct stream *st, int fd, struct failure *f);
+/* Sends len bytes back to the source. */
+int stream_answer(struct stream *st, const uint8_t *bytes, size_t len);
+
+/* destination_hashes.c: bytes that the RAM files hold; 0 where nothing is worth asking. */
+uint64_t destination_held(const struct destination *d);
+/* Answers HASHES. */
+int stream_take_hashes(struct stream *st, const struct wire_frame *f);
 
 #endif

@@ -25,12 +25,8 @@
 /* Hashes taken from the reader at a time. */
 #define HASHES_BATCH 1024u
 
-static int acknowledge(struct stream *st, const struct wire_frame *ack)
+int stream_answer(struct stream *st, const uint8_t *p, size_t left)
 {
-	uint8_t bytes[WIRE_FRAME_SIZE], *p = bytes;
-	size_t left = sizeof(bytes);
-
-	wire_put_frame(bytes, ack);
 	while (left) {
 		ssize_t n = send(st->rx.fd, p, left, MSG_NOSIGNAL);
 
@@ -42,6 +38,14 @@ static int acknowledge(struct stream *st, const struct wire_frame *ack)
 		left -= (size_t)n;
 	}
 	return 0;
+}
+
+static int acknowledge(struct stream *st, const struct wire_frame *ack)
+{
+	uint8_t bytes[WIRE_FRAME_SIZE];
+
+	wire_put_frame(bytes, ack);
+	return stream_answer(st, bytes, sizeof(bytes));
 }
 
 static int take_pages(struct stream *st, const struct wire_frame *f)
@@ -187,12 +191,22 @@ static int take_verify_end(struct stream *st, const struct wire_frame *f)
 	return acknowledge(st, &ack);
 }
 
+static int take_held(struct stream *st, const struct wire_frame *f)
+{
+	struct wire_frame ack = { .type = WIRE_ACK, .of = WIRE_HELD };
+
+	(void)f;
+	ack.extent = destination_held(st->d);
+	return acknowledge(st, &ack);
+}
+
 /* One row a frame type; what is not here is not the source's to send. BYE ends the loop. */
 static int (*const takers[])(struct stream *st, const struct wire_frame *f) = {
 	[WIRE_PAGES] = take_pages,	     [WIRE_HOLES] = take_holes,
 	[WIRE_ROUND_END] = take_round_end,   [WIRE_STATE] = take_state,
 	[WIRE_STATE_END] = take_state_end,   [WIRE_VERIFY] = take_verify,
-	[WIRE_VERIFY_END] = take_verify_end,
+	[WIRE_VERIFY_END] = take_verify_end, [WIRE_HELD] = take_held,
+	[WIRE_HASHES] = stream_take_hashes,
 };
 
 static int take_frames(struct stream *st)

@@ -37,6 +37,7 @@ struct serving {
 	struct source *src;
 	bool busy;	   /* a job runs */
 	bool state_ending; /* STATE_END was asked for */
+	bool sent;	   /* the first round has begun */
 	uint64_t job_start_ns, next_progress_ns, bye_deadline_ns;
 	struct ipc_stats at_start; /* of the job */
 	uint64_t last_scan_ns;	   /* 0: no scan yet */
@@ -145,24 +146,38 @@ static int on_scan(struct serving *v, const struct ipc_message *m, struct failur
 	return ipc_send(src->setup->sock, IPC_SCANNED, &answer, -1);
 }
 
+static int begin_round(struct serving *v, uint32_t round)
+{
+	int err = scheduler_begin_round(&v->src->scheduler);
+
+	if (!err)
+		begin_job(v, JOB_ROUND, round);
+	return err;
+}
+
 static int on_send(struct serving *v, const struct ipc_message *m, struct failure *f)
 {
+	struct source *src = v->src;
+	bool first = !v->sent;
 	int err;
 
 	if (v->busy || !v->last_scan_ns)
 		return wrong_time(m, f);
-	err = scheduler_begin_round(&v->src->scheduler);
-	if (err)
-		return err;
-	begin_job(v, JOB_ROUND, m->body.send.round);
-	return 0;
+	v->sent = true;
+	if (!first || !source_may_compare(src))
+		return begin_round(v, m->body.send.round);
+	err = source_compare_begin(src);
+	src->chunk_cursor = 0;
+	if (!err)
+		begin_job(v, JOB_COMPARE, m->body.send.round);
+	return err;
 }
 
 static int on_verify(struct serving *v, const struct ipc_message *m, struct failure *f)
 {
 	if (v->busy)
 		return wrong_time(m, f);
-	v->src->verify_cursor = 0;
+	v->src->chunk_cursor = 0;
 	v->src->verified = (struct ipc_verified){ 0 };
 	begin_job(v, JOB_VERIFY, 0);
 	return 0;
@@ -215,7 +230,7 @@ static int on_message(struct serving *v, const struct ipc_message *m, int *fd, s
 	}
 }
 
-static int answer_job(struct serving *v)
+static int end_job(struct serving *v)
 {
 	struct source *src = v->src;
 	struct ipc_ready ready = { .tx = src->tx_ops->kind, .tracker = src->setup->tracker };
@@ -225,7 +240,12 @@ static int answer_job(struct serving *v)
 	case JOB_HANDSHAKE:
 		snprintf(ready.tx_reason, sizeof(ready.tx_reason), "%s", src->tx_reason);
 		return ipc_send(src->setup->sock, IPC_READY, &ready, -1);
+	case JOB_COMPARE:
+		log_info("compared with what the destination has in %.1f ms",
+			 clock_ms_since(v->job_start_ns));
+		return begin_round(v, src->round);
 	case JOB_ROUND:
+		source_compare_end(src);
 		collect_stats(src, &sent.total);
 		sent.pages = sent.total.sent_pages - v->at_start.sent_pages;
 		sent.wire_bytes = sent.total.wire_bytes - v->at_start.wire_bytes;
@@ -255,7 +275,7 @@ static int on_event(struct serving *v, struct failure *f)
 		return err;
 	if (v->busy && !__atomic_load_n(&src->jobs_left, __ATOMIC_ACQUIRE)) {
 		v->busy = false;
-		err = answer_job(v);
+		err = end_job(v);
 	}
 	if (!err && __atomic_exchange_n(&src->state_done, false, __ATOMIC_ACQ_REL)) {
 		struct ipc_count bytes = { src->relay.bytes };
@@ -380,6 +400,7 @@ static void release(struct source *src)
 	streams_release(src);
 	page_reader_release(&src->reader);
 	known_pages_release(&src->known);
+	source_compare_end(src);
 	scheduler_release(&src->scheduler);
 	state_relay_release(&src->relay);
 	token_bucket_release(&src->bucket);

@@ -31,13 +31,31 @@
 #include "dataplane/tx.h"
 #include "dataplane/wire.h"
 
-enum source_job { JOB_NONE, JOB_HANDSHAKE, JOB_ROUND, JOB_VERIFY, JOB_BYE };
+enum source_job { JOB_NONE, JOB_HANDSHAKE, JOB_COMPARE, JOB_ROUND, JOB_VERIFY, JOB_BYE };
 
 struct source;
 
 /* Cumulative; written by the stream's thread, read by main. Atomic, relaxed. */
 struct stream_counts {
 	uint64_t pages, zero_bytes, hole_bytes, raw_bytes, same_bytes, zero_copy_bytes, wire_bytes;
+};
+
+/* Questions for hashes that a stream has under way; see source_compare.c. */
+#define COMPARE_DEPTH 8u
+
+struct compare_question {
+	uint32_t region;
+	bool sample;	     /* the first of its stretch */
+	uint64_t chunk, end; /* of the region; the stretch's end */
+};
+
+struct stream_compare {
+	struct compare_question asked[COMPARE_DEPTH]; /* a ring */
+	uint32_t first, count;
+	struct compare_question promising[COMPARE_DEPTH]; /* stretches to go on with after chunk */
+	uint32_t promising_count;
+	uint32_t empty_region; /* where the destination has nothing, as it said last */
+	uint64_t empty_from, empty_until;
 };
 
 struct stream {
@@ -51,12 +69,14 @@ struct stream {
 	struct state_relay *relay; /* of the source; stream 0 only */
 	uint32_t job_seen;
 
-	uint8_t answer[WIRE_FRAME_SIZE]; /* from the destination, as far as it has come */
+	/* A frame from the destination, as far as it has come. */
+	uint8_t answer[WIRE_FRAME_SIZE + WIRE_HASHED_MAX];
 	size_t answer_have;
-	bool awaited[WIRE_BYE + 1]; /* by type acknowledged: sent and not answered yet */
+	bool awaited[WIRE_TYPES]; /* by type acknowledged: sent and not answered yet */
 	uint32_t awaited_round;
 
 	struct stream_counts counts;
+	struct stream_compare compare;
 	struct chunk_plan plan;
 	struct plan_frame frame;
 	uint8_t *scratch; /* LOOK_SCRATCH, owned */
@@ -84,7 +104,12 @@ struct source {
 	uint32_t jobs_left;	/* atomic: streams that have not finished it */
 	bool stopping;		/* atomic */
 	bool state_done;	/* atomic: the destination holds all of the device state */
-	uint64_t verify_cursor; /* atomic: next chunk, over all regions */
+	uint64_t chunk_cursor;	/* atomic: next chunk of a job, over all regions */
+
+	/* What the destination had before the first round; source_compare.c. */
+	uint64_t destination_holds; /* atomic: bytes */
+	struct bitmap *same;	    /* pages, one a region; NULL: not compared, or over */
+	uint32_t compare_vain;	    /* atomic: stretches in a row of which little was equal */
 
 	pthread_mutex_t lock; /* what follows */
 	int failed;	      /* first error of a stream, 0 if none */
@@ -151,8 +176,29 @@ struct chunk_look {
 int source_look_at_chunk(struct source *src, const struct scheduler_chunk *c,
 			 struct chunk_look *look, uint8_t *scratch);
 
-/* source_verify.c: this stream's share of the comparison, up to the acknowledgement. */
+/* source_compare.c */
+
+/* Asks how much the destination's RAM holds, and waits for the answer. */
+int stream_ask_held(struct stream *s);
+/* True if that is worth comparing. Main thread, like the next two. */
+bool source_may_compare(struct source *src);
+/* Before the streams compare. -ENOMEM. */
+int source_compare_begin(struct source *src);
+/* After the round that used the comparison; also if there was none. */
+void source_compare_end(struct source *src);
+/* This stream's share of the comparison. */
+int stream_compare(struct stream *s);
+/* The answer f with its hashes. -EBADMSG if it was not asked for. */
+int stream_hashed(struct stream *s, const struct wire_frame *f, const uint8_t *hashes);
+
+/* source_verify.c: this stream's share of the verification, up to the acknowledgement. */
 int stream_verify(struct stream *s);
+/*
+ * Up to max chunks of one region that no other stream takes, from chunk_cursor on; false if there
+ * are none left.
+ */
+bool source_take_chunks(struct source *src, uint64_t max, const struct region **r, uint64_t *first,
+			uint64_t *count);
 /* Adds a stream's acknowledged result to the source's. */
 void source_add_verified(struct source *src, const struct wire_frame *ack);
 

@@ -6,6 +6,9 @@
  *   Each pending page is looked at once (page_reader.h): zero, hole or data. Data usually goes by
  *   reference, as it is when it is sent.
  *
+ *   Before the first round some pages may have been found at the destination (source_compare.c): they
+ *   are left out, and are no holes.
+ *
  *   A chunk of huge pages that has been reported before (known_pages.h) is copied first, and the
  *   copy is all that counts: what is in it is compared, sent and remembered, whatever the guest
  *   does to the page meanwhile. It will be reported again.
@@ -36,10 +39,9 @@ static uint32_t bit_run(const uint64_t *bits, uint32_t page, uint32_t limit, boo
 
 /* Remembers which pages of the chunk the file holds. */
 static void note_populated(struct source *src, const struct scheduler_chunk *c,
-			   const struct chunk_look *look)
+			   const struct chunk_look *look, uint64_t *populated)
 {
 	bool exact = page_reader_sees_holes(&src->reader, c->region);
-	uint64_t populated[SCHEDULER_CHUNK_WORDS] = { 0 };
 
 	for (uint32_t i = 0; i < c->pages; i++) {
 		uint8_t kind = look->kinds[i];
@@ -84,6 +86,29 @@ static int look_at_run(struct source *src, const struct scheduler_chunk *c, uint
 				    look->kinds + at, scratch);
 }
 
+/*
+ * Takes from bits the pages that the comparison before this round found at the destination, and
+ * notes them in same.
+ */
+static void leave_out_same(const struct source *src, const struct scheduler_chunk *c,
+			   uint64_t bits[SCHEDULER_CHUNK_WORDS],
+			   uint64_t same[SCHEDULER_CHUNK_WORDS])
+{
+	memcpy(bits, c->bits, sizeof(c->bits));
+	memset(same, 0, sizeof(c->bits));
+	for (uint32_t w = 0; src->same && w * 64 < c->pages; w++) {
+		same[w] = bits[w] & src->same[c->region->index].words[c->first_page / 64 + w];
+		bits[w] &= ~same[w];
+	}
+}
+
+static void mark_same(struct chunk_look *look, const uint64_t *same, uint32_t pages)
+{
+	for (uint32_t i = 0; i < pages; i++)
+		if (same[i / 64] >> (i % 64) & 1)
+			look->kinds[i] = PAGE_NOT_SENT;
+}
+
 /* What is not pending: a hole if the round says what was never populated. */
 static void skip_run(struct source *src, const struct scheduler_chunk *c, uint32_t at, uint32_t end,
 		     struct chunk_look *look)
@@ -96,14 +121,16 @@ static void skip_run(struct source *src, const struct scheduler_chunk *c, uint32
 int source_look_at_chunk(struct source *src, const struct scheduler_chunk *c,
 			 struct chunk_look *look, uint8_t *scratch)
 {
+	uint64_t bits[SCHEDULER_CHUNK_WORDS], same[SCHEDULER_CHUNK_WORDS];
 	uint32_t end, pending = 0;
 	bool set;
 	int err = 0;
 
+	leave_out_same(src, c, bits, same);
 	look->same = 0;
 	look->snapshot = known_pages_begin(&src->known, c->region, c->first_page) ? scratch : NULL;
 	for (uint32_t at = 0; !err && at < c->pages; at = end) {
-		end = bit_run(c->bits, at, c->pages, &set);
+		end = bit_run(bits, at, c->pages, &set);
 		pending += set ? end - at : 0;
 		if (set)
 			err = look_at_run(src, c, at, end, look, scratch);
@@ -112,8 +139,9 @@ int source_look_at_chunk(struct source *src, const struct scheduler_chunk *c,
 	}
 	if (err)
 		return err;
+	mark_same(look, same, c->pages);
 	if (look->snapshot)
 		known_pages_end(&src->known, c->region, c->first_page, pending, look->same);
-	note_populated(src, c, look);
+	note_populated(src, c, look, same);
 	return 0;
 }

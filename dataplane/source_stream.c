@@ -43,15 +43,19 @@ static void clear_event(int fd)
 		return; /* not signalled: nothing to clear */
 }
 
-static int on_answer(struct stream *s, const struct wire_frame *f)
+static int on_answer(struct stream *s, const struct wire_frame *f, const uint8_t *payload)
 {
-	if (f->type != WIRE_ACK || f->of > WIRE_BYE || !s->awaited[f->of])
+	if (f->type == WIRE_HASHED)
+		return stream_hashed(s, f, payload);
+	if (f->type != WIRE_ACK || f->of >= WIRE_TYPES || !s->awaited[f->of])
 		return -EBADMSG;
 	if (f->of == WIRE_ROUND_END && f->number != s->awaited_round)
 		return -EBADMSG;
 	s->awaited[f->of] = false;
 	if (f->of == WIRE_VERIFY_END)
 		source_add_verified(s->source, f);
+	if (f->of == WIRE_HELD)
+		__atomic_store_n(&s->source->destination_holds, f->extent, __ATOMIC_RELAXED);
 	if (f->of == WIRE_STATE_END) {
 		__atomic_store_n(&s->source->state_done, true, __ATOMIC_RELEASE);
 		signal_event(s->source->event_fd);
@@ -59,16 +63,42 @@ static int on_answer(struct stream *s, const struct wire_frame *f)
 	return 0;
 }
 
+/* Decodes the answer as far as it has come. *missing: the bytes that it lacks. */
+static int decode_answer(const struct stream *s, struct wire_frame *f, size_t *missing)
+{
+	const struct setup *set = s->source->setup;
+	int err;
+
+	*missing = s->answer_have < WIRE_FRAME_SIZE ? WIRE_FRAME_SIZE - s->answer_have : 0;
+	if (*missing)
+		return 0;
+	err = wire_get_frame(f, s->answer, set->regions, set->nregions);
+	if (err)
+		return err;
+	/* Of what the source sends some has a longer payload; none of it may come back. */
+	if (f->type != WIRE_ACK && f->type != WIRE_HASHED)
+		return -EBADMSG;
+	*missing = WIRE_FRAME_SIZE + f->length - s->answer_have;
+	return 0;
+}
+
 /* Takes what has come without blocking. */
 static int read_answers(struct stream *s)
 {
-	const struct setup *set = s->source->setup;
-
 	for (;;) {
-		ssize_t n = recv(s->fd, s->answer + s->answer_have,
-				 sizeof(s->answer) - s->answer_have, MSG_DONTWAIT);
 		struct wire_frame f;
-		int err;
+		size_t missing;
+		int err = decode_answer(s, &f, &missing);
+		ssize_t n;
+
+		if (!err && !missing) {
+			s->answer_have = 0;
+			err = on_answer(s, &f, s->answer + WIRE_FRAME_SIZE);
+			missing = WIRE_FRAME_SIZE;
+		}
+		if (err)
+			return err;
+		n = recv(s->fd, s->answer + s->answer_have, missing, MSG_DONTWAIT);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -77,14 +107,6 @@ static int read_answers(struct stream *s)
 		if (n == 0)
 			return -ECONNRESET;
 		s->answer_have += (size_t)n;
-		if (s->answer_have < sizeof(s->answer))
-			continue;
-		s->answer_have = 0;
-		err = wire_get_frame(&f, s->answer, set->regions, set->nregions);
-		if (!err)
-			err = on_answer(s, &f);
-		if (err)
-			return err;
 	}
 }
 
@@ -180,7 +202,9 @@ static int handshake(struct stream *s, struct failure *f)
 	const struct ipc_config *c = &s->source->setup->config;
 	uint64_t ms = c->connect_ms ? c->connect_ms : CONNECT_MS_DEFAULT;
 
-	return stream_auth_source(s->fd, c, s->index, clock_ns() + ms * NSEC_PER_MSEC, f);
+	int err = stream_auth_source(s->fd, c, s->index, clock_ns() + ms * NSEC_PER_MSEC, f);
+
+	return err || s->index ? err : stream_ask_held(s);
 }
 
 static int say_bye(struct stream *s)
@@ -199,6 +223,8 @@ static int do_job(struct stream *s, enum source_job job, struct failure *f)
 	switch (job) {
 	case JOB_HANDSHAKE:
 		return handshake(s, f);
+	case JOB_COMPARE:
+		return stream_compare(s);
 	case JOB_ROUND:
 		return stream_send_round(s);
 	case JOB_VERIFY:

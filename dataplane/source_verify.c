@@ -30,13 +30,12 @@ static int hash_chunk(const struct region *r, uint64_t chunk, uint8_t *buf, uint
 	return 0;
 }
 
-/* The next batch within one region; false if there is none left. */
-static bool take_batch(struct source *src, const struct region **r, uint64_t *first,
-		       uint64_t *count)
+bool source_take_chunks(struct source *src, uint64_t max, const struct region **r, uint64_t *first,
+			uint64_t *count)
 {
 	const struct scheduler *sch = &src->scheduler;
 	uint64_t total = sch->first_chunk[sch->nregions];
-	uint64_t at = __atomic_load_n(&src->verify_cursor, __ATOMIC_RELAXED), end;
+	uint64_t at = __atomic_load_n(&src->chunk_cursor, __ATOMIC_RELAXED), end;
 	uint32_t i;
 
 	do {
@@ -44,9 +43,9 @@ static bool take_batch(struct source *src, const struct region **r, uint64_t *fi
 			return false;
 		for (i = 0; sch->first_chunk[i + 1] <= at; i++)
 			;
-		end = sch->first_chunk[i + 1] - at > BATCH ? at + BATCH : sch->first_chunk[i + 1];
-	} while (!__atomic_compare_exchange_n(&src->verify_cursor, &at, end, false,
-					      __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+		end = sch->first_chunk[i + 1] - at > max ? at + max : sch->first_chunk[i + 1];
+	} while (!__atomic_compare_exchange_n(&src->chunk_cursor, &at, end, false, __ATOMIC_RELAXED,
+					      __ATOMIC_RELAXED));
 	*r = &sch->regions[i];
 	*first = at - sch->first_chunk[i];
 	*count = end - at;
@@ -101,7 +100,7 @@ int stream_verify(struct stream *s)
 	uint64_t first, count, chunks = 0;
 	int err = buf ? 0 : -ENOMEM;
 
-	while (!err && take_batch(s->source, &r, &first, &count)) {
+	while (!err && source_take_chunks(s->source, BATCH, &r, &first, &count)) {
 		err = send_batch(s, r, first, count, buf);
 		chunks += count;
 	}

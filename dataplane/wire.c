@@ -153,8 +153,28 @@ static bool check_verify(const struct wire_frame *f, const struct region *r)
 	       f->count <= region_chunks(r) - (f->offset >> CHUNK_SHIFT);
 }
 
+static bool check_hashes(const struct wire_frame *f, const struct region *r)
+{
+	return f->offset % CHUNK_BYTES == 0 && f->offset < r->size;
+}
+
+static bool check_hashed(const struct wire_frame *f, const struct region *r)
+{
+	uint64_t left, pages;
+
+	if (!check_hashes(f, r))
+		return false;
+	left = r->size - f->offset;
+	pages = left < CHUNK_BYTES ? left >> PAGE_SHIFT : CHUNK_PAGES;
+	if (!f->extent)
+		return f->count == pages && f->length == f->count * WIRE_HASH_SIZE;
+	return !f->count && !f->length && f->extent % PAGE_BYTES == 0 && f->extent <= left;
+}
+
 static bool check_ack(const struct wire_frame *f, const struct region *r)
 {
+	if (f->of == WIRE_HELD)
+		return !f->number && !f->region && !f->offset;
 	if (f->of == WIRE_ROUND_END)
 		return !f->region && !f->offset && !f->extent;
 	if (f->of == WIRE_STATE_END)
@@ -198,6 +218,10 @@ static const struct frame_rule frame_rules[] = {
 	[WIRE_VERIFY_END] = { 0, check_nothing },
 	[WIRE_ACK] = { HAS_OF | HAS_NUMBER | HAS_REGION | HAS_OFFSET | HAS_EXTENT, check_ack },
 	[WIRE_BYE] = { 0, check_nothing },
+	[WIRE_HELD] = { 0, check_nothing },
+	[WIRE_HASHES] = { HAS_REGION | HAS_OFFSET, check_hashes },
+	[WIRE_HASHED] = { HAS_REGION | HAS_OFFSET | HAS_COUNT | HAS_LENGTH | HAS_EXTENT,
+			  check_hashed },
 };
 
 static unsigned int fields_set(const struct wire_frame *f)

@@ -7,7 +7,8 @@
  *   messages in which both sides prove that they know the session's secret (wire_hello ...
  *   wire_ready); nothing else is believed before. Then the source sends frames: a fixed header of
  *   WIRE_FRAME_SIZE bytes, then `length` bytes of payload. The destination answers only
- *   ROUND_END, STATE_END and VERIFY_END, with an ACK frame on the same stream.
+ *   ROUND_END, STATE_END, VERIFY_END and HELD, with an ACK frame on the same stream, and HASHES,
+ *   with HASHED.
  *
  *   PAGES frames describe one chunk (2 MiB): `count` run descriptors of WIRE_RUN_SIZE bytes, in
  *   rising page order and not overlapping, then the payloads of the runs, one after the other, in
@@ -45,6 +46,7 @@
 #define WIRE_STATE_MAX	 (256u * 1024) /* device state in one STATE frame */
 #define WIRE_HASH_SIZE	 8
 #define WIRE_HASHES_MAX	 (WIRE_PAYLOAD_MAX / WIRE_HASH_SIZE) /* in one VERIFY frame */
+#define WIRE_HASHED_MAX	 (CHUNK_PAGES * WIRE_HASH_SIZE)	     /* the payload of a HASHED frame */
 
 enum wire_frame_type {
 	WIRE_PAGES = 1,	     /* one chunk; see above */
@@ -57,6 +59,11 @@ enum wire_frame_type {
 			      * this stream, offset/region the first */
 	WIRE_ACK = 8, /* destination to source; number and `of` repeat what is acknowledged */
 	WIRE_BYE = 9, /* the source is done with this stream; an end without it is a loss */
+	WIRE_HELD = 10,	  /* what does the destination's RAM hold? answered with ACK: extent = bytes */
+	WIRE_HASHES = 11, /* what are the pages of the chunk at offset? answered with HASHED */
+	WIRE_HASHED = 12, /* destination to source; payload: count page_hash of the chunk's pages,
+			   * PAGE_HASH_NONE for zeros; or none: [offset, +extent) holds nothing */
+	WIRE_TYPES	  /* one more than the last */
 };
 
 enum wire_encoding {
@@ -80,6 +87,10 @@ enum wire_encoding {
  *   ACK         of; number as acknowledged (ROUND_END); of VERIFY_END also extent = mismatches
  *               and, unless that is 0, region and offset (chunk-aligned) of the first
  *   BYE         none
+ *   HELD        none; its ACK: extent
+ *   HASHES      region, offset (chunk-aligned)
+ *   HASHED      region, offset (chunk-aligned); and either count = pages of the chunk, length
+ *               = 8 * count, or extent > 0 (page-aligned)
  */
 struct wire_hello {
 	uint32_t version;

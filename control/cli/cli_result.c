@@ -185,6 +185,7 @@ static void print_ram(FILE *to, const json_t *result)
 	fprintf(to, "  RAM        %s", size_text(ram, "total_bytes", size, sizeof(size)));
 	print_encoding(to, ram, "never touched", "hole_bytes", NULL);
 	print_encoding(to, ram, "zero", "zero_bytes", NULL);
+	print_encoding(to, ram, "there already", "same_bytes", NULL);
 	print_encoding(to, ram, "raw", "raw_bytes", NULL);
 	print_encoding(to, ram, "of that without copying", "zero_copy_bytes", NULL);
 	print_encoding(to, ram, "zstd", "zstd_in_bytes", "zstd_out_bytes");

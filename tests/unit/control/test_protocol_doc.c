@@ -110,9 +110,9 @@ static void test_frame(void **state)
 		{ { .number = 1 }, "u32", "number" }, { { .count = 1 }, "u32", "count" },
 		{ { .offset = 1 }, "u64", "offset" }, { { .extent = 1 }, "u64", "extent" },
 	};
-	static const char *const names[] = { "PAGES",	   "HOLES",	"ROUND_END",
-					     "STATE",	   "STATE_END", "VERIFY",
-					     "VERIFY_END", "ACK",	"BYE" };
+	static const char *const names[] = { "PAGES",	  "HOLES",  "ROUND_END",  "STATE",
+					     "STATE_END", "VERIFY", "VERIFY_END", "ACK",
+					     "BYE",	  "HELD",   "HASHES",	  "HASHED" };
 	static const char *const encodings[] = { "RAW", "ZERO", "HOLE", "ZSTD", "DELTA" };
 
 	(void)state;
@@ -125,7 +125,7 @@ static void test_frame(void **state)
 			at++;
 		must_have_field("## Frames", at, fields[i].type, fields[i].field);
 	}
-	for (unsigned int i = 0; i < 9; i++)
+	for (unsigned int i = 0; i < WIRE_TYPES - WIRE_PAGES; i++)
 		must_say("## Frames", "| %u | %s |", WIRE_PAGES + i, names[i]);
 	for (unsigned int i = 0; i < 5; i++)
 		must_say("### PAGES", "| %u | %s |", WIRE_ENC_RAW + i, encodings[i]);

@@ -69,6 +69,15 @@ static const struct wire_frame good[] = {
 	  .offset = CHUNK_BYTES,
 	  .extent = 2 },
 	{ .type = WIRE_BYE },
+	{ .type = WIRE_HELD },
+	{ .type = WIRE_ACK, .of = WIRE_HELD, .extent = 12345 },
+	{ .type = WIRE_HASHES, .region = 1, .offset = CHUNK_BYTES },
+	{ .type = WIRE_HASHED,
+	  .region = 1,
+	  .length = CHUNK_PAGES * WIRE_HASH_SIZE,
+	  .count = CHUNK_PAGES,
+	  .offset = CHUNK_BYTES },
+	{ .type = WIRE_HASHED, .region = 1, .offset = CHUNK_BYTES, .extent = PAGE_BYTES },
 };
 #define NGOOD (sizeof(good) / sizeof(good[0]))
 
@@ -170,7 +179,7 @@ static void test_unknown_types(void **state)
 	for (unsigned int type = 0; type < 256; type++) {
 		struct wire_frame f = { .type = (uint8_t)type };
 
-		if (type < WIRE_PAGES || type > WIRE_BYE)
+		if (type < WIRE_PAGES || type >= WIRE_TYPES)
 			refuses(f);
 	}
 }
@@ -199,6 +208,11 @@ static void test_unused_fields_must_be_zero(void **state)
 		OF,
 		OF | REGION | OFFSET | EXTENT,
 		0,
+		0,
+		OF | EXTENT,
+		REGION | OFFSET,
+		REGION | LENGTH | COUNT | OFFSET | EXTENT,
+		REGION | LENGTH | COUNT | OFFSET | EXTENT,
 	};
 
 	(void)state;
@@ -365,13 +379,50 @@ static void test_verify_header(void **state)
 	refuses(f);
 }
 
+static void test_hashes_header(void **state)
+{
+	const struct wire_frame hashes = good[13], hashed = good[14], nothing = good[15];
+	struct wire_frame f;
+
+	(void)state;
+	f = hashes;
+	f.offset += PAGE_BYTES; /* not a chunk's */
+	refuses(f);
+	f = hashes;
+	f.offset = 1ull << 40;
+	refuses(f);
+	f = hashes;
+	f.region = NREGIONS;
+	refuses(f);
+	f = hashed;
+	f.count--; /* of all pages of the chunk, */
+	f.length -= WIRE_HASH_SIZE;
+	refuses(f);
+	f = hashed;
+	f.length--;
+	refuses(f);
+	f = hashed;
+	f.extent = PAGE_BYTES; /* or of nothing */
+	refuses(f);
+	f = nothing;
+	f.extent = 0;
+	refuses(f);
+	f = nothing;
+	f.extent = PAGE_BYTES + 1;
+	refuses(f);
+	f = nothing;
+	f.extent = 1ull << 40;
+	refuses(f);
+}
+
 static void test_ack_header(void **state)
 {
 	(void)state;
 	for (unsigned int of = 0; of < 256; of++) {
 		struct wire_frame f = { .type = WIRE_ACK, .of = (uint8_t)of };
 
-		if (of == WIRE_ROUND_END || of == WIRE_STATE_END || of == WIRE_VERIFY_END)
+		if (of == WIRE_ROUND_END || of == WIRE_STATE_END || of == WIRE_VERIFY_END ||
+		    of == WIRE_HELD)
 			accepts(f);
 		else
 			refuses(f);
@@ -602,6 +653,7 @@ int main(void)
 		cmocka_unit_test(test_holes_header),
 		cmocka_unit_test(test_state_header),
 		cmocka_unit_test(test_verify_header),
+		cmocka_unit_test(test_hashes_header),
 		cmocka_unit_test(test_ack_header),
 		cmocka_unit_test(test_runs_round_trip),
 		cmocka_unit_test(test_runs_out_of_order_or_place),
