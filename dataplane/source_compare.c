@@ -94,10 +94,9 @@ static bool next_pending(struct stream *s, uint32_t region, uint64_t from, uint6
 	return false;
 }
 
-static bool worth_a_sample(struct source *src, uint64_t first_chunk)
+static bool in_vain(struct source *src)
 {
-	return __atomic_load_n(&src->compare_vain, __ATOMIC_RELAXED) < VAIN_MAX ||
-	       !(first_chunk / STRETCH % SPARSE);
+	return __atomic_load_n(&src->compare_vain, __ATOMIC_RELAXED) >= VAIN_MAX;
 }
 
 /* What to ask for next: the rest of a promising stretch, or the first chunk of a new one. */
@@ -116,12 +115,15 @@ static bool next_question(struct stream *s, struct compare_question *q)
 		}
 		k->promising_count--;
 	}
-	while (source_take_chunks(s->source, STRETCH, &r, &first, &count)) {
+	/* What is passed over now would be asked for after one good answer: so wait for it. */
+	while (!(k->count && in_vain(s->source)) &&
+	       source_take_chunks(s->source, STRETCH, &r, &first, &count)) {
 		*q = (struct compare_question){ .region = r->index,
 						.end = first + count,
 						.sample = true };
-		if (worth_a_sample(s->source, first) &&
-		    next_pending(s, q->region, first, q->end, &q->chunk))
+		if (in_vain(s->source) && first / STRETCH % SPARSE)
+			continue;
+		if (next_pending(s, q->region, first, q->end, &q->chunk))
 			return true;
 	}
 	return false;
@@ -234,9 +236,8 @@ int stream_hashed(struct stream *s, const struct wire_frame *f, const uint8_t *h
 		err = compare_chunk(s, &s->source->setup->regions[q.region], f, hashes, &pending,
 				    &equal);
 		count_add(&s->counts.same_bytes, (uint64_t)equal << PAGE_SHIFT);
-	}
-	if (!err)
 		judge(s, &q, pending, equal);
+	}
 	return err;
 }
 
