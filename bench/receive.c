@@ -11,14 +11,12 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "bench/bench.h"
 #include "dataplane/place.h"
 #include "lib/base/clock.h"
 
@@ -51,6 +49,8 @@ static const struct strategy {
 	{ "pwrite", PLACE_PWRITE, false },
 };
 
+#define STRATEGIES (sizeof(strategies) / sizeof(strategies[0]))
+
 struct bench {
 	uint64_t size;
 	unsigned int streams, repeats;
@@ -69,14 +69,6 @@ struct end {
 	struct placer placer;
 	pthread_t threads[2];
 };
-
-static void check(bool ok, const char *what)
-{
-	if (!ok) {
-		fprintf(stderr, "%s: %s\n", what, strerror(errno));
-		abort();
-	}
-}
 
 /* The part of the region that an end carries. */
 static void share(const struct end *e, uint64_t *from, uint64_t *to)
@@ -108,14 +100,14 @@ static void *sender(void *arg)
 
 			wire_put_run(head + WIRE_FRAME_SIZE + i * WIRE_RUN_SIZE, &r);
 		}
-		check(send(e->tx, head, len, MSG_MORE) == (ssize_t)len, "send");
+		bench_check(send(e->tx, head, len, MSG_MORE) == (ssize_t)len, "send");
 		for (uint32_t i = 0; i < runs; i++) {
 			off_t off = (off_t)(at + (uint64_t)i * p->of * PAGE_BYTES);
 
 			for (size_t left = bytes; left;) {
 				ssize_t n = sendfile(e->tx, e->b->source, &off, left);
 
-				check(n > 0, "sendfile");
+				bench_check(n > 0, "sendfile");
 				left -= (size_t)n;
 			}
 		}
@@ -132,10 +124,10 @@ static void *receiver(void *arg)
 	struct wire_frame f;
 
 	while (!rx_take(&e->reader, WIRE_FRAME_SIZE, &head)) {
-		check(!wire_get_frame(&f, head, &e->b->region, 1), "frame");
+		bench_check(!wire_get_frame(&f, head, &e->b->region, 1), "frame");
 		e->reader.ahead = f.length <= 65536 ? 65536 : 0;
 		errno = -place_pages(&e->placer, &f);
-		check(!errno, "place_pages");
+		bench_check(!errno, "place_pages");
 	}
 	e->rx_ns = clock_of(CLOCK_THREAD_CPUTIME_ID);
 	return NULL;
@@ -147,12 +139,13 @@ static void connect_pair(struct end *e)
 	int listener = socket(AF_INET, SOCK_STREAM, 0);
 	socklen_t len = sizeof(a);
 
-	check(!bind(listener, (struct sockaddr *)&a, sizeof(a)) && !listen(listener, 1), "listen");
+	bench_check(!bind(listener, (struct sockaddr *)&a, sizeof(a)) && !listen(listener, 1),
+		    "listen");
 	getsockname(listener, (struct sockaddr *)&a, &len);
 	e->tx = socket(AF_INET, SOCK_STREAM, 0);
-	check(!connect(e->tx, (struct sockaddr *)&a, sizeof(a)), "connect");
+	bench_check(!connect(e->tx, (struct sockaddr *)&a, sizeof(a)), "connect");
 	e->rx = accept(listener, NULL, NULL);
-	check(e->rx >= 0, "accept");
+	bench_check(e->rx >= 0, "accept");
 	close(listener);
 }
 
@@ -170,8 +163,8 @@ static double pass(struct bench *b, double *tx_s, double *rx_s)
 		e->b = b;
 		e->index = i;
 		connect_pair(e);
-		check(!rx_reader_init(&e->reader, e->rx), "reader");
-		check(!placer_init(&e->placer, &b->place, &e->reader), "placer");
+		bench_check(!rx_reader_init(&e->reader, e->rx), "reader");
+		bench_check(!placer_init(&e->placer, &b->place, &e->reader), "placer");
 	}
 	start = clock_ns();
 	for (unsigned int i = 0; i < b->streams; i++) {
@@ -201,14 +194,14 @@ static void set_up(struct bench *b, const struct strategy *how, enum memory memo
 
 	b->region = (struct region){ .page_size = PAGE_BYTES, .size = b->size };
 	b->region.fd = memfd_create("bench-destination", MFD_CLOEXEC);
-	check(!ftruncate(b->region.fd, (off_t)b->size), "ftruncate");
-	check(!region_map(&b->region, true), "map");
+	bench_check(!ftruncate(b->region.fd, (off_t)b->size), "ftruncate");
+	bench_check(!region_map(&b->region, true), "map");
 	if (memory >= MEMORY_RESIDENT) {
 		memset(b->region.map, 1, b->size);
 		madvise(b->region.map, b->size, MADV_DONTNEED); /* leaves the page table only */
 	}
-	check(!place_init(&b->place, &b->region, 1, how->kind, how->huge, why, sizeof(why)),
-	      "place_init");
+	bench_check(!place_init(&b->place, &b->region, 1, how->kind, how->huge, why, sizeof(why)),
+		    "place_init");
 	if (memory == MEMORY_MAPPED) {
 		double ignored = 0;
 
@@ -216,39 +209,54 @@ static void set_up(struct bench *b, const struct strategy *how, enum memory memo
 	}
 }
 
-static int by_value(const void *a, const void *b)
+static void show(const struct bench *b, const struct strategy *how, enum memory memory,
+		 struct bench_values *rate, struct bench_values *tx, struct bench_values *rx)
 {
-	double x = *(const double *)a, y = *(const double *)b;
+	double gb_per_s = bench_median(rate), send_cpu = bench_median(tx);
+	double receive_cpu = bench_median(rx);
 
-	return (x > y) - (x < y);
+	printf("%-16s %-10s %-9s %6.2f GB/s   cpu s/GB: receive %.2f send %.2f\n", b->pattern->name,
+	       memory_names[memory], how->name, gb_per_s, receive_cpu, send_cpu);
+	fflush(stdout);
+	bench_row("{\"bench\":\"receive\",\"pages\":\"%s\",\"memory\":\"%s\",\"rx\":\"%s\","
+		  "\"streams\":%u,\"gb_per_s\":%.3f,\"min\":%.3f,\"max\":%.3f,"
+		  "\"receive_cpu_s_per_gb\":%.4f,\"send_cpu_s_per_gb\":%.4f}",
+		  b->pattern->name, memory_names[memory], how->name, b->streams, gb_per_s,
+		  rate->v[0], rate->v[rate->n - 1], receive_cpu, send_cpu);
 }
 
-static void measure(struct bench *b, const struct strategy *how, enum memory memory, bool print)
+static void measure(struct bench *b, const struct strategy *how, enum memory memory,
+		    struct bench_values *rate, struct bench_values *tx, struct bench_values *rx)
 {
-	double rate[16], tx[16], rx[16];
-	const struct pattern *p = b->pattern;
-	double gb = (double)b->size * p->take / p->of / 1e9;
+	double gb = (double)b->size * b->pattern->take / b->pattern->of / 1e9;
+	double seconds, tx_s = 0, rx_s = 0;
 
-	for (unsigned int i = 0; i < b->repeats; i++) {
-		double seconds;
+	set_up(b, how, memory);
+	seconds = pass(b, &tx_s, &rx_s);
+	bench_add(rate, gb / seconds);
+	bench_add(tx, tx_s / gb);
+	bench_add(rx, rx_s / gb);
+	place_release(&b->place);
+	region_release(&b->region);
+}
 
-		tx[i] = rx[i] = 0;
-		set_up(b, how, memory);
-		seconds = pass(b, &tx[i], &rx[i]);
-		rate[i] = gb / seconds;
-		tx[i] /= gb;
-		rx[i] /= gb;
-		place_release(&b->place);
-		region_release(&b->region);
-	}
-	qsort(rate, b->repeats, sizeof(*rate), by_value);
-	qsort(tx, b->repeats, sizeof(*tx), by_value);
-	qsort(rx, b->repeats, sizeof(*rx), by_value);
-	if (print)
-		printf("%-16s %-10s %-9s %6.2f GB/s   cpu s/GB: receive %.2f send %.2f\n", p->name,
-		       memory_names[memory], how->name, rate[b->repeats / 2], rx[b->repeats / 2],
-		       tx[b->repeats / 2]);
-	fflush(stdout);
+/* Every strategy on every state of memory, in turns; the first turn warms up and is not counted. */
+static void measure_pattern(struct bench *b)
+{
+	static struct bench_values rate[MEMORY_COUNT][STRATEGIES], tx[MEMORY_COUNT][STRATEGIES],
+		rx[MEMORY_COUNT][STRATEGIES], ignored;
+
+	memset(rate, 0, sizeof(rate));
+	memset(tx, 0, sizeof(tx));
+	memset(rx, 0, sizeof(rx));
+	measure(b, strategies, MEMORY_NEW, &ignored, &ignored, &ignored);
+	for (unsigned int i = 0; i < b->repeats; i++)
+		for (enum memory m = MEMORY_NEW; m < MEMORY_COUNT; m++)
+			for (size_t k = 0; k < STRATEGIES; k++)
+				measure(b, &strategies[k], m, &rate[m][k], &tx[m][k], &rx[m][k]);
+	for (enum memory m = MEMORY_NEW; m < MEMORY_COUNT; m++)
+		for (size_t k = 0; k < STRATEGIES; k++)
+			show(b, &strategies[k], m, &rate[m][k], &tx[m][k], &rx[m][k]);
 }
 
 int main(int argc, char **argv)
@@ -263,17 +271,14 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	b.source = memfd_create("bench-source", MFD_CLOEXEC);
-	check(!ftruncate(b.source, (off_t)b.size), "ftruncate");
+	bench_check(!ftruncate(b.source, (off_t)b.size), "ftruncate");
 	p = mmap(NULL, b.size, PROT_READ | PROT_WRITE, MAP_SHARED, b.source, 0);
-	check(p != MAP_FAILED, "mmap");
+	bench_check(p != MAP_FAILED, "mmap");
 	for (uint64_t i = 0; i < b.size / sizeof(*p); i++)
 		p[i] = i * 0x9E3779B97F4A7C15ull | 1;
 	for (size_t i = 0; i < sizeof(patterns) / sizeof(patterns[0]); i++) {
 		b.pattern = &patterns[i];
-		measure(&b, strategies, MEMORY_NEW, false);
-		for (enum memory m = MEMORY_NEW; m < MEMORY_COUNT; m++)
-			for (size_t k = 0; k < sizeof(strategies) / sizeof(strategies[0]); k++)
-				measure(&b, &strategies[k], m, true);
+		measure_pattern(&b);
 	}
 	return 0;
 }

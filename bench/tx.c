@@ -12,14 +12,14 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 
+#include "bench/bench.h"
 #include "dataplane/page_reader.h"
 #include "dataplane/tx.h"
 #include "dataplane/wire.h"
 #include "lib/base/clock.h"
 #include "tests/unit/dataplane/pair.h"
 
-#define CASES	    24 /* eight lengths, three ways */
-#define REPEATS_MAX 99
+#define CASES 24 /* eight lengths, three ways */
 
 struct figures {
 	double rate, cpu;
@@ -69,13 +69,6 @@ static void send_all(struct tx *t, const struct region *r, uint32_t pages)
 	}
 }
 
-static int by_value(const void *a, const void *b)
-{
-	const double *x = a, *y = b;
-
-	return *x < *y ? -1 : *x > *y;
-}
-
 static struct figures measure(const struct tx_ops *ops, const struct region *r, uint32_t pages)
 {
 	double bytes = (double)r->size / (pages == CHUNK_PAGES ? 1 : 2);
@@ -104,15 +97,19 @@ static struct figures measure(const struct tx_ops *ops, const struct region *r, 
 
 static void show(const char *name, uint32_t pages, const struct figures *f, int n)
 {
-	double rate[REPEATS_MAX], cpu[REPEATS_MAX];
+	struct bench_values rate = { .n = 0 }, cpu = { .n = 0 };
+	double gb_per_s, cpu_per_gb;
 
 	for (int i = 0; i < n; i++) {
-		rate[i] = f[i].rate;
-		cpu[i] = f[i].cpu;
+		bench_add(&rate, f[i].rate);
+		bench_add(&cpu, f[i].cpu);
 	}
-	qsort(rate, (size_t)n, sizeof(double), by_value);
-	qsort(cpu, (size_t)n, sizeof(double), by_value);
-	printf("%-9s %6u KiB %8.2f %10.3f\n", name, pages * 4, rate[n / 2], cpu[n / 2]);
+	gb_per_s = bench_median(&rate);
+	cpu_per_gb = bench_median(&cpu);
+	printf("%-9s %6u KiB %8.2f %10.3f\n", name, pages * 4, gb_per_s, cpu_per_gb);
+	bench_row("{\"bench\":\"tx\",\"tx\":\"%s\",\"slice_kib\":%u,\"gb_per_s\":%.3f,\"min\":%.3f,"
+		  "\"max\":%.3f,\"cpu_s_per_gb\":%.4f}",
+		  name, pages * 4, gb_per_s, rate.v[0], rate.v[n - 1], cpu_per_gb);
 }
 
 int main(int argc, char **argv)
@@ -124,12 +121,12 @@ int main(int argc, char **argv)
 	struct region r = { .page_size = PAGE_BYTES,
 			    .size = size,
 			    .fd = memfd_create("bench-ram", MFD_CLOEXEC) };
-	static struct figures f[CASES][REPEATS_MAX];
+	static struct figures f[CASES][BENCH_REPEATS_MAX];
 	struct page_reader reader;
 	struct failure failure = { 0 };
 	uint64_t page[512];
 
-	if (size < CHUNK_BYTES || repeats < 1 || repeats > REPEATS_MAX ||
+	if (size < CHUNK_BYTES || repeats < 1 || repeats > BENCH_REPEATS_MAX ||
 	    ftruncate(r.fd, (off_t)size))
 		return 1;
 	for (uint64_t at = 0; at < size; at += sizeof(page)) {
