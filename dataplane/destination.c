@@ -97,6 +97,10 @@ static void collect_stats(const struct destination *d, struct ipc_stats *out)
 		out->raw_bytes += __atomic_load_n(&c->raw_bytes, __ATOMIC_RELAXED);
 		out->zero_bytes += __atomic_load_n(&c->zero_bytes, __ATOMIC_RELAXED);
 		out->hole_bytes += __atomic_load_n(&c->hole_bytes, __ATOMIC_RELAXED);
+		out->zstd_in_bytes += __atomic_load_n(&c->zstd_in_bytes, __ATOMIC_RELAXED);
+		out->zstd_out_bytes += __atomic_load_n(&c->zstd_out_bytes, __ATOMIC_RELAXED);
+		out->delta_in_bytes += __atomic_load_n(&c->delta_in_bytes, __ATOMIC_RELAXED);
+		out->delta_out_bytes += __atomic_load_n(&c->delta_out_bytes, __ATOMIC_RELAXED);
 		out->wire_bytes += __atomic_load_n(&d->streams[i].rx.bytes, __ATOMIC_RELAXED);
 	}
 	out->state_bytes = __atomic_load_n(&d->state_bytes, __ATOMIC_RELAXED);
@@ -359,6 +363,7 @@ static int prepare(struct destination *d, struct ipc_ready *ready, struct failur
 				 ready->rx_reason, sizeof(ready->rx_reason));
 	}
 	d->place.stop = &d->stopping;
+	d->place.encodings = s->config.encodings;
 	if (!err)
 		err = prepare_streams(d);
 	if (!err)

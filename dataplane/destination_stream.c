@@ -244,6 +244,11 @@ static int explain(const struct stream *st, int err, struct failure *f)
 		return failure_set(f, err, "data-protocol", NULL,
 				   "data stream %u uses an encoding that was not agreed on",
 				   st->index);
+	case -EILSEQ:
+		return failure_set(f, err, "data-protocol",
+				   "Report it, with both hosts' logs; --delta-cache 0 avoids it.",
+				   "data stream %u: a page's changes do not fit the page that is here",
+				   st->index);
 	case -EFBIG:
 		return failure_set(f, err, "state-failed", NULL,
 				   "the device state is larger than the %llu bytes allowed",

@@ -96,6 +96,11 @@ struct ipc_config {
 	uint32_t track_dma; /* 1: keep what was reported since the last barrier (design, hazards) */
 	uint32_t thp;	    /* destination: 1: transparent huge pages where they serve */
 	uint32_t reserved;
+enum ipc_compress { IPC_COMPRESS_OFF, IPC_COMPRESS_AUTO, IPC_COMPRESS_ZSTD };
+
+/* Encodings of pages (wire.h) beyond the plain ones, as agreed between the two hosts. */
+#define IPC_ENCODING_ZSTD  1u
+#define IPC_ENCODING_DELTA 2u
 	uint64_t state_max;  /* destination: most bytes of device state it will hold */
 	uint32_t connect_ms; /* how long streams may take to come and authenticate */
 	uint32_t log_level;  /* enum log_level */
@@ -112,7 +117,10 @@ struct ipc_region {
 
 struct ipc_mapping {
 	uint32_t region;
-	uint32_t reserved;
+	uint32_t encodings; /* IPC_ENCODING_*: what may be sent, and is accepted */
+	uint32_t compress;  /* enum ipc_compress; source; needs IPC_ENCODING_ZSTD unless OFF */
+	uint32_t level;	    /* of zstd, 1 .. 22; source, with IPC_COMPRESS_ZSTD */
+	uint64_t delta_cache; /* bytes; 0: no DELTA is sent; source; needs IPC_ENCODING_DELTA */
 	uint64_t start, end;	/* virtual addresses in the VMM */
 	uint64_t region_offset; /* bytes from the region's start */
 };
@@ -189,6 +197,9 @@ struct ipc_sent {
 struct ipc_count {
 	uint64_t bytes;
 };
+	uint64_t encode_cpu_ns;	 /* of cpu_ns, spent encoding */
+	uint32_t encode_changes; /* how often the way of compressing was changed */
+	uint32_t encode_level;	 /* of zstd, at present; 0: nothing is compressed */
 
 struct ipc_verified {
 	uint64_t chunks;       /* compared */

@@ -4,7 +4,8 @@
  *
  * Theory of operation
  *   A PAGES frame is one chunk. Its zero and hole runs go to place_zero.c; its raw runs, joined
- *   where they touch, become extents that one strategy fills from the stream.
+ *   where they touch, become extents that one strategy fills from the stream. A frame with encoded
+ *   runs goes to place_encoded.c.
  *
  *   Which strategy. docs/receive.md has the measurements; in short, two loopback streams on two
  *   processors, GB/s over all, medians:
@@ -251,16 +252,8 @@ static int map_drain(struct placer *p, const struct region *r, const struct plac
 static int map_raw(struct placer *p, const struct region *r, const struct place_extent *extents,
 		   uint32_t count, size_t bytes)
 {
-	int err, left;
+	int err = place_prepare(p, r, count, bytes), left;
 
-	if (r->hugetlb) {
-		/* all in one go: what is copied by us must not fault, a pool can be empty */
-		uint64_t end = extents[count - 1].offset + extents[count - 1].length;
-
-		err = populate(r, extents[0].offset, end - extents[0].offset);
-	} else {
-		err = map_prepare(p->place, r, extents, count, bytes);
-	}
 	if (err)
 		return err;
 	left = map_drain(p, r, extents, count);
@@ -290,26 +283,61 @@ static const struct place_ops *choose(const struct place *pl, const struct regio
 	return pl->can_populate && bytes > SMALL_FRAME ? &map_ops : &pwrite_ops;
 }
 
-/* The raw runs of a chunk at base as extents, joined where they touch. */
-static uint32_t join_raw(struct placer *p, uint32_t nruns, uint64_t base, size_t *bytes)
+uint32_t place_join(struct placer *p, uint32_t first, uint32_t end, uint64_t base, bool raw_only,
+		    size_t *bytes)
 {
 	uint32_t count = 0;
 
 	*bytes = 0;
-	for (uint32_t i = 0; i < nruns; i++) {
+	for (uint32_t i = first; i < end; i++) {
 		const struct wire_run *run = &p->runs[i];
 		uint64_t offset = base + (uint64_t)run->page * PAGE_BYTES;
+		uint64_t length = (uint64_t)run->pages * PAGE_BYTES;
 		struct place_extent *last = count ? &p->extents[count - 1] : NULL;
 
-		if (run->encoding != WIRE_ENC_RAW)
+		/* ZERO and HOLE have no payload, all others have some */
+		if (!run->length || (raw_only && run->encoding != WIRE_ENC_RAW))
 			continue;
-		*bytes += run->length;
+		*bytes += length;
 		if (last && last->offset + last->length == offset)
-			last->length += run->length;
+			last->length += length;
 		else
-			p->extents[count++] = (struct place_extent){ offset, run->length };
+			p->extents[count++] = (struct place_extent){ offset, length };
 	}
 	return count;
+}
+
+int place_prepare(struct placer *p, const struct region *r, uint32_t count, size_t bytes)
+{
+	const struct place_extent *e = p->extents;
+
+	if (r->hugetlb) {
+		/* all in one go: what is copied by us must not fault, a pool can be empty */
+		uint64_t end = e[count - 1].offset + e[count - 1].length;
+
+		return populate(r, e[0].offset, end - e[0].offset);
+	}
+	return choose(p->place, r, bytes) == &map_ops ? map_prepare(p->place, r, e, count, bytes)
+						      : 0;
+}
+
+void place_settle(struct placer *p, const struct region *r, size_t bytes)
+{
+	if (choose(p->place, r, bytes) == &map_ops)
+		map_settle(p->place, r, p->extents);
+}
+
+int place_raw(struct placer *p, const struct region *r, uint32_t count, size_t bytes)
+{
+	return choose(p->place, r, bytes)->raw(p, r, p->extents, count, bytes);
+}
+
+int place_write(const struct region *r, uint64_t offset, const uint8_t *data, size_t len)
+{
+	if (!r->hugetlb)
+		return pwrite_all(r, offset, data, len);
+	memcpy(r->map + offset, data, len);
+	return 0;
 }
 
 static void add(uint64_t *counter, uint64_t n)
@@ -317,9 +345,24 @@ static void add(uint64_t *counter, uint64_t n)
 	__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
 }
 
-/* Counts the runs, empties what is zero, and refuses what was not agreed on. */
-static int place_empty_runs(struct placer *p, const struct region *r, uint32_t nruns, uint64_t base)
+static bool agreed_on(const struct place *pl, uint8_t encoding)
 {
+	return pl->encodings & (encoding == WIRE_ENC_ZSTD ? IPC_ENCODING_ZSTD : IPC_ENCODING_DELTA);
+}
+
+static void count_encoded(struct place_counters *c, const struct wire_run *run)
+{
+	bool zstd = run->encoding == WIRE_ENC_ZSTD;
+
+	add(zstd ? &c->zstd_in_bytes : &c->delta_in_bytes, (uint64_t)run->pages * PAGE_BYTES);
+	add(zstd ? &c->zstd_out_bytes : &c->delta_out_bytes, run->length);
+}
+
+/* Counts the runs, empties what is zero, and refuses what was not agreed on. */
+static int place_empty_runs(struct placer *p, const struct region *r, uint32_t nruns, uint64_t base,
+			    bool *encoded)
+{
+	*encoded = false;
 	for (uint32_t i = 0; i < nruns; i++) {
 		const struct wire_run *run = &p->runs[i];
 		uint64_t length = (uint64_t)run->pages * PAGE_BYTES;
@@ -328,6 +371,13 @@ static int place_empty_runs(struct placer *p, const struct region *r, uint32_t n
 		switch (run->encoding) {
 		case WIRE_ENC_RAW:
 			add(&p->counters.raw_bytes, length);
+			break;
+		case WIRE_ENC_ZSTD:
+		case WIRE_ENC_DELTA:
+			if (!agreed_on(p->place, run->encoding))
+				return -EPROTONOSUPPORT;
+			count_encoded(&p->counters, run);
+			*encoded = true;
 			break;
 		case WIRE_ENC_ZERO:
 			add(&p->counters.zero_bytes, length);
@@ -353,19 +403,20 @@ int place_pages(struct placer *p, const struct wire_frame *f)
 	size_t descriptors = (size_t)f->count * WIRE_RUN_SIZE, bytes;
 	const uint8_t *data;
 	uint32_t extents;
+	bool encoded;
 	int err;
 
 	err = rx_take(p->rx, descriptors, &data);
 	if (!err)
 		err = wire_get_runs(p->runs, data, descriptors, f, r);
 	if (!err)
-		err = place_empty_runs(p, r, f->count, f->offset);
+		err = place_empty_runs(p, r, f->count, f->offset, &encoded);
 	if (err)
 		return err;
-	extents = join_raw(p, f->count, f->offset, &bytes);
-	if (!extents)
-		return 0;
-	return choose(p->place, r, bytes)->raw(p, r, p->extents, extents, bytes);
+	if (encoded)
+		return place_encoded(p, r, f->count, f->offset);
+	extents = place_join(p, 0, f->count, f->offset, true, &bytes);
+	return extents ? place_raw(p, r, extents, bytes) : 0;
 }
 
 int place_holes(struct placer *p, const struct wire_frame *f)
@@ -440,7 +491,7 @@ int placer_init(struct placer *p, struct place *pl, struct rx_reader *rx)
 	p->rx = rx;
 	p->scratch = aligned_alloc(PAGE_BYTES, PLACE_SCRATCH_SIZE);
 	p->hash_state = XXH3_createState();
-	if (!p->scratch || !p->hash_state) {
+	if (!p->scratch || !p->hash_state || (pl->encodings && decoder_init(&p->decoder))) {
 		placer_release(p);
 		return -ENOMEM;
 	}
@@ -453,4 +504,5 @@ void placer_release(struct placer *p)
 	p->scratch = NULL;
 	XXH3_freeState(p->hash_state);
 	p->hash_state = NULL;
+	decoder_release(&p->decoder);
 }

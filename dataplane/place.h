@@ -15,6 +15,9 @@
  *   file holds is read; pages that are not zero are punched, pages that are stay as they are (a
  *   guest that preallocated keeps its memory), and what the file does not hold is not touched.
  *
+ *   Encoded runs (place_encoded.c) are expanded one by one in a buffer that stays in the cache and
+ *   written from there.
+ *
  *   RAM is read with pread, never through a mapping: a hole reads as zeros without becoming a page.
  *   On tmpfs only the kernel writes through the mapping, so that memory running out is an error
  *   of a system call (EFAULT, ENOSPC), not a SIGBUS.
@@ -27,6 +30,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#include "dataplane/decode.h"
 #include "dataplane/region.h"
 #include "dataplane/rx_reader.h"
 #include "dataplane/wire.h"
@@ -37,6 +41,8 @@ enum place_kind { PLACE_AUTO, PLACE_MAP, PLACE_PWRITE };
 struct place_counters {
 	uint64_t pages; /* 4 KiB pages described, all encodings */
 	uint64_t raw_bytes, zero_bytes, hole_bytes;
+	uint64_t zstd_in_bytes, zstd_out_bytes;	  /* of guest memory; of the stream */
+	uint64_t delta_in_bytes, delta_out_bytes; /* likewise */
 };
 
 /* Huge pages under one region; place_huge.c. All atomic. */
@@ -52,6 +58,7 @@ struct place {
 	uint32_t nregions;
 	enum place_kind wanted;
 	bool can_populate;	 /* MADV_POPULATE_WRITE, Linux >= 5.14 */
+	uint32_t encodings;	 /* IPC_ENCODING_*: agreed on; set before placer_init */
 	const bool *stop;	 /* atomic; set: long work gives up with -ECANCELED; may be NULL */
 	uint8_t **chunk_state;	 /* per region, per chunk: enum chunk_state in place.c */
 	struct place_huge *huge; /* per region */
@@ -68,8 +75,9 @@ struct placer {
 	struct place *place;
 	struct rx_reader *rx;
 	struct place_counters counters;
-	uint8_t *scratch; /* PLACE_SCRATCH_SIZE bytes for reading RAM back */
-	void *hash_state; /* XXH3_state_t */
+	uint8_t *scratch;	/* PLACE_SCRATCH_SIZE bytes for reading RAM back */
+	void *hash_state;	/* XXH3_state_t */
+	struct decoder decoder; /* if place->encodings */
 	struct wire_run runs[WIRE_RUNS_MAX];
 	struct place_extent extents[WIRE_RUNS_MAX];
 	struct iovec iov[WIRE_RUNS_MAX];
@@ -104,9 +112,32 @@ void placer_release(struct placer *p);
 /*
  * Takes the payload of the PAGES frame f (checked by wire_get_frame) and puts every page in place.
  * 0; -EBADMSG (malformed); -EPROTONOSUPPORT (an encoding that this session did not agree on);
- * -ECONNRESET; -EFAULT, -ENOMEM, -ENOSPC (no memory for the page); -errno.
+ * -EILSEQ (a DELTA does not fit what is here); -ECONNRESET; -EFAULT, -ENOMEM, -ENOSPC (no memory for the page); -errno.
  */
 int place_pages(struct placer *p, const struct wire_frame *f);
+
+/*
+ * What place_encoded.c uses of place.c. The data runs first .. end-1 of p->runs (of all encodings
+ * that carry pages, or RAW alone) as p->extents, joined where they touch; base: of the chunk.
+ */
+uint32_t place_join(struct placer *p, uint32_t first, uint32_t end, uint64_t base, bool raw_only,
+		    size_t *bytes);
+/*
+ * Prepares p->extents for being filled with bytes in all, if that is worth it; settle, after it has
+ * been done. hugetlb: all of it is populated then.
+ */
+int place_prepare(struct placer *p, const struct region *r, uint32_t count, size_t bytes);
+void place_settle(struct placer *p, const struct region *r, size_t bytes);
+/* Receives bytes of raw pages into p->extents. */
+int place_raw(struct placer *p, const struct region *r, uint32_t count, size_t bytes);
+/* Writes data to RAM of r, which for hugetlb has been populated. */
+int place_write(const struct region *r, uint64_t offset, const uint8_t *data, size_t len);
+
+/* place_encoded.c: the runs of a checked frame, some of which are encoded, in their order. */
+int place_encoded(struct placer *p, const struct region *r, uint32_t nruns, uint64_t base);
+
+/* place_zero.c: reads RAM without populating it, holes as zeros. */
+int place_read(const struct region *r, uint64_t offset, uint8_t *out, size_t len);
 
 /* Makes [offset, offset + length) of r read as zeros, as described above. -errno. */
 int place_zero(struct placer *p, const struct region *r, uint64_t offset, uint64_t length);

@@ -26,7 +26,7 @@ struct pending {
 	uint64_t offset, length;
 };
 
-static int read_back(const struct region *r, uint64_t offset, uint8_t *out, size_t len)
+int place_read(const struct region *r, uint64_t offset, uint8_t *out, size_t len)
 {
 	while (len) {
 		ssize_t n = pread(r->fd, out, len, (off_t)(r->file_offset + offset));
@@ -76,7 +76,7 @@ int place_zero(struct placer *p, const struct region *r, uint64_t offset, uint64
 	for (region_first_data(r, at, limit, &at); at < limit;
 	     region_first_data(r, at, limit, &at)) {
 		size_t len = limit - at < PLACE_SCRATCH_SIZE ? limit - at : PLACE_SCRATCH_SIZE;
-		int err = stopped(p) ? -ECANCELED : read_back(r, at, p->scratch, len);
+		int err = stopped(p) ? -ECANCELED : place_read(r, at, p->scratch, len);
 
 		for (size_t i = 0; !err && i < len; i += PAGE_BYTES) {
 			if (zero_page(p->scratch + i))
@@ -109,7 +109,7 @@ int place_hash(struct placer *p, const struct region *r, uint64_t offset, uint64
 	XXH3_64bits_reset(p->hash_state);
 	for (uint64_t at = offset; at < limit; at += PLACE_SCRATCH_SIZE) {
 		size_t len = limit - at < PLACE_SCRATCH_SIZE ? limit - at : PLACE_SCRATCH_SIZE;
-		int err = hole ? 0 : read_back(r, at, p->scratch, len);
+		int err = hole ? 0 : place_read(r, at, p->scratch, len);
 
 		if (err)
 			return err;

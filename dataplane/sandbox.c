@@ -202,6 +202,11 @@ static int install_filter(enum ipc_role role)
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
 	int err;
 
+	/* Encoders step back; nobody has the capability to step forward. */
+	if (!err)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(setpriority), 2,
+				       SCMP_A0_32(SCMP_CMP_EQ, PRIO_PROCESS),
+				       SCMP_A1_32(SCMP_CMP_EQ, 0));
 	if (!ctx)
 		return -ENOMEM;
 	err = allow_calls(ctx, 1u << role);

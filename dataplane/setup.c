@@ -24,6 +24,18 @@ static int malformed(struct failure *f, const char *what)
 			   what);
 }
 
+static bool encodings_fit(const struct ipc_config *c)
+{
+	if (c->encodings & ~(IPC_ENCODING_ZSTD | IPC_ENCODING_DELTA))
+		return false;
+	if (c->compress > IPC_COMPRESS_ZSTD || c->level > 22 ||
+	    (c->compress == IPC_COMPRESS_ZSTD) != !!c->level)
+		return false;
+	if (c->compress != IPC_COMPRESS_OFF && !(c->encodings & IPC_ENCODING_ZSTD))
+		return false;
+	return !c->delta_cache || (c->encodings & IPC_ENCODING_DELTA);
+}
+
 static bool zero_or_page(uint64_t v)
 {
 	return v % PAGE_BYTES == 0;
@@ -43,6 +55,8 @@ static int take_config(struct setup *s, const struct ipc_config *c, struct failu
 	if (!s->regions)
 		return failure_set(f, -ENOMEM, "internal", NULL, "no memory");
 	for (uint32_t i = 0; i < c->regions; i++)
+	if (!encodings_fit(c))
+		return malformed(f, "way of compressing");
 		s->regions[i].fd = -1;
 	s->nregions = c->regions;
 	s->config = *c;

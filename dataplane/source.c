@@ -56,8 +56,13 @@ static void collect_stats(struct source *src, struct ipc_stats *t)
 		t->raw_bytes += __atomic_load_n(&c->raw_bytes, __ATOMIC_RELAXED);
 		t->same_bytes += __atomic_load_n(&c->same_bytes, __ATOMIC_RELAXED);
 		t->zero_copy_bytes += __atomic_load_n(&c->zero_copy_bytes, __ATOMIC_RELAXED);
+		t->zstd_in_bytes += __atomic_load_n(&c->zstd_in_bytes, __ATOMIC_RELAXED);
+		t->zstd_out_bytes += __atomic_load_n(&c->zstd_out_bytes, __ATOMIC_RELAXED);
+		t->delta_in_bytes += __atomic_load_n(&c->delta_in_bytes, __ATOMIC_RELAXED);
+		t->delta_out_bytes += __atomic_load_n(&c->delta_out_bytes, __ATOMIC_RELAXED);
 		t->wire_bytes += __atomic_load_n(&c->wire_bytes, __ATOMIC_RELAXED);
 	}
+	source_compress_stats(src, t);
 	t->pending_pages = scheduler_pending(&src->scheduler);
 	t->state_bytes = __atomic_load_n(&src->relay.bytes, __ATOMIC_RELAXED);
 	self_usage_read(src->usage_fd, &t->cpu_ns, &t->rss_bytes);
@@ -150,9 +155,11 @@ static int begin_round(struct serving *v, uint32_t round)
 {
 	int err = scheduler_begin_round(&v->src->scheduler);
 
-	if (!err)
-		begin_job(v, JOB_ROUND, round);
-	return err;
+	if (err)
+		return err;
+	source_compress_begin_round(v->src, round);
+	begin_job(v, JOB_ROUND, round);
+	return 0;
 }
 
 static int on_send(struct serving *v, const struct ipc_message *m, struct failure *f)
@@ -200,6 +207,7 @@ static int on_message(struct serving *v, const struct ipc_message *m, int *fd, s
 	switch (m->head.type) {
 	case IPC_LIMIT:
 		token_bucket_set_rate(&src->bucket, m->body.limit.rate_limit, clock_ns());
+		source_compress_link_changed(src);
 		streams_wake(src);
 		return 0;
 	case IPC_SCAN:
@@ -340,8 +348,10 @@ static int serve_once(struct serving *v, struct failure *f)
 static int serve(struct source *src, struct failure *f)
 {
 	struct serving v = { .src = src };
-	int err = streams_start(src, f);
+	int err = source_compress_start(src, f);
 
+	if (!err)
+		err = streams_start(src, f);
 	if (!err)
 		begin_job(&v, JOB_HANDSHAKE, 0);
 	while (!err) {
@@ -389,12 +399,15 @@ static int prepare(struct source *src, struct failure *f)
 	if (!src->tx_ops)
 		return failure_set(f, -EOPNOTSUPP, "unsupported-option", "use --tx auto",
 				   "this way of sending does not work here: %s", src->tx_reason);
-	return streams_init(src, f);
+	err = source_compress_init(src, f);
+	return err ? err : streams_init(src, f);
 }
 
 static void release(struct source *src)
 {
+	source_compress_stop(src); /* it wakes streams */
 	streams_stop(src);
+	source_compress_release(src);
 	if (src->tracker)
 		src->tracker->ops->free(src->tracker);
 	streams_release(src);

@@ -10,10 +10,13 @@
  *   counting jobs_left down and writing event_fd. So the phases of scheduler.h are kept: the main
  *   thread touches the bitmaps only while no job runs.
  *
+ *   Encoders (encode_pool.h), if there are any, take chunks beside the streams in a round, and
+ *   nothing after it.
+ *
  *   Threads wait only in stream_wait (poll on wake-up, socket, state) and in the socket calls of
  *   tx; the main thread ends either by `stopping` with a wake-up and by shutting the sockets down.
  *
- * Lock order: source.lock and state_relay.lock are leaves.
+ * Lock order: source_compress.lock, encode_pool's; source.lock and state_relay.lock are leaves.
  */
 #ifndef TRANSHIP_DATAPLANE_SOURCE_H
 #define TRANSHIP_DATAPLANE_SOURCE_H
@@ -21,6 +24,7 @@
 #include <pthread.h>
 
 #include "dataplane/chunk_plan.h"
+#include "dataplane/source_compress.h"
 #include "dataplane/known_pages.h"
 #include "dataplane/page_reader.h"
 #include "dataplane/scheduler.h"
@@ -38,6 +42,8 @@ struct source;
 /* Cumulative; written by the stream's thread, read by main. Atomic, relaxed. */
 struct stream_counts {
 	uint64_t pages, zero_bytes, hole_bytes, raw_bytes, same_bytes, zero_copy_bytes, wire_bytes;
+	uint64_t zstd_in_bytes, zstd_out_bytes, delta_in_bytes, delta_out_bytes;
+	uint64_t blocked_ns; /* in sending, without the processor; while chunks are compressed */
 };
 
 /* Questions for hashes that a stream has under way; see source_compare.c. */
@@ -89,6 +95,7 @@ struct source {
 	struct page_hash hash;
 	struct scheduler scheduler;
 	struct token_bucket bucket;
+	struct source_compress compress;
 	struct tracker *tracker; /* NULL: nothing writes the guest's RAM any more */
 	struct state_relay relay;
 	const struct tx_ops *tx_ops;
@@ -100,11 +107,11 @@ struct source {
 	/* The job; job and round are written before job_number is released. */
 	enum source_job job;
 	uint32_t round;
-	uint32_t job_number;	/* atomic */
-	uint32_t jobs_left;	/* atomic: streams that have not finished it */
-	bool stopping;		/* atomic */
-	bool state_done;	/* atomic: the destination holds all of the device state */
-	uint64_t chunk_cursor;	/* atomic: next chunk of a job, over all regions */
+	uint32_t job_number;   /* atomic */
+	uint32_t jobs_left;    /* atomic: streams that have not finished it */
+	bool stopping;	       /* atomic */
+	bool state_done;       /* atomic: the destination holds all of the device state */
+	uint64_t chunk_cursor; /* atomic: next chunk of a job, over all regions */
 
 	/* What the destination had before the first round; source_compare.c. */
 	uint64_t destination_holds; /* atomic: bytes */
@@ -127,6 +134,7 @@ int streams_start(struct source *src, struct failure *f);
 /* Gives all streams a job. None may be running. */
 void streams_give(struct source *src, enum source_job job, uint32_t round);
 void streams_wake(struct source *src);
+void stream_wake(struct stream *s);
 /* Ends all threads, whatever they do, and waits for them. */
 void streams_stop(struct source *src);
 
@@ -155,8 +163,25 @@ static inline bool source_stopping(const struct source *src)
 	return __atomic_load_n(&src->stopping, __ATOMIC_RELAXED);
 }
 
+/* source_compress.c: see source_compress.h. Before the sandbox; after it; before streams_stop. */
+int source_compress_init(struct source *src, struct failure *f);
+int source_compress_start(struct source *src, struct failure *f);
+void source_compress_stop(struct source *src);
+void source_compress_release(struct source *src);
+/* Between rounds, when the scheduler has begun this one. */
+void source_compress_begin_round(struct source *src, uint32_t round);
+/* IPC_LIMIT has come. */
+void source_compress_link_changed(struct source *src);
+/* From any stream, between chunks: ends an epoch if it is time. */
+void source_compress_tick(struct source *src);
+/* This plan is sent from the guest's RAM: nothing that is remembered of its pages holds. */
+void source_compress_forget(struct source *src, const struct chunk_plan *plan);
+void source_compress_stats(struct source *src, struct ipc_stats *t);
+
 /* source_send.c: this stream's share of a round, up to the acknowledgement. */
 int stream_send_round(struct stream *s);
+/* The round's next chunk, looked at: 1; 0: there is none; -errno. scratch: LOOK_SCRATCH bytes. */
+int source_next_plan(struct source *src, struct chunk_plan *plan, uint8_t *scratch);
 
 /* What a thread that looks at chunks needs: touched as far as it is used. */
 #define LOOK_SCRATCH CHUNK_BYTES
@@ -165,7 +190,7 @@ int stream_send_round(struct stream *s);
 struct chunk_look {
 	uint8_t kinds[CHUNK_PAGES]; /* enum page_kind, one a page of the chunk */
 	uint32_t same;		    /* how many are PAGE_SAME */
-	const uint8_t *snapshot;    /* NULL, or a copy of the chunk in scratch: PAGE_RAW pages must be
+	const uint8_t *snapshot; /* NULL, or a copy of the chunk in scratch: PAGE_RAW pages must be
 				     * sent from it, and not by reference */
 };
 

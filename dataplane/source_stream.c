@@ -371,10 +371,15 @@ void streams_give(struct source *src, enum source_job job, uint32_t round)
 	streams_wake(src);
 }
 
+void stream_wake(struct stream *s)
+{
+	signal_event(s->wake_fd);
+}
+
 void streams_wake(struct source *src)
 {
 	for (uint32_t i = 0; i < src->setup->config.streams; i++)
-		signal_event(src->streams[i].wake_fd);
+		stream_wake(&src->streams[i]);
 }
 
 void streams_stop(struct source *src)

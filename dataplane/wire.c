@@ -268,7 +268,7 @@ static bool run_length_ok(const struct wire_run *r)
 	case WIRE_ENC_ZSTD:
 	case WIRE_ENC_DELTA:
 		/* what did not get smaller goes raw, so a frame's payload stays bounded */
-		return r->length > 0 && r->length < raw;
+		return r->length > 0 && r->length < raw && r->pages <= WIRE_ENCODED_PAGES_MAX;
 	default:
 		return false;
 	}

@@ -74,6 +74,8 @@ enum wire_encoding {
 	WIRE_ENC_DELTA = 4, /* as ZSTD, with the destination's present content as prefix */
 };
 #define WIRE_ENCODINGS 5
+/* The most pages in one ZSTD or DELTA run: what both sides hold of it stays in a core's cache. */
+#define WIRE_ENCODED_PAGES_MAX 32
 
 /*
  * Which fields of a frame header a type uses; all others are zero, and a decoder insists on it.

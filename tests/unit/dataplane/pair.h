@@ -56,6 +56,10 @@ struct pair {
 	enum ipc_tx tx;
 	uint64_t rate;
 	bool track_dma;
+	enum ipc_compress compress; /* and what the destination accepts: all, unless refused */
+	uint32_t level;
+	uint64_t delta_cache;
+	bool encodings_refused;
 	int tracker_fd;				      /* pagemap of the VMM; -1: tracker none */
 	struct ipc_mapping mapping[PAIR_REGIONS_MAX]; /* with a tracker */
 	struct ipc_ready ready;			      /* of the source */
@@ -188,11 +192,19 @@ static inline struct ipc_config pair_config(const struct pair *p, enum ipc_role 
 				.tx = p->tx,
 				.rate_limit = p->rate,
 				.track_dma = p->track_dma,
+				.encodings = IPC_ENCODING_ZSTD | IPC_ENCODING_DELTA,
 				.state_max = 64u << 20,
 				.connect_ms = 10000,
 				.log_level =
 					getenv("PAIR_LOG") ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARN };
 
+	if (role == IPC_ROLE_SOURCE) {
+		c.compress = p->compress;
+		c.level = p->level;
+		c.delta_cache = p->delta_cache;
+	} else if (p->encodings_refused) {
+		c.encodings = 0;
+	}
 	memset(c.id, 0x5a, sizeof(c.id));
 	memset(c.secret, 0xa5, sizeof(c.secret));
 	return c;
