@@ -61,7 +61,8 @@ $(LIB_BASE): $(call objs,lib/base)
 # libtranship.a is installed alone: it brings what it uses of lib/base.
 $(LIB_TRANSHIP): $(call objs,lib) $(BUILD)/obj/lib/base/io.o
 $(LIB_DATAPLANE): $(call objs,dataplane)
-$(LIB_CONTROL): $(call objs,control control/cli control/guest control/admission control/session)
+$(LIB_CONTROL): $(call objs,control control/cli control/guest control/admission control/session \
+	control/bench)
 $(ARCHIVES):
 	$(call say,AR,$@)
 	@rm -f $@

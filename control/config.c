@@ -3,7 +3,7 @@
  * transhipd's settings: defaults, then the file, then the command line.
  *
  * One table serves both: a setting's name is the file's key and the long option. A list
- * (qemu-binary, vm-dir) that is given in the file or on the command line replaces what was there
+ * (data-address, qemu-binary, vm-dir) that is given in the file or on the command line replaces what was there
  * before it.
  */
 #include "control/config.h"
@@ -34,7 +34,7 @@ enum origin { ORIGIN_DEFAULT, ORIGIN_FILE, ORIGIN_COMMAND };
 struct load {
 	struct config *c;
 	enum origin origin;
-	enum origin binaries_from, vm_dirs_from;
+	enum origin addresses_from, binaries_from, vm_dirs_from;
 };
 
 struct setting {
@@ -72,13 +72,23 @@ static int set_state_dir(struct load *l, const char *value, const char **why)
 static int set_data_address(struct load *l, const char *value, const char **why)
 {
 	unsigned char raw[sizeof(struct in6_addr)];
+	struct config *c = l->c;
 
-	if (strlen(value) >= sizeof(l->c->data_address) ||
+	if (strlen(value) >= sizeof(c->data_address) ||
 	    (inet_pton(AF_INET, value, raw) != 1 && inet_pton(AF_INET6, value, raw) != 1)) {
 		*why = "it must be a numeric IPv4 or IPv6 address";
 		return -EINVAL;
 	}
-	snprintf(l->c->data_address, sizeof(l->c->data_address), "%s", value);
+	if (l->addresses_from != l->origin) {
+		l->addresses_from = l->origin;
+		c->ndata_addresses = 0;
+	}
+	if (c->ndata_addresses == CONFIG_ADDRESSES_MAX) {
+		*why = "there are too many of them";
+		return -EINVAL;
+	}
+	snprintf(c->data_addresses[c->ndata_addresses++], sizeof(c->data_address), "%s", value);
+	memcpy(c->data_address, c->data_addresses[0], sizeof(c->data_address));
 	return 0;
 }
 
@@ -236,7 +246,7 @@ static const struct setting settings[] = {
 	{ "state-dir", "DIR", set_state_dir, "journals and logs [" CONFIG_DEFAULT_STATE_DIR "]" },
 	{ "listen", "ADDR:PORT", set_listen, "refused: no control port without authentication" },
 	{ "data-address", "ADDR", set_data_address,
-	  "numeric address where data streams reach this host [127.0.0.1]" },
+	  "where data streams reach this host, numeric [127.0.0.1]; repeatable" },
 	{ "data-ports", "LO-HI", set_data_ports, "ports of data streams [any free port]" },
 	{ "allow-plaintext", NULL, set_allow_plaintext, "allow streams that are not encrypted" },
 	{ "qemu-binary", "PATH", set_qemu_binary,
@@ -484,6 +494,8 @@ static void set_defaults(struct config *c)
 	snprintf(c->socket, sizeof(c->socket), "%s", CONFIG_DEFAULT_SOCKET);
 	snprintf(c->state_dir, sizeof(c->state_dir), "%s", CONFIG_DEFAULT_STATE_DIR);
 	snprintf(c->data_address, sizeof(c->data_address), "127.0.0.1");
+	memcpy(c->data_addresses[0], c->data_address, sizeof(c->data_address));
+	c->ndata_addresses = 1;
 	for (size_t i = 0; i < sizeof(binaries) / sizeof(binaries[0]); i++)
 		snprintf(c->qemu_binaries[c->nqemu_binaries++], PATH_MAX, "%s", binaries[i]);
 	c->sessions_max = SESSIONS_DEFAULT;
@@ -497,6 +509,7 @@ int config_load(struct config *c, int argc, char **argv, struct failure *f)
 {
 	struct load l = { .c = c,
 			  .origin = ORIGIN_DEFAULT,
+			  .addresses_from = ORIGIN_DEFAULT,
 			  .binaries_from = ORIGIN_DEFAULT,
 			  .vm_dirs_from = ORIGIN_DEFAULT };
 	const char *file = NULL;

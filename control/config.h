@@ -13,11 +13,15 @@
 #define CONFIG_DEFAULT_STATE_DIR "/var/lib/tranship"
 #define CONFIG_BINARIES_MAX	 16
 #define CONFIG_VM_DIRS_MAX	 16
+#define CONFIG_ADDRESSES_MAX	 8
 
 struct config {
 	char socket[108];
 	char state_dir[PATH_MAX];
 	char data_address[64]; /* numeric; where data streams reach this host: "127.0.0.1" */
+	/* All of them, data_address first; a bench spreads its streams over them. */
+	char data_addresses[CONFIG_ADDRESSES_MAX][64];
+	unsigned int ndata_addresses;
 	uint16_t data_port_lo, data_port_hi; /* 0, 0: any free port */
 	bool allow_plaintext;
 	char qemu_binaries[CONFIG_BINARIES_MAX][PATH_MAX]; /* that may be launched */

@@ -35,7 +35,7 @@ static int die_with_parent(int sock)
 
 static void name_log(const struct ipc_config *c)
 {
-	static const char *const roles[] = { "", "src", "dst", "obs" };
+	static const char *const roles[] = { "", "src", "dst", "obs", "bench src", "bench dst" };
 	char who[64];
 
 	snprintf(who, sizeof(who), "dataplane %s %02x%02x%02x%02x", roles[c->role], c->id[0],
@@ -50,6 +50,9 @@ static int run(struct setup *s, struct failure *f)
 		return source_run(s, f);
 	case IPC_ROLE_DESTINATION:
 		return destination_run(s, f);
+	case IPC_ROLE_BENCH_SOURCE:
+	case IPC_ROLE_BENCH_DESTINATION:
+		return bench_run(s, f);
 	default:
 		return observer_run(s, f);
 	}

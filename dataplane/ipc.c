@@ -44,6 +44,11 @@ static const struct type_info types[] = {
 	{ IPC_VERIFIED, sizeof(struct ipc_verified), FD_NONE, "VERIFIED" },
 	{ IPC_PROGRESS, sizeof(struct ipc_stats), FD_NONE, "PROGRESS" },
 	{ IPC_FAILED, sizeof(struct failure), FD_NONE, "FAILED" },
+	{ IPC_BENCH, sizeof(struct ipc_bench), FD_MAYBE, "BENCH" },
+	{ IPC_BENCH_RUN, sizeof(struct ipc_bench_run), FD_NONE, "BENCH_RUN" },
+	{ IPC_BENCH_STOP, 0, FD_NONE, "BENCH_STOP" },
+	{ IPC_BENCH_INTERVAL, sizeof(struct ipc_bench_interval), FD_NONE, "BENCH_INTERVAL" },
+	{ IPC_BENCH_DONE, sizeof(struct ipc_bench_done), FD_NONE, "BENCH_DONE" },
 };
 
 static const struct type_info *info_of(uint32_t type)
@@ -102,6 +107,10 @@ static void terminate_strings(struct ipc_message *m)
 
 		r->tx_reason[sizeof(r->tx_reason) - 1] = '\0';
 		r->rx_reason[sizeof(r->rx_reason) - 1] = '\0';
+	} else if (m->head.type == IPC_BENCH) {
+		struct ipc_bench *b = &m->body.bench;
+
+		b->far_congestion[sizeof(b->far_congestion) - 1] = '\0';
 	}
 }
 

@@ -22,6 +22,8 @@
  *                                                 LOAD (fd)              -> LOADED
  *   VERIFY                    -> VERIFIED         (hashes compared)      -> VERIFIED
  *   QUIT, or the socket ends: the process exits.
+ *
+ *   A bench (bench.h): both sides take BENCH_RUN -> BENCH_INTERVAL*, BENCH_DONE, again.
  *   PROGRESS and FAILED may come at any time after READY. After FAILED only QUIT makes sense.
  *
  *   The order of a copy is transhipd's to give: SCAN reports and re-arms what was written (armed
@@ -36,11 +38,14 @@
 
 #include "lib/base/failure.h"
 
-#define IPC_REGIONS_MAX	 256   /* RAM regions (memory backends) of one guest */
-#define IPC_MAPPINGS_MAX 65536 /* VMAs over all regions */
-#define IPC_STREAMS_MAX	 64
-#define IPC_SECRET_SIZE	 32
-#define IPC_ID_SIZE	 16
+#define IPC_REGIONS_MAX	     256   /* RAM regions (memory backends) of one guest */
+#define IPC_MAPPINGS_MAX     65536 /* VMAs over all regions */
+#define IPC_STREAMS_MAX	     64
+#define IPC_SECRET_SIZE	     32
+#define IPC_LISTENERS_MAX    8 /* addresses that streams may come to */
+#define IPC_CPUS_MAX	     64
+#define IPC_BENCH_MEMORY_MAX (16ull << 30)
+#define IPC_ID_SIZE	     16
 
 enum ipc_type {
 	/* transhipd -> data plane */
@@ -60,6 +65,10 @@ enum ipc_type {
 	IPC_LOAD,	/* no body; destination; fd: write the held device state there, close it */
 	IPC_VERIFY,	/* no body; source: hash all RAM and have the destination compare */
 	IPC_QUIT,	/* no body */
+	IPC_BENCH =
+		32, /* struct ipc_bench; bench, after CONFIG; fd: the file whose bytes are sent */
+	IPC_BENCH_RUN,	/* struct ipc_bench_run */
+	IPC_BENCH_STOP, /* no body; what this side sends ends early */
 
 	/* data plane -> transhipd */
 	IPC_READY = 64, /* struct ipc_ready; confined; source: all streams authenticated */
@@ -71,13 +80,27 @@ enum ipc_type {
 	IPC_VERIFIED,	/* struct ipc_verified */
 	IPC_PROGRESS,	/* struct ipc_stats; about every 100 ms while something moves */
 	IPC_FAILED,	/* struct failure */
+	IPC_BENCH_INTERVAL = 96, /* struct ipc_bench_interval; while a run is under way */
+	IPC_BENCH_DONE,		 /* struct ipc_bench_done; its end */
 };
 
-enum ipc_role { IPC_ROLE_SOURCE = 1, IPC_ROLE_DESTINATION, IPC_ROLE_OBSERVER };
+enum ipc_role {
+	IPC_ROLE_SOURCE = 1,
+	IPC_ROLE_DESTINATION,
+	IPC_ROLE_OBSERVER,
+	IPC_ROLE_BENCH_SOURCE,	    /* connects: CONFIG BENCH STREAM* START */
+	IPC_ROLE_BENCH_DESTINATION, /* is connected to: CONFIG BENCH LISTEN+ START */
+	IPC_ROLE_END,
+};
 /* An observer only scans: dirty-rate. It needs CONFIG REGION* MAPPING* TRACKER START. */
 
 enum ipc_tx { IPC_TX_AUTO, IPC_TX_SENDFILE, IPC_TX_URING, IPC_TX_SEND };
 enum ipc_tracker_kind { IPC_TRACKER_NONE, IPC_TRACKER_PAGEMAP };
+enum ipc_compress { IPC_COMPRESS_OFF, IPC_COMPRESS_AUTO, IPC_COMPRESS_ZSTD };
+
+/* Encodings of pages (wire.h) beyond the plain ones, as agreed between the two hosts. */
+#define IPC_ENCODING_ZSTD  1u
+#define IPC_ENCODING_DELTA 2u
 
 struct ipc_head {
 	uint32_t type; /* enum ipc_type */
@@ -95,12 +118,10 @@ struct ipc_config {
 	uint32_t scan_threads; /* 0: chosen from size and processors */
 	uint32_t track_dma; /* 1: keep what was reported since the last barrier (design, hazards) */
 	uint32_t thp;	    /* destination: 1: transparent huge pages where they serve */
-	uint32_t reserved;
-enum ipc_compress { IPC_COMPRESS_OFF, IPC_COMPRESS_AUTO, IPC_COMPRESS_ZSTD };
-
-/* Encodings of pages (wire.h) beyond the plain ones, as agreed between the two hosts. */
-#define IPC_ENCODING_ZSTD  1u
-#define IPC_ENCODING_DELTA 2u
+	uint32_t encodings; /* IPC_ENCODING_*: what may be sent, and is accepted */
+	uint32_t compress;  /* enum ipc_compress; source; needs IPC_ENCODING_ZSTD unless OFF */
+	uint32_t level;	    /* of zstd, 1 .. 22; source, with IPC_COMPRESS_ZSTD */
+	uint64_t delta_cache; /* bytes; 0: no DELTA is sent; source; needs IPC_ENCODING_DELTA */
 	uint64_t state_max;  /* destination: most bytes of device state it will hold */
 	uint32_t connect_ms; /* how long streams may take to come and authenticate */
 	uint32_t log_level;  /* enum log_level */
@@ -117,10 +138,7 @@ struct ipc_region {
 
 struct ipc_mapping {
 	uint32_t region;
-	uint32_t encodings; /* IPC_ENCODING_*: what may be sent, and is accepted */
-	uint32_t compress;  /* enum ipc_compress; source; needs IPC_ENCODING_ZSTD unless OFF */
-	uint32_t level;	    /* of zstd, 1 .. 22; source, with IPC_COMPRESS_ZSTD */
-	uint64_t delta_cache; /* bytes; 0: no DELTA is sent; source; needs IPC_ENCODING_DELTA */
+	uint32_t reserved;
 	uint64_t start, end;	/* virtual addresses in the VMM */
 	uint64_t region_offset; /* bytes from the region's start */
 };
@@ -179,6 +197,9 @@ struct ipc_stats {
 	uint64_t zero_copy_bytes; /* of raw_bytes, sent by reference */
 	uint64_t zstd_in_bytes, zstd_out_bytes;
 	uint64_t delta_in_bytes, delta_out_bytes;
+	uint64_t encode_cpu_ns;	 /* of cpu_ns, spent encoding */
+	uint32_t encode_changes; /* how often the way of compressing was changed */
+	uint32_t encode_level;	 /* of zstd, at present; 0: nothing is compressed */
 	uint64_t wire_bytes;  /* all bytes on the streams, headers and state included */
 	uint64_t state_bytes; /* device state */
 	uint64_t cpu_ns;      /* of this process, user and system */
@@ -197,9 +218,6 @@ struct ipc_sent {
 struct ipc_count {
 	uint64_t bytes;
 };
-	uint64_t encode_cpu_ns;	 /* of cpu_ns, spent encoding */
-	uint32_t encode_changes; /* how often the way of compressing was changed */
-	uint32_t encode_level;	 /* of zstd, at present; 0: nothing is compressed */
 
 struct ipc_verified {
 	uint64_t chunks;       /* compared */
@@ -207,6 +225,59 @@ struct ipc_verified {
 	uint32_t first_region; /* of the first mismatch */
 	uint32_t reserved;
 	uint64_t first_offset; /* bytes in that region */
+};
+
+enum ipc_bench_data { IPC_BENCH_ZERO, IPC_BENCH_TEXT, IPC_BENCH_RANDOM, IPC_BENCH_FILE };
+enum ipc_bench_place { IPC_BENCH_PLACE_AUTO, IPC_BENCH_PLACE_MAP, IPC_BENCH_PLACE_PWRITE };
+
+/* What all runs of a bench have in common; see bench.h. */
+struct ipc_bench {
+	uint64_t memory;  /* bytes on this side, shared out among its streams */
+	uint32_t forward; /* streams 0 .. forward-1 carry data from source to destination, */
+	uint32_t data;	  /* the others the other way; enum ipc_bench_data of what is sent here */
+	uint32_t place;	  /* enum ipc_bench_place */
+	uint32_t fresh;	  /* 1: received into memory that does not exist yet, again and again */
+	uint32_t verify;  /* 1: everything is compared with what was sent; as at the other side */
+	uint32_t ncpus;
+	uint16_t cpus[IPC_CPUS_MAX]; /* stream i's thread runs on cpus[i % ncpus] */
+	char far_congestion[16];     /* of accepted streams whose peer is not near; "": none else */
+};
+
+#define IPC_BENCH_LATENCY 1u /* single messages, each waited for */
+
+struct ipc_bench_run {
+	uint32_t number; /* from 1 */
+	uint32_t flags;
+	uint64_t size;	      /* bytes of a message; 0, of a latency run: a header alone */
+	uint64_t time_ns;     /* that count, after omit_ns; 0: no limit */
+	uint64_t bytes;	      /* over all streams of a direction; 0: no limit */
+	uint64_t omit_ns;     /* not counted at the start */
+	uint64_t interval_ns; /* 0: no intervals */
+	uint64_t rate_limit;  /* bytes per second over all that this side sends; 0: none */
+};
+
+/* What this side did in one direction. Bytes are of messages unless wire_ is in the name. */
+struct ipc_bench_figures {
+	uint64_t ns, bytes, wire_bytes, zero_copy_bytes, cpu_ns, retransmits;
+};
+
+struct ipc_bench_interval {
+	uint32_t number;	   /* of the run */
+	uint32_t index;		   /* from 0 */
+	uint64_t start_ns, end_ns; /* from the start of what counts */
+	struct ipc_bench_figures tx, rx;
+};
+
+struct ipc_bench_latency {
+	uint64_t count, min, p50, p99, p99_9, max; /* nanoseconds */
+};
+
+struct ipc_bench_done {
+	uint32_t number;
+	uint32_t reserved;
+	struct ipc_bench_figures tx, rx;
+	struct ipc_bench_latency latency; /* of what this side has sent */
+	uint64_t verified, mismatches;	  /* chunks sent from here: compared, and of them unequal */
 };
 
 /* Large enough for every body. */
@@ -226,6 +297,10 @@ union ipc_body {
 	struct ipc_count count;
 	struct ipc_verified verified;
 	struct failure failure;
+	struct ipc_bench bench;
+	struct ipc_bench_run bench_run;
+	struct ipc_bench_interval bench_interval;
+	struct ipc_bench_done bench_done;
 };
 
 struct ipc_message {

@@ -50,11 +50,14 @@
 /* Descriptors that come over the socketpair later (device state), and one made meanwhile. */
 #define SPARE_FDS 4
 
-#define ROLE_SOURCE	 (1u << IPC_ROLE_SOURCE)
-#define ROLE_DESTINATION (1u << IPC_ROLE_DESTINATION)
+/* A bench does what both sides of a migration do, for each of its two can send and receive. */
+#define ROLE_BENCH	 (1u << IPC_ROLE_BENCH_SOURCE | 1u << IPC_ROLE_BENCH_DESTINATION)
+#define ROLE_SOURCE	 (1u << IPC_ROLE_SOURCE | ROLE_BENCH)
+#define ROLE_DESTINATION (1u << IPC_ROLE_DESTINATION | ROLE_BENCH)
 #define ROLE_OBSERVER	 (1u << IPC_ROLE_OBSERVER)
 #define ROLE_ALL	 (ROLE_SOURCE | ROLE_DESTINATION | ROLE_OBSERVER)
 #define ROLE_MOVING	 (ROLE_SOURCE | ROLE_DESTINATION)
+#define ROLE_ACCEPTING	 (1u << IPC_ROLE_DESTINATION | 1u << IPC_ROLE_BENCH_DESTINATION)
 
 static const struct {
 	int call;
@@ -79,8 +82,8 @@ static const struct {
 	{ SCMP_SYS(sendmsg), ROLE_ALL },
 	{ SCMP_SYS(recvfrom), ROLE_ALL },
 	{ SCMP_SYS(recvmsg), ROLE_ALL },
-	{ SCMP_SYS(accept), ROLE_DESTINATION },
-	{ SCMP_SYS(accept4), ROLE_DESTINATION },
+	{ SCMP_SYS(accept), ROLE_ACCEPTING },
+	{ SCMP_SYS(accept4), ROLE_ACCEPTING },
 	{ SCMP_SYS(shutdown), ROLE_MOVING },
 	{ SCMP_SYS(setsockopt), ROLE_MOVING },
 	{ SCMP_SYS(getsockopt), ROLE_MOVING },
@@ -138,10 +141,9 @@ static const struct {
 	uint32_t error;
 } declined[] = {
 	{ SCMP_SYS(clone3), ENOSYS }, /* its flags are in memory: not to be filtered; clone is */
-	{ SCMP_SYS(openat), EPERM },	{ SCMP_SYS(open), EPERM },
-	{ SCMP_SYS(access), EPERM },	{ SCMP_SYS(readlink), EPERM },
-	{ SCMP_SYS(sysinfo), EPERM },	{ SCMP_SYS(uname), EPERM },
-	{ SCMP_SYS(prlimit64), EPERM }, { SCMP_SYS(sched_setaffinity), EPERM },
+	{ SCMP_SYS(openat), EPERM },	{ SCMP_SYS(open), EPERM },    { SCMP_SYS(access), EPERM },
+	{ SCMP_SYS(readlink), EPERM },	{ SCMP_SYS(sysinfo), EPERM }, { SCMP_SYS(uname), EPERM },
+	{ SCMP_SYS(prlimit64), EPERM },
 };
 
 static const unsigned long ioctls[] = { PAGEMAP_SCAN_IOCTL, FIONREAD, FIONBIO, SIOCOUTQ };
@@ -156,6 +158,15 @@ static int allow_calls(scmp_filter_ctx ctx, unsigned int role)
 	for (size_t i = 0; !err && i < sizeof(declined) / sizeof(declined[0]); i++)
 		err = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(declined[i].error), declined[i].call, 0);
 	return err;
+}
+
+/* A bench may bind the calling thread to processors, and no other thread. */
+static int allow_affinity(scmp_filter_ctx ctx, unsigned int role)
+{
+	if (!(role & ROLE_BENCH))
+		return seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(sched_setaffinity), 0);
+	return seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(sched_setaffinity), 1,
+				SCMP_A0_32(SCMP_CMP_EQ, 0));
 }
 
 /* A stream's thread enables the ring that was made and restricted for it. */
@@ -191,6 +202,11 @@ static int allow_checked(scmp_filter_ctx ctx)
 	if (!err) /* how the C library does fstat() */
 		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), 1,
 				       SCMP_A3_32(SCMP_CMP_EQ, AT_EMPTY_PATH));
+	/* Encoders step back; nobody has the capability to step forward. */
+	if (!err)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(setpriority), 2,
+				       SCMP_A0_32(SCMP_CMP_EQ, PRIO_PROCESS),
+				       SCMP_A1_32(SCMP_CMP_EQ, 0));
 	if (!err) /* abort() */
 		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
 				       SCMP_A0_32(SCMP_CMP_EQ, pid));
@@ -202,14 +218,11 @@ static int install_filter(enum ipc_role role)
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
 	int err;
 
-	/* Encoders step back; nobody has the capability to step forward. */
-	if (!err)
-		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(setpriority), 2,
-				       SCMP_A0_32(SCMP_CMP_EQ, PRIO_PROCESS),
-				       SCMP_A1_32(SCMP_CMP_EQ, 0));
 	if (!ctx)
 		return -ENOMEM;
 	err = allow_calls(ctx, 1u << role);
+	if (!err)
+		err = allow_affinity(ctx, 1u << role);
 	if (!err)
 		err = allow_rings(ctx, 1u << role);
 	if (!err)

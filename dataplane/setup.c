@@ -14,7 +14,7 @@
 
 /* What has come so far, beyond the setup itself. */
 struct progress {
-	bool config, tracker;
+	bool config, tracker, bench;
 	uint32_t regions, streams, mappings;
 };
 
@@ -41,22 +41,28 @@ static bool zero_or_page(uint64_t v)
 	return v % PAGE_BYTES == 0;
 }
 
+static bool is_bench(uint32_t role)
+{
+	return role == IPC_ROLE_BENCH_SOURCE || role == IPC_ROLE_BENCH_DESTINATION;
+}
+
 static int take_config(struct setup *s, const struct ipc_config *c, struct failure *f)
 {
-	if (c->role < IPC_ROLE_SOURCE || c->role > IPC_ROLE_OBSERVER)
+	if (c->role < IPC_ROLE_SOURCE || c->role >= IPC_ROLE_END)
 		return malformed(f, "unknown role");
-	if (!c->regions || c->regions > IPC_REGIONS_MAX)
+	/* a bench makes its memory itself */
+	if (!c->regions != is_bench(c->role) || c->regions > IPC_REGIONS_MAX)
 		return malformed(f, "number of regions");
 	if (c->streams > IPC_STREAMS_MAX || (!c->streams && c->role != IPC_ROLE_OBSERVER))
 		return malformed(f, "number of streams");
+	if (!encodings_fit(c))
+		return malformed(f, "way of compressing");
 	if (c->tx > IPC_TX_SEND)
 		return malformed(f, "unknown transmission");
-	s->regions = calloc(c->regions, sizeof(*s->regions));
+	s->regions = calloc(c->regions + 1ul, sizeof(*s->regions));
 	if (!s->regions)
 		return failure_set(f, -ENOMEM, "internal", NULL, "no memory");
 	for (uint32_t i = 0; i < c->regions; i++)
-	if (!encodings_fit(c))
-		return malformed(f, "way of compressing");
 		s->regions[i].fd = -1;
 	s->nregions = c->regions;
 	s->config = *c;
@@ -141,6 +147,40 @@ static int take_stream(struct setup *s, const struct ipc_stream *in, int *fd, st
 	return 0;
 }
 
+static int take_bench(struct setup *s, const struct ipc_bench *in, int *fd, struct failure *f)
+{
+	if (in->memory > IPC_BENCH_MEMORY_MAX || in->forward > s->config.streams ||
+	    in->ncpus > IPC_CPUS_MAX || in->data > IPC_BENCH_FILE ||
+	    in->place > IPC_BENCH_PLACE_PWRITE || (in->data == IPC_BENCH_FILE) != (*fd >= 0))
+		return malformed(f, "what a bench is to do");
+	s->bench = *in;
+	s->bench_fd = fd_take(fd);
+	return 0;
+}
+
+static int take_listener(struct setup *s, int *fd, struct failure *f)
+{
+	if (s->config.role == IPC_ROLE_DESTINATION && s->listen_fd < 0) {
+		s->listen_fd = fd_take(fd);
+		return 0;
+	}
+	if (s->config.role != IPC_ROLE_BENCH_DESTINATION || s->nlisteners == IPC_LISTENERS_MAX)
+		return malformed(f, "a listener that does not belong there");
+	s->listen_fds[s->nlisteners++] = fd_take(fd);
+	return 0;
+}
+
+static int check_bench(const struct setup *s, const struct progress *p, struct failure *f)
+{
+	if (!p->bench)
+		return malformed(f, "nothing about the bench");
+	if (s->config.role == IPC_ROLE_BENCH_SOURCE && p->streams != s->config.streams)
+		return malformed(f, "a stream is missing");
+	if (s->config.role == IPC_ROLE_BENCH_DESTINATION && !s->nlisteners)
+		return malformed(f, "no listener");
+	return 0;
+}
+
 static int check_complete(const struct setup *s, const struct progress *p, struct failure *f)
 {
 	bool source = s->config.role == IPC_ROLE_SOURCE;
@@ -148,6 +188,8 @@ static int check_complete(const struct setup *s, const struct progress *p, struc
 
 	if (!p->config || p->regions != s->nregions)
 		return malformed(f, "a region is missing");
+	if (is_bench(s->config.role))
+		return check_bench(s, p, f);
 	if (!destination && !p->tracker)
 		return malformed(f, "no tracker");
 	if (source && p->streams != s->config.streams)
@@ -179,25 +221,27 @@ static int take_message(struct setup *s, struct progress *p, const struct ipc_me
 		p->regions++;
 		return take_region(s, &m->body.region, fd, f);
 	case IPC_MAPPING:
-		if (role == IPC_ROLE_DESTINATION)
+		if (role == IPC_ROLE_DESTINATION || is_bench(role))
 			break;
 		return take_mapping(s, &m->body.mapping, &p->mappings, f);
 	case IPC_TRACKER:
-		if (role == IPC_ROLE_DESTINATION || p->tracker)
+		if (role == IPC_ROLE_DESTINATION || is_bench(role) || p->tracker)
 			break;
 		p->tracker = true;
 		return take_tracker(s, &m->body.tracker, fd, f);
 	case IPC_STREAM:
-		if (role != IPC_ROLE_SOURCE)
+		if (role != IPC_ROLE_SOURCE && role != IPC_ROLE_BENCH_SOURCE)
 			break;
 		err = take_stream(s, &m->body.stream, fd, f);
 		p->streams += !err;
 		return err;
 	case IPC_LISTEN:
-		if (role != IPC_ROLE_DESTINATION || s->listen_fd >= 0)
+		return take_listener(s, fd, f);
+	case IPC_BENCH:
+		if (!is_bench(role) || p->bench)
 			break;
-		s->listen_fd = fd_take(fd);
-		return 0;
+		p->bench = true;
+		return take_bench(s, &m->body.bench, fd, f);
 	default:
 		break;
 	}
@@ -210,9 +254,11 @@ int setup_receive(struct setup *s, int sock, struct failure *f)
 {
 	struct progress p = { 0 };
 
-	*s = (struct setup){ .sock = sock, .pagemap_fd = -1, .listen_fd = -1 };
+	*s = (struct setup){ .sock = sock, .pagemap_fd = -1, .listen_fd = -1, .bench_fd = -1 };
 	for (uint32_t i = 0; i < IPC_STREAMS_MAX; i++)
 		s->stream_fds[i] = -1;
+	for (uint32_t i = 0; i < IPC_LISTENERS_MAX; i++)
+		s->listen_fds[i] = -1;
 	for (;;) {
 		AUTO_CLOSE int fd = -1;
 		struct ipc_message m;
@@ -244,6 +290,9 @@ void setup_release(struct setup *s)
 		fd_close(&s->stream_fds[i]);
 	fd_close(&s->pagemap_fd);
 	fd_close(&s->listen_fd);
+	fd_close(&s->bench_fd);
+	for (uint32_t i = 0; i < IPC_LISTENERS_MAX; i++)
+		fd_close(&s->listen_fds[i]);
 	explicit_bzero(s->config.secret, sizeof(s->config.secret));
 	s->regions = NULL;
 	s->nregions = 0;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a data plane was given before IPC_START, and the three roles it can then play.
+ * What a data plane was given before IPC_START, and the roles it can then play.
  *
  * dataplane_main.c receives CONFIG ... START into a struct setup and calls the role's run function
  * with it. The role finishes everything that needs privileges (mappings, rings, probes), calls
@@ -18,10 +18,14 @@ struct setup {
 	struct region *regions; /* config.regions of them; owned */
 	uint32_t nregions;
 	enum ipc_tracker_kind tracker;
-	int pagemap_fd;			 /* -1 if the tracker needs none */
-	bool tracker_kvm;		 /* see tracker.h */
-	int stream_fds[IPC_STREAMS_MAX]; /* source: connected sockets, -1 where unused */
-	int listen_fd;			 /* destination, or -1 */
+	int pagemap_fd;			   /* -1 if the tracker needs none */
+	bool tracker_kvm;		   /* see tracker.h */
+	int stream_fds[IPC_STREAMS_MAX];   /* source: connected sockets, -1 where unused */
+	int listen_fd;			   /* destination, or -1 */
+	struct ipc_bench bench;		   /* bench */
+	int bench_fd;			   /* bench: the file whose bytes are sent, or -1 */
+	int listen_fds[IPC_LISTENERS_MAX]; /* bench destination, -1 where unused */
+	uint32_t nlisteners;
 };
 
 /*
@@ -40,5 +44,6 @@ void setup_release(struct setup *s);
 int source_run(struct setup *s, struct failure *f);
 int destination_run(struct setup *s, struct failure *f);
 int observer_run(struct setup *s, struct failure *f);
+int bench_run(struct setup *s, struct failure *f);
 
 #endif

@@ -180,5 +180,4 @@ static enum cli_exit run_unavailable(struct cli *cli, const char *name)
 
 UNAVAILABLE(predict, "predict");
 UNAVAILABLE(evacuate, "evacuate");
-UNAVAILABLE(bench, "bench");
 UNAVAILABLE(pki, "pki");

@@ -63,6 +63,8 @@ static void test_defaults(void **state)
 	assert_string_equal(c.socket, CONFIG_DEFAULT_SOCKET);
 	assert_string_equal(c.state_dir, CONFIG_DEFAULT_STATE_DIR);
 	assert_string_equal(c.data_address, "127.0.0.1");
+	assert_int_equal(c.ndata_addresses, 1);
+	assert_string_equal(c.data_addresses[0], "127.0.0.1");
 	assert_int_equal(c.data_port_lo, 0);
 	assert_int_equal(c.data_port_hi, 0);
 	assert_false(c.allow_plaintext);
@@ -83,7 +85,7 @@ static void test_file(void **state)
 
 	(void)state;
 	write_file("# a comment\n\n  socket=/tmp/a.sock  \nstate-dir = /tmp/state\n"
-		   "data-address = 192.0.2.7\ndata-ports = 4000-4010\nallow-plaintext = yes\n"
+		   "data-address = 192.0.2.7\ndata-address = 2001:db8::7\ndata-ports = 4000-4010\nallow-plaintext = yes\n"
 		   "qemu-binary = /opt/one\nqemu-binary = /opt/two\nram-dir = /dev/shm\n"
 		   "vm-dir = /srv/vms\nvm-dir = /srv/more\n"
 		   "thp = no\nsessions-max = 3\nstate-max = 64MiB\nverbose = no");
@@ -91,6 +93,9 @@ static void test_file(void **state)
 	assert_string_equal(c.socket, "/tmp/a.sock");
 	assert_string_equal(c.state_dir, "/tmp/state");
 	assert_string_equal(c.data_address, "192.0.2.7");
+	assert_int_equal(c.ndata_addresses, 2);
+	assert_string_equal(c.data_addresses[0], "192.0.2.7");
+	assert_string_equal(c.data_addresses[1], "2001:db8::7");
 	assert_int_equal(c.data_port_lo, 4000);
 	assert_int_equal(c.data_port_hi, 4010);
 	assert_true(c.allow_plaintext);
