@@ -58,8 +58,9 @@ struct slot {
 	int flags;	 /* MSG_MORE */
 	bool zero_copy;	 /* sent so; fixed: from the registered buffer */
 	bool fixed;
-	bool copied;		    /* a notification said so, or some of it failed to go */
-	unsigned int notifications; /* still to come */
+	bool copied;		/* a notification said so, or some of it failed to go */
+	unsigned int attempt;	/* of the operations of this slot, counted on for ever */
+	uint64_t notifications; /* still to come: a bit an attempt, modulo 64 */
 };
 
 struct tx_uring {
@@ -137,9 +138,22 @@ static void count_slices(struct tx_uring *t, struct slot *s)
 	s->slices = 0;
 }
 
-static void on_notification(struct tx_uring *t, struct slot *s, const struct io_uring_cqe *cqe)
+/* user_data: the slot's index, and which of its operations it was. */
+static struct slot *slot_of(struct tx_uring *t, const struct io_uring_cqe *cqe, uint64_t *attempt)
 {
-	s->notifications--;
+	*attempt = 1ull << (cqe->user_data / SLOTS % 64);
+	return &t->slots[cqe->user_data % SLOTS];
+}
+
+static void on_notification(struct tx_uring *t, const struct io_uring_cqe *cqe)
+{
+	uint64_t attempt;
+	struct slot *s = slot_of(t, cqe, &attempt);
+
+	/* An operation that was cancelled with its chain may give one that it had not announced. */
+	if (!(s->notifications & attempt))
+		return;
+	s->notifications &= ~attempt;
 	t->notified++;
 	if ((uint32_t)cqe->res & IORING_NOTIF_USAGE_ZC_COPIED) {
 		t->notified_copied++;
@@ -163,6 +177,8 @@ static void prepare(struct tx_uring *t, struct slot *s)
 	unsigned int flags = (unsigned int)s->flags | MSG_NOSIGNAL | MSG_WAITALL;
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&t->ring); /* entries > SLOTS */
 
+	if (s->notifications >> ((s->attempt + 1) % 64) & 1)
+		s->zero_copy = false; /* 64 of one frame under way: it goes on copied */
 	s->msg = (struct msghdr){ .msg_iov = s->at, .msg_iovlen = s->count };
 	if (s->zero_copy && s->fixed) {
 		io_uring_prep_send_zc(sqe, t->base.fd, s->at->iov_base, s->at->iov_len, (int)flags,
@@ -174,7 +190,7 @@ static void prepare(struct tx_uring *t, struct slot *s)
 	} else {
 		io_uring_prep_sendmsg(sqe, t->base.fd, &s->msg, flags);
 	}
-	io_uring_sqe_set_data(sqe, s);
+	sqe->user_data = ++s->attempt % 64 * SLOTS + (uint64_t)(s - t->slots);
 	if (t->submitted + 1 != t->next)
 		sqe->flags |= IOSQE_IO_LINK;
 	t->submitted++;
@@ -210,9 +226,13 @@ static int mend(struct tx_uring *t)
 	return err;
 }
 
-static int on_completion(struct tx_uring *t, struct slot *s, const struct io_uring_cqe *cqe)
+static int on_completion(struct tx_uring *t, const struct io_uring_cqe *cqe)
 {
-	s->notifications += !!(cqe->flags & IORING_CQE_F_MORE);
+	uint64_t attempt;
+	struct slot *s = slot_of(t, cqe, &attempt);
+
+	if (cqe->flags & IORING_CQE_F_MORE)
+		s->notifications |= attempt;
 	t->outstanding--;
 	/* What was cancelled may report before what broke the chain. */
 	if (cqe->res != -ECANCELED) {
@@ -239,12 +259,10 @@ static int reap(struct tx_uring *t)
 	int err = 0;
 
 	while (!err && !io_uring_peek_cqe(&t->ring, &cqe)) {
-		struct slot *s = io_uring_cqe_get_data(cqe);
-
 		if (cqe->flags & IORING_CQE_F_NOTIF)
-			on_notification(t, s, cqe);
+			on_notification(t, cqe);
 		else
-			err = on_completion(t, s, cqe);
+			err = on_completion(t, cqe);
 		io_uring_cqe_seen(&t->ring, cqe);
 	}
 	return err;
