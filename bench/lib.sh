@@ -12,14 +12,16 @@ mkdir -p "$OUT"
 # against 1): touch it once, nearly all, for nobody knows which pages a VM will get. Freed memory goes
 # back to the hypervisor within seconds if the kernel reports it: no block is as large as order 11, so
 # this keeps it for as long as the benchmark runs.
+# bench/run does this once for all and sets BENCH_WARM.
 REPORT_ORDER=/sys/module/page_reporting/parameters/page_reporting_order
 warm_memory() {
 	local mib
+	[ -z "${BENCH_WARM:-}" ] || return 0
 	mib=$(awk '/MemAvailable/ {printf "%d", $2 / 1024 * 0.85}' /proc/meminfo)
 	if [ -w $REPORT_ORDER ]; then
 		REPORT_BEFORE=$(cat $REPORT_ORDER)
 		echo 11 >$REPORT_ORDER
-		trap 'echo "$REPORT_BEFORE" >$REPORT_ORDER; cleanup' EXIT
+		trap 'echo "$REPORT_BEFORE" >$REPORT_ORDER; [ -z "${DIR:-}" ] || cleanup' EXIT
 	fi
 	note "warming $mib MiB of memory"
 	dd if=/dev/zero of=/dev/shm/tranship-warm bs=1M count="$mib" status=none
@@ -30,6 +32,9 @@ machine() {
 	echo "$(nproc) x $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)," \
 		"$(awk '/MemTotal/ {printf "%.0f GiB", $2 / 1048576}' /proc/meminfo), Linux $(uname -r)"
 }
+
+# quick SHORT FULL: which of the two, by BENCH_QUICK.
+quick() { [ "${BENCH_QUICK:-0}" = 0 ] && echo "$2" || echo "$1"; }
 
 # median FILE FIELD: of one number a line of JSON objects.
 median() { jq -s "map($2) | sort | .[(length - 1) / 2 | floor]" "$1"; }
@@ -71,10 +76,10 @@ qmp() {
 	while read -r line <&"${QMP_OUT[$name]}"; do
 		case $line in
 		'{"return"'*) jq -c .return <<<"$line" && return ;;
-		'{"error"'*) fail "QMP $2: $line" ;;
+		'{"error"'*) fail "QMP $2: $line" >&2 ;;
 		esac
 	done
-	fail "QMP $name ended in $2"
+	fail "QMP $name ended in $2" >&2
 }
 
 qmp_close() {
