@@ -51,14 +51,15 @@ struct stream_counts {
 
 struct compare_question {
 	uint32_t region;
-	bool sample;	     /* the first of its stretch */
-	uint64_t chunk, end; /* of the region; the stretch's end */
+	bool sample;	     /* decides about its stretch */
+	uint64_t chunk;	     /* of the region */
+	uint64_t begin, end; /* sample: the stretch, or what is left of it */
 };
 
 struct stream_compare {
 	struct compare_question asked[COMPARE_DEPTH]; /* a ring */
 	uint32_t first, count;
-	struct compare_question promising[COMPARE_DEPTH]; /* stretches to go on with after chunk */
+	struct compare_question promising[COMPARE_DEPTH]; /* stretches whose sample was good */
 	uint32_t promising_count;
 	uint32_t empty_region; /* where the destination has nothing, as it said last */
 	uint64_t empty_from, empty_until;

@@ -29,12 +29,12 @@
 
 #include "dataplane/source.h"
 
-/* Chunks in a stretch: 64 MiB. */
-#define STRETCH 32u
-/* A stretch is gone through if at least this part of its first chunk is equal. */
+/* Chunks in a stretch: 32 MiB. */
+#define STRETCH 16u
+/* A stretch is gone through if at least this part of its sample is equal. */
 #define PROMISING_PART 20u
 /* So many stretches in vain, and only each SPARSE'th is tried until one is promising. */
-#define VAIN_MAX 64u
+#define VAIN_MAX 16u
 #define SPARSE	 8u
 /* A destination that holds less than this part of RAM is not asked. */
 #define HELD_PART 256u
@@ -99,7 +99,28 @@ static bool in_vain(struct source *src)
 	return __atomic_load_n(&src->compare_vain, __ATOMIC_RELAXED) >= VAIN_MAX;
 }
 
-/* What to ask for next: the rest of a promising stretch, or the first chunk of a new one. */
+/* A chunk of the stretch from its middle on, where there is one with pending pages. */
+static bool take_sample(struct stream *s, struct compare_question *q)
+{
+	uint64_t middle = q->begin + (q->end - q->begin) / 2;
+
+	q->sample = true;
+	return next_pending(s, q->region, middle, q->end, &q->chunk) ||
+	       next_pending(s, q->region, q->begin, middle, &q->chunk);
+}
+
+/* The next chunk of a promising stretch; begin moves on. */
+static bool take_next(struct stream *s, struct compare_question *p)
+{
+	uint64_t sample = p->chunk;
+
+	while (next_pending(s, p->region, p->begin, p->end, &p->begin))
+		if (p->begin++ != sample)
+			return true;
+	return false;
+}
+
+/* What to ask for next: the rest of a promising stretch, or a sample of a new one. */
 static bool next_question(struct stream *s, struct compare_question *q)
 {
 	struct stream_compare *k = &s->compare;
@@ -109,8 +130,9 @@ static bool next_question(struct stream *s, struct compare_question *q)
 	while (k->promising_count) {
 		struct compare_question *p = &k->promising[k->promising_count - 1];
 
-		if (next_pending(s, p->region, p->chunk + 1, p->end, &p->chunk)) {
-			*q = *p;
+		if (take_next(s, p)) {
+			*q = (struct compare_question){ .region = p->region,
+							.chunk = p->begin - 1 };
 			return true;
 		}
 		k->promising_count--;
@@ -119,11 +141,11 @@ static bool next_question(struct stream *s, struct compare_question *q)
 	while (!(k->count && in_vain(s->source)) &&
 	       source_take_chunks(s->source, STRETCH, &r, &first, &count)) {
 		*q = (struct compare_question){ .region = r->index,
-						.end = first + count,
-						.sample = true };
+						.begin = first,
+						.end = first + count };
 		if (in_vain(s->source) && first / STRETCH % SPARSE)
 			continue;
-		if (next_pending(s, q->region, first, q->end, &q->chunk))
+		if (take_sample(s, q))
 			return true;
 	}
 	return false;
@@ -210,8 +232,7 @@ static void judge(struct stream *s, const struct compare_question *q, uint32_t p
 		return;
 	}
 	__atomic_store_n(&s->source->compare_vain, 0, __ATOMIC_RELAXED);
-	k->promising[k->promising_count] = *q;
-	k->promising[k->promising_count++].sample = false;
+	k->promising[k->promising_count++] = *q;
 }
 
 int stream_hashed(struct stream *s, const struct wire_frame *f, const uint8_t *hashes)

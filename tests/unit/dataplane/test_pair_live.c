@@ -20,7 +20,8 @@
 
 #define WP_HUGETLBFS_SHMEM (1u << 12)
 
-enum { WRITES = 1, PUNCHES = 2 };
+/* FLIPS: one word a page, of two values: what a page was comes back. */
+enum { WRITES = 1, PUNCHES = 2, FLIPS = 4, HOT_ONLY = 8 };
 
 struct guest {
 	pid_t pid;
@@ -59,7 +60,8 @@ static void live(struct guest *g, unsigned int what)
 		x ^= x << 13;
 		x ^= x >> 7;
 		x ^= x << 17;
-		page = (x >> 8) % 8 ? (x >> 20) % (pages / 4) : (x >> 20) % pages;
+		page = (x >> 8) % 8 || (what & HOT_ONLY) ? (x >> 20) % (pages / 4)
+							 : (x >> 20) % pages;
 		if ((what & PUNCHES) && (x >> 11) % 512 == 0) {
 			uint64_t n = 1 + (x >> 50) % 40;
 
@@ -67,7 +69,10 @@ static void live(struct guest *g, unsigned int what)
 				madvise(g->map + page * 4096, n * 4096, MADV_REMOVE);
 			continue;
 		}
-		*(uint64_t *)(g->map + page * 4096 + (x >> 13) % 512 * 8) = x;
+		if (what & FLIPS)
+			*(uint64_t *)(g->map + page * 4096) = (x >> 13) % 2;
+		else
+			*(uint64_t *)(g->map + page * 4096 + (x >> 13) % 512 * 8) = x;
 		__atomic_fetch_add(&g->control->writes, 1, __ATOMIC_RELAXED);
 	}
 	__atomic_store_n(&g->control->stopped, 1, __ATOMIC_RELEASE);
@@ -82,7 +87,11 @@ static bool guest_start(struct guest *g, struct pair *p, unsigned int what)
 
 	g->size = p->size[0];
 	g->ram = p->src_ram[0];
-	g->map = mmap(NULL, g->size, PROT_READ | PROT_WRITE, MAP_SHARED, g->ram, 0);
+	/* as the RAM's pages are aligned, also where they only seem to be large */
+	g->map = mmap(NULL, g->size + CHUNK_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	pair_check(g->map != MAP_FAILED);
+	g->map = (uint8_t *)(((uintptr_t)g->map + CHUNK_BYTES - 1) & ~(uintptr_t)(CHUNK_BYTES - 1));
+	g->map = mmap(g->map, g->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, g->ram, 0);
 	g->control = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	pair_check(g->map != MAP_FAILED && g->control != MAP_FAILED);
 	g->pid = fork();
@@ -166,6 +175,88 @@ static void move_live(enum ipc_tx tx, uint32_t streams, unsigned int what)
 	assert_true(sent.total.sent_pages > p.size[0] / 4096);
 	/* Nothing is left, and both sides hold the same. */
 	assert_int_equal(pair_scan(&p, IPC_SCAN_BARRIER).pending_pages, 0);
+	assert_true(pair_same(p.src_ram[0], p.dst_ram[0], p.size[0]));
+	assert_int_equal(pair_verify(&p).mismatches, 0);
+	pair_quit(&p);
+	guest_end(&g, &p);
+}
+
+/*
+ * RAM that is reported by the huge page, of a guest that changes pages to and fro: what was sent is
+ * remembered while it changes. (The RAM itself is of small pages: that needs no pool.)
+ */
+static void flip_live(enum ipc_tx tx, uint32_t streams)
+{
+	struct pair p = PAIR_INIT(streams, tx);
+	struct ipc_sent sent;
+	struct guest g;
+
+	p.page_size = CHUNK_BYTES;
+	p.src_ram[0] = pair_memfd(&p, p.size[0]);
+	pair_fill(p.src_ram[0], p.size[0], 15);
+	if (!guest_start(&g, &p, WRITES | FLIPS)) {
+		pair_close_ram(&p);
+		skip();
+	}
+	pair_start(&p);
+	pair_scan(&p, IPC_SCAN_FIRST);
+	pair_round(&p, 1);
+	for (uint32_t n = 2; n <= 10; n++) {
+		let_it_write(&g, 2000);
+		pair_scan(&p, 0);
+		pair_round(&p, n);
+	}
+	guest_stop(&g);
+	pair_scan(&p, IPC_SCAN_BARRIER);
+	sent = pair_round(&p, 11);
+	assert_true(sent.total.same_bytes > 0);
+	assert_true(pair_same(p.src_ram[0], p.dst_ram[0], p.size[0]));
+	assert_int_equal(pair_verify(&p).mismatches, 0);
+	pair_quit(&p);
+	guest_end(&g, &p);
+}
+
+static void test_live_flips(void **state)
+{
+	(void)state;
+	flip_live(IPC_TX_SENDFILE, 1);
+	flip_live(IPC_TX_SENDFILE, 3);
+	flip_live(IPC_TX_SEND, 2);
+	flip_live(IPC_TX_URING, 2);
+}
+
+/* The destination has what the guest had a while ago, as a cancelled move leaves it. */
+static void test_live_again(void **state)
+{
+	struct pair p = PAIR_INIT(2, IPC_TX_AUTO);
+	uint64_t wire, data;
+	struct ipc_sent sent;
+	struct guest g;
+
+	(void)state;
+	p.src_ram[0] = pair_memfd(&p, p.size[0]);
+	p.dst_ram[0] = pair_memfd(&p, p.size[0]);
+	pair_fill(p.src_ram[0], p.size[0], 16);
+	pair_fill(p.dst_ram[0], p.size[0], 16);
+	if (!guest_start(&g, &p, WRITES | FLIPS | HOT_ONLY)) {
+		pair_close_ram(&p);
+		skip();
+	}
+	let_it_write(&g, 500);
+	pair_start(&p);
+	pair_scan(&p, IPC_SCAN_FIRST);
+	sent = pair_round(&p, 1);
+	wire = sent.total.wire_bytes;
+	data = sent.total.raw_bytes + sent.total.same_bytes;
+	assert_true(sent.total.same_bytes > data / 2 && wire < data / 2);
+	for (uint32_t n = 2; n <= 4; n++) {
+		let_it_write(&g, 2000);
+		pair_scan(&p, 0);
+		pair_round(&p, n);
+	}
+	guest_stop(&g);
+	pair_scan(&p, IPC_SCAN_BARRIER);
+	pair_round(&p, 5);
 	assert_true(pair_same(p.src_ram[0], p.dst_ram[0], p.size[0]));
 	assert_int_equal(pair_verify(&p).mismatches, 0);
 	pair_quit(&p);
@@ -317,6 +408,7 @@ int main(void)
 
 		cmocka_unit_test(test_live_sendfile), cmocka_unit_test(test_live_uring),
 		cmocka_unit_test(test_live_send),     cmocka_unit_test(test_live_with_discards),
+		cmocka_unit_test(test_live_flips),    cmocka_unit_test(test_live_again),
 		cmocka_unit_test(test_small_round),   cmocka_unit_test(test_observer),
 		cmocka_unit_test(test_vmm_dies),
 	};
