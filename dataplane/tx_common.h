@@ -32,8 +32,8 @@ int tx_send_iov(struct tx *t, const struct region *r, struct iovec *iov, unsigne
 		int flags);
 
 /*
- * What a send that failed with err (-errno; 0: fell short) calls for: 0, to try again, after waiting
- * for room in a full socket (-EAGAIN), or a little while the kernel has no memory (-ENOMEM,
+ * What a send that failed with err (-errno; 0: fell short) calls for: 0, to try again, after
+ * waiting for room in a full socket (-EAGAIN), or a little while the kernel has no memory (-ENOMEM,
  * -ENOBUFS), which is given up after a second; or the error that it is. Who sends something sets
  * no_memory to 0.
  */
