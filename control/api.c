@@ -175,7 +175,7 @@ static int get_peer(struct call *c, json_t **out, struct failure *f)
 
 static int post_load(struct call *c, json_t **out, struct failure *f)
 {
-	return host_peer_load(c->host, c->id, out, f);
+	return host_peer_load(c->host, c->id, c->in, out, f);
 }
 
 static int post_commit(struct call *c, json_t **out, struct failure *f)

@@ -101,7 +101,10 @@ struct guest_ops {
 	/* Undoes arm without stalling the guest; safe to call twice or when the VMM is gone. */
 	void (*disarm)(struct guest *g);
 
-	/* Stops the vCPUs and drains block I/O; the guest must be running. And runs it on. */
+	/*
+	 * Stops the vCPUs and drains block I/O. And runs it on, unless stop found it stopped
+	 * already (was_running): then it is its user's to run.
+	 */
 	int (*stop)(struct guest *g, struct failure *f);
 	int (*cont)(struct guest *g, struct failure *f);
 
@@ -143,6 +146,7 @@ struct guest {
 	pid_t pid;
 	int pidfd;	     /* readable when the VMM has ended */
 	uint64_t start_time; /* of pid, clock ticks since boot, /proc/PID/stat field 22 */
+	bool was_running;    /* stop and pause note it; cont and resume bring it back to that */
 	uint64_t stopped_ns; /* clock_ns() at which pause stopped the vCPUs; 0: not known */
 	uint64_t resumed_ns; /* clock_ns() at which start ran them; 0: not known */
 	struct guest_description desc;

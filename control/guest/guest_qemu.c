@@ -95,7 +95,7 @@ static int open_on(struct guest **out, pid_t pid, struct qmp *qmp, const char *q
 	q->q = qmp;
 	q->uffd = -1;
 	q->state_fd = -1;
-	q->was_running = true;
+	q->g.was_running = true; /* until stop or pause have looked */
 	snprintf(q->qmp_path, sizeof(q->qmp_path), "%s", qmp_path);
 	qmp_version(qmp, q->version);
 	q->g.pidfd = (int)syscall(SYS_pidfd_open, pid, 0);

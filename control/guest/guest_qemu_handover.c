@@ -58,11 +58,18 @@
 
 int guest_qemu_stop(struct guest *g, struct failure *f)
 {
-	return qmp_call(guest_qemu_of(g)->q, "stop", NULL, NULL, f);
+	int ret = guest_qemu_status(guest_qemu_of(g), f);
+
+	if (ret)
+		return ret;
+	g->was_running = g->desc.running;
+	return g->was_running ? qmp_call(guest_qemu_of(g)->q, "stop", NULL, NULL, f) : 0;
 }
 
 int guest_qemu_cont(struct guest *g, struct failure *f)
 {
+	if (!g->was_running)
+		return 0;
 	return qmp_call(guest_qemu_of(g)->q, "cont", NULL, NULL, f);
 }
 
@@ -148,7 +155,7 @@ int guest_qemu_pause(struct guest *g, int state_fd, struct failure *f)
 
 	if (ret)
 		return ret;
-	q->was_running = g->desc.running;
+	g->was_running = g->desc.running;
 	ret = qemu_migration_prepare(q, f);
 	if (!ret)
 		ret = give_state_fd(q, state_fd, f);
@@ -276,7 +283,7 @@ int guest_qemu_resume(struct guest *g, struct failure *f)
 	qmp_forget_events(q->q, "RESUME");
 	ret = cancel_migration(q, f);
 	if (!ret)
-		ret = q->was_running ? run_on(q, f) : stay_paused(q, f);
+		ret = g->was_running ? run_on(q, f) : stay_paused(q, f);
 	if (ret)
 		return ret;
 	if (q->old_capabilities)

@@ -25,7 +25,6 @@ struct guest_qemu {
 	int remote_uffd; /* its number in the VMM */
 
 	/* Hand-over. */
-	bool was_running;	  /* before pause; true if this process did not pause it */
 	int state_fd;		  /* a copy of what QEMU saves to, -1: not saving; see resume */
 	bool held_back;		  /* incoming() turned autostart off */
 	bool loading;		  /* load_begin() began */

@@ -276,8 +276,17 @@ static int tranship_arm(struct guest *g, enum ipc_tracker_kind *kind, int *fd, j
 	return 0;
 }
 
+/* The VMM itself remembers what RESUME has to restore; we are told for the destination's sake. */
 static int tranship_stop(struct guest *g, struct failure *f)
 {
+	struct tranship_description d;
+	int err = tranship_link_call(&from_guest(g)->link, TRANSHIP_DESCRIBE, NULL, -1, &d, NULL,
+				     STOP_MS, "vmm-failed", f);
+
+	if (err)
+		return err;
+	if (d.state == TRANSHIP_RUNNING)
+		g->was_running = d.flags & TRANSHIP_FLAG_RUNNING;
 	return simple(g, TRANSHIP_STOP, STOP_MS, "vmm-failed", f);
 }
 
@@ -423,6 +432,7 @@ int guest_tranship_open(struct guest **out, const char *socket_path, struct fail
 		return failure_set(f, -ENOMEM, "internal", NULL, "out of memory");
 	t->base.ops = &tranship_ops;
 	t->base.pidfd = t->state_fd = -1;
+	t->base.was_running = true;
 	err = tranship_link_open(&t->link, socket_path, &d, GREET_MS, f);
 	if (err) {
 		free(t);

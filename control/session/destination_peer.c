@@ -111,9 +111,22 @@ static int give_up(struct session *s, struct failure *f)
 
 /* --- the peer -------------------------------------------------------------------------------- */
 
-int host_peer_load(struct host *h, const char *id, json_t **out, struct failure *f)
+int host_peer_load(struct host *h, const char *id, const json_t *in, json_t **out,
+		   struct failure *f)
 {
-	return ask(h, id, ASK_LOAD, out, f);
+	const json_t *running = json_object_get(in, "running");
+	struct session *s = host_session_get(h, id, SESSION_DESTINATION, f);
+	int err;
+
+	if (!s)
+		return -ENOENT;
+	if (json_is_boolean(running)) {
+		SCOPED_LOCK(&s->lock);
+		s->load_ran = json_is_true(running);
+	}
+	err = ask_session(s, ASK_LOAD, out, f);
+	host_session_put(s);
+	return err;
 }
 
 int host_peer_commit(struct host *h, const char *id, json_t **out, struct failure *f)

@@ -49,7 +49,9 @@ void destination_read_journal(struct destination *d, const json_t *content)
 	if (json_is_true(json_object_get(content, "launched")) &&
 	    vm_process_lives(d->pid, d->start_time))
 		d->launched = d->pid;
-	d->was_running = json_is_true(json_object_get(d->s->request, "was_running"));
+	/* The journal's own, where it has one, is newer than the offer's. */
+	d->was_running = json_is_true(json_object_get(
+		json_object_get(content, "was_running") ? content : d->s->request, "was_running"));
 }
 
 /* While the VM cannot be opened: a commit has to wait, a person may give it up. */

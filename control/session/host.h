@@ -62,14 +62,16 @@ int host_dirty_rate(struct host *h, const json_t *in, int client_fd, json_t **ou
  * Destination side, for the peer:
  *   offer     in {"version","id","secret" hex,"vm", "guest": description, "options", "dry_run"}
  *             out {"version","checks":[...],"data":{"address","port"},...}
- *   load      the final pages and the device state have been sent: load them; returns when PREPARED
+ *   load      {"running"}: whether the guest ran when it was paused (absent: as was_running)
+ *             the final pages and the device state have been sent: load them; returns when PREPARED
  *   commit    run it; idempotent
  *   abort     give up, clean; idempotent; -EBUSY (session-state) after commit
  *   finish    the source has ended its VM: forget the session
  *   peer_status {"state", "running": bool}; also renews the lease
  */
 int host_peer_offer(struct host *h, const json_t *in, json_t **out, struct failure *f);
-int host_peer_load(struct host *h, const char *id, json_t **out, struct failure *f);
+int host_peer_load(struct host *h, const char *id, const json_t *in, json_t **out,
+		   struct failure *f);
 int host_peer_commit(struct host *h, const char *id, json_t **out, struct failure *f);
 int host_peer_abort(struct host *h, const char *id, const json_t *in, json_t **out,
 		    struct failure *f);

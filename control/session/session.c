@@ -92,6 +92,7 @@ struct session *session_new(struct host *h, enum session_side side, const char *
 	s->started_ns = s->state_ns = clock_ns();
 	s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	s->journal.fd = -1;
+	s->load_ran = -1;
 	snprintf(s->id, sizeof(s->id), "%s", id);
 	for (int i = 0; i < IPC_ID_SIZE; i++)
 		sscanf(id + 2 * i, "%2hhx", &s->raw_id[i]);

@@ -81,6 +81,7 @@ struct session {
 	bool terminal;
 	bool cancelled;
 	bool decided;	       /* source: about to be COMMITTED, too late for a cancel */
+	signed char load_ran;  /* destination: whether it ran when it was paused; -1: not said */
 	bool abort_wanted;     /* destination: sticky, the source or a person gave it up */
 	bool resolving;	       /* destination: UNRESOLVED, and a person's decision is carried out */
 	bool opened;	       /* destination: the answer to the offer is ready */

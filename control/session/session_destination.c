@@ -116,6 +116,25 @@ bool destination_given_up(struct destination *d)
 	return true;
 }
 
+/* PREPARED, with what the source says of the guest if that is not what it offered. */
+static int enter_prepared(struct destination *d)
+{
+	json_t *fields = NULL;
+	int ran, err;
+
+	{
+		SCOPED_LOCK(&d->s->lock);
+		ran = d->s->load_ran;
+	}
+	if (ran >= 0 && ran != d->was_running) {
+		d->was_running = ran;
+		fields = json_pack("{s:b}", "was_running", ran);
+	}
+	err = session_enter(d->s, SESSION_PREPARED, fields, &d->f);
+	json_decref(fields);
+	return err;
+}
+
 static int handle_load(struct destination *d)
 {
 	uint64_t start = clock_ns();
@@ -126,7 +145,7 @@ static int handle_load(struct destination *d)
 	if (destination_given_up(d))
 		return -ECANCELED;
 	if (!err && d->s->state == SESSION_COPYING)
-		err = session_enter(d->s, SESSION_PREPARED, NULL, &d->f);
+		err = enter_prepared(d);
 	if (err)
 		return err; /* answered after the cleaning up */
 	log_debug("%.8s: loaded in %.1f ms", d->s->id, clock_ms_since(start));

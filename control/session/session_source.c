@@ -134,7 +134,7 @@ static int find_guest(struct source *c)
 	c->pid = c->g->pid;
 	c->start_time = c->g->start_time;
 	c->ram_files = source_ram_files(&c->g->desc);
-	c->was_running = c->g->desc.running;
+	c->was_running = c->ran = c->g->desc.running;
 	c->track_dma = c->g->desc.needs_dma_barrier;
 	SCOPED_LOCK(&c->s->lock);
 	c->s->progress.total_bytes = c->g->desc.ram_bytes;
@@ -269,6 +269,22 @@ static int copy(struct source *c)
 	return c->armed ? source_copy_rounds(c) : 0;
 }
 
+/* Its user may have stopped it while it was copied: then it stays so, wherever it ends. */
+static int note_whether_it_ran(struct source *c)
+{
+	json_t *fields;
+	int err;
+
+	c->ran = c->g->was_running;
+	if (c->ran == c->was_running)
+		return 0;
+	session_event(c->s, "the guest was %s meanwhile", c->ran ? "run" : "stopped");
+	fields = json_pack("{s:b}", "was_running", c->ran);
+	err = session_enter(c->s, SESSION_PAUSED, fields, &c->f);
+	json_decref(fields);
+	return err;
+}
+
 static int pause_guest(struct source *c)
 {
 	int pair[2], err = session_enter(c->s, SESSION_PAUSED, NULL, &c->f);
@@ -290,7 +306,7 @@ static int pause_guest(struct source *c)
 	if (c->g->stopped_ns > c->downtime.begin)
 		c->downtime.begin = c->g->stopped_ns;
 	c->downtime.pause = clock_ns() - c->downtime.begin;
-	return err;
+	return err ? err : note_whether_it_ran(c);
 }
 
 /* The final pages go while the device state is saved: a stopped guest changes neither. */
@@ -356,11 +372,13 @@ static int verify(struct source *c)
 
 static int load(struct source *c)
 {
+	json_t *in = json_pack("{s:b}", "running", c->ran);
 	uint64_t start = clock_ns();
 	int err;
 
 	c->load_asked = true;
-	err = source_peer_call(c, "load", NULL, &c->peer_account, LOAD_MS, &c->f);
+	err = source_peer_call(c, "load", in, &c->peer_account, LOAD_MS, &c->f);
+	json_decref(in);
 	c->downtime.state += clock_ns() - start;
 	if (!err)
 		session_set_state(c->s, SESSION_PREPARED);

@@ -41,6 +41,7 @@ struct source {
 	struct guard guard;
 	enum ipc_tracker_kind tracker;
 	bool was_running; /* the guest, before we touched it */
+	bool ran;	  /* when it was paused: it runs on or stays as it was */
 	bool track_dma;
 	bool negotiated; /* the peer holds a session for us */
 	bool armed;

@@ -189,7 +189,7 @@ static void settle_forward(struct source *c)
 
 static bool run_on(struct source *c, struct failure *why)
 {
-	if (!c->was_running || c->g->desc.running)
+	if (!c->ran || c->g->desc.running)
 		return true;
 	return !c->g->ops->resume(c->g, why);
 }
@@ -380,7 +380,7 @@ static void init_recovered(struct source *c, struct session *s, const json_t *co
 		client_new(&c->peer, dest, &ignored);
 	c->pid = (pid_t)json_integer_value(json_object_get(content, "pid"));
 	c->start_time = (uint64_t)json_integer_value(json_object_get(content, "start_time"));
-	c->was_running = json_is_true(json_object_get(content, "was_running"));
+	c->was_running = c->ran = json_is_true(json_object_get(content, "was_running"));
 	c->ram_files = json_incref(json_object_get(content, "ram_files"));
 	c->residue = json_incref(json_object_get(content, "residue"));
 	c->arming = json_incref(json_object_get(content, "arming"));

@@ -139,9 +139,10 @@ int host_peer_offer(struct host *h, const json_t *in, json_t **out, struct failu
 	return fake_call(h, "offer", NULL, in, out, f);
 }
 
-int host_peer_load(struct host *h, const char *id, json_t **out, struct failure *f)
+int host_peer_load(struct host *h, const char *id, const json_t *in, json_t **out,
+		   struct failure *f)
 {
-	return fake_call(h, "load", id, NULL, out, f);
+	return fake_call(h, "load", id, in, out, f);
 }
 
 int host_peer_commit(struct host *h, const char *id, json_t **out, struct failure *f)

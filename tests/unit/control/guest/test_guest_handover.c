@@ -314,26 +314,49 @@ static void expect_still(void)
 	expect_untouched(src);
 }
 
+/* What the VM's user does beside us. */
+static int by_its_user(const char *command)
+{
+	return qmp_call(guest_qemu_of(src)->q, command, NULL, NULL, &f);
+}
+
 static void a_paused_guest_stays_paused(void **state)
 {
 	struct state_pipe out;
 
 	(void)state;
-	OK(src->ops->stop(src, &f));
+	OK(by_its_user("stop"));
 	paused(&out);
 	OK(src->ops->resume(src, &f));
 	state_pipe_end(&out);
 	free(out.buf);
 	expect_still();
-	OK(src->ops->cont(src, &f));
+	OK(by_its_user("cont"));
 	expect_state(src, "running");
-	OK(src->ops->stop(src, &f));
+	OK(by_its_user("stop"));
 	paused(&out);
 	OK(src->ops->save(src, &f));
 	state_pipe_end(&out);
 	free(out.buf);
 	OK(src->ops->resume(src, &f));
 	expect_still();
+	OK(by_its_user("cont"));
+	expect_state(src, "running");
+}
+
+/* Stopped by its user, it is not run on by a barrier; one that runs is. */
+static void a_barrier_leaves_it_as_it_was(void **state)
+{
+	(void)state;
+	OK(by_its_user("stop"));
+	OK(src->ops->stop(src, &f));
+	assert_false(src->was_running);
+	OK(src->ops->cont(src, &f));
+	expect_state(src, "paused");
+	OK(by_its_user("cont"));
+	OK(src->ops->stop(src, &f));
+	assert_true(src->was_running);
+	expect_state(src, "paused");
 	OK(src->ops->cont(src, &f));
 	expect_state(src, "running");
 }
@@ -446,6 +469,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(another_resumes, start_source, stop_all),
 		cmocka_unit_test_setup_teardown(the_stream_breaks, start_source, stop_all),
 		cmocka_unit_test_setup_teardown(the_stream_stalls, start_source, stop_all),
+		cmocka_unit_test_setup_teardown(a_barrier_leaves_it_as_it_was, start_source,
+						stop_all),
 		cmocka_unit_test_setup_teardown(a_paused_guest_stays_paused, start_source,
 						stop_all),
 		cmocka_unit_test_setup_teardown(the_source_dies, start_source, stop_all),
