@@ -7,7 +7,8 @@
  * On the loopback; or to ADDRESS in another network namespace, a name of ip netns. The RAM is sent
  * in frames of one chunk whose slices have the length shown, each followed by a gap as long: GB/s,
  * processor seconds of the sending thread, and TCP segments sent, per GB of guest memory. The
- * segments are all of this network namespace: run it in one of its own for these (unshare -n, lo up).
+ * segments are all of this network namespace: run it in one of its own for these (unshare -n, and
+ * lo up).
  */
 #include <stddef.h>
 #include <stdint.h>

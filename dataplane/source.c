@@ -99,8 +99,17 @@ static int find_discards(struct source *src, bool barrier, struct failure *f)
 	return 0;
 }
 
+/*
+ * When the parts of a scan ended: to arm or to collect; to take over what was found. What is left is
+ * looking for discards.
+ */
+struct scan_times {
+	uint64_t tracked_ns, merged_ns;
+};
+
 /* Arms or collects; *pages: what was reported. Nothing reads the bitmaps meanwhile. */
-static int scan(struct source *src, uint32_t flags, uint64_t *pages, struct failure *f)
+static int scan(struct source *src, uint32_t flags, uint64_t *pages, struct scan_times *t,
+		struct failure *f)
 {
 	bool barrier = flags & IPC_SCAN_BARRIER;
 	int err = 0;
@@ -111,7 +120,9 @@ static int scan(struct source *src, uint32_t flags, uint64_t *pages, struct fail
 			err = src->tracker->ops->start(src->tracker, f);
 		if (err)
 			return err;
+		t->tracked_ns = clock_ns();
 		err = scheduler_first(&src->scheduler, barrier);
+		t->merged_ns = clock_ns();
 		if (err)
 			failure_set(f, err, "internal", NULL,
 				    "the extents of the guest's RAM cannot be read: %s",
@@ -123,7 +134,9 @@ static int scan(struct source *src, uint32_t flags, uint64_t *pages, struct fail
 						 pages, f);
 	if (err)
 		return err;
+	t->tracked_ns = clock_ns();
 	scheduler_merge(&src->scheduler, barrier);
+	t->merged_ns = clock_ns();
 	return find_discards(src, barrier, f);
 }
 
@@ -132,12 +145,13 @@ static int on_scan(struct serving *v, const struct ipc_message *m, struct failur
 	struct source *src = v->src;
 	uint64_t start = clock_ns();
 	struct ipc_scanned answer = { 0 };
+	struct scan_times t;
 	uint32_t flags = m->body.scan.flags;
 	int err;
 
 	if (v->busy || !v->last_scan_ns != !!(flags & IPC_SCAN_FIRST))
 		return wrong_time(m, f);
-	err = scan(src, flags, &answer.dirty_pages, f);
+	err = scan(src, flags, &answer.dirty_pages, &t, f);
 	if (err)
 		return err;
 	answer.pending_pages = scheduler_pending(&src->scheduler);
@@ -145,8 +159,10 @@ static int on_scan(struct serving *v, const struct ipc_message *m, struct failur
 	answer.since_ns = v->last_scan_ns ? start - v->last_scan_ns : 0;
 	answer.scan_ns = clock_ns() - start;
 	v->last_scan_ns = start;
-	log_debug("scan: %llu pages in %.2f ms, %llu pending",
+	log_debug("scan: %llu pages in %.2f ms (tracker %.2f, bitmaps and extents %.2f), %llu "
+		  "pending",
 		  (unsigned long long)answer.dirty_pages, (double)answer.scan_ns / 1e6,
+		  (double)(t.tracked_ns - start) / 1e6, (double)(t.merged_ns - t.tracked_ns) / 1e6,
 		  (unsigned long long)answer.pending_pages);
 	return ipc_send(src->setup->sock, IPC_SCANNED, &answer, -1);
 }
