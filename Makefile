@@ -53,6 +53,7 @@ help:
 	@echo 'make check      unit and platform tests only'
 	@echo 'make fuzz       each parser of foreign bytes under libFuzzer, FUZZ_SECONDS=60 each'
 	@echo 'make bench      every benchmark and comparison, plots; BENCH_QUICK=1 for a short one'
+	@echo 'make bench-report   the figures of the last make bench into docs/benchmarks.md and README.md'
 	@echo 'make bench-vs-qemu  the same VM moved by QEMU and by tranship, side by side'
 	@echo 'make check-asan, check-tsan   unit tests under sanitizers'
 	@echo 'make lint, format, install, clean'
@@ -124,7 +125,18 @@ bench-vs-qemu: deps-test
 	@$(MAKE) --no-print-directory all guests check-build
 	@BUILD=$(BUILD) bench/vs-qemu
 
-bench: bench-vs-qemu
+# All benchmarks and comparisons, 10 to 15 minutes; BENCH_QUICK=1: two. BENCH=SECTION... for some.
+BENCH ?=
+BENCH_QUICK ?= 0
+bench:
+	@tools/install-deps bench
+	@$(MAKE) --no-print-directory all guests check-build
+	@BUILD=$(BUILD) BENCH_QUICK=$(BENCH_QUICK) bench/run $(BENCH)
+
+# The tables of docs/benchmarks.md and README.md, of what the last `make bench` measured.
+.PHONY: bench-report
+bench-report:
+	@BUILD=$(BUILD) bench/report
 
 check-asan:
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/asan SANITIZE=address,undefined check-sanitized
