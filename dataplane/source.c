@@ -100,8 +100,8 @@ static int find_discards(struct source *src, bool barrier, struct failure *f)
 }
 
 /*
- * When the parts of a scan ended: to arm or to collect; to take over what was found. What is left is
- * looking for discards.
+ * When the parts of a scan ended: to arm or to collect; to take over what was found. What is left
+ * is looking for discards.
  */
 struct scan_times {
 	uint64_t tracked_ns, merged_ns;
