@@ -224,6 +224,8 @@ int encode_pool_next(struct encode_pool *p, uint32_t stream, struct encoded **e)
 		return p->error;
 	if (p->ready) {
 		*e = pop_ready(p);
+		if (at_end(p))
+			wake_all(p);
 		return ENCODE_READY;
 	}
 	if (!p->exhausted && !(p->mode.on && p->mode.only))
