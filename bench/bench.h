@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the C benchmarks share: medians, spread, and results for machines. A benchmark prints a table
- * for people; if BENCH_JSON names a file, one JSON object a row is appended to it too.
+ * What the C benchmarks share: medians, spread, and results for machines. A benchmark prints a
+ * table for people; if BENCH_JSON names a file, one JSON object a row is appended to it too.
  */
 #ifndef TRANSHIP_BENCH_H
 #define TRANSHIP_BENCH_H

@@ -4,7 +4,7 @@
  *
  *   first_touch [MIB [REPEATS]]     1024 MiB, 3 repeats; medians
  *
- * One thread fills a fresh memfd (or a file on a tmpfs mounted huge=always) from a buffer of 256 KiB
+ * One thread fills a fresh memfd (or a file on a tmpfs with huge=always) from a buffer of 256 KiB
  * that stays in the cache, as received data does: seconds per GiB, and processor time per page of
  * 4 KiB. Run it with memory kept warm (bench/run does): memory that a hypervisor gives anew costs
  * several times more, whatever the way.

@@ -9,7 +9,7 @@
  *   read-only    what is written is reported, and stays written
  *   re-protect   what is written is reported and protected again, in windows of 16 MiB
  *   collect      as a session does: read-only first, then re-protecting where something was found
- * with one and with two threads, each with a half of the memory (collect: the tracker's own shares).
+ * with one and with two threads, each with half of the memory (collect: the tracker's own shares).
  * ms, and ms per GiB. Before every re-protecting scan the pages are written anew.
  */
 #include <fcntl.h>
