@@ -193,6 +193,36 @@ static int post_finish(struct call *c, json_t **out, struct failure *f)
 	return host_peer_finish(c->host, c->id, out, f);
 }
 
+static int post_bench(struct call *c, json_t **out, struct failure *f)
+{
+	return host_bench(c->host, c->in, out, f);
+}
+
+static int post_bench_offer(struct call *c, json_t **out, struct failure *f)
+{
+	return host_peer_bench(c->host, c->in, out, f);
+}
+
+static int post_bench_run(struct call *c, json_t **out, struct failure *f)
+{
+	return host_peer_bench_run(c->host, c->id, out, f);
+}
+
+static int post_bench_stop(struct call *c, json_t **out, struct failure *f)
+{
+	return host_peer_bench_stop(c->host, c->id, out, f);
+}
+
+static int post_bench_result(struct call *c, json_t **out, struct failure *f)
+{
+	return host_peer_bench_result(c->host, c->id, out, f);
+}
+
+static int post_bench_finish(struct call *c, json_t **out, struct failure *f)
+{
+	return host_peer_bench_finish(c->host, c->id, out, f);
+}
+
 /* --- routes ----------------------------------------------------------------------------------- */
 
 struct route {
@@ -217,6 +247,12 @@ static const struct route routes[] = {
 	{ "POST", "/v1/peer/sessions/*/commit", ID_DIGITS, post_commit },
 	{ "POST", "/v1/peer/sessions/*/abort", ID_DIGITS, post_abort },
 	{ "POST", "/v1/peer/sessions/*/finish", ID_DIGITS, post_finish },
+	{ "POST", "/v1/bench", 0, post_bench },
+	{ "POST", "/v1/peer/bench", 0, post_bench_offer },
+	{ "POST", "/v1/peer/bench/*/run", ID_DIGITS, post_bench_run },
+	{ "POST", "/v1/peer/bench/*/stop", ID_DIGITS, post_bench_stop },
+	{ "POST", "/v1/peer/bench/*/result", ID_DIGITS, post_bench_result },
+	{ "POST", "/v1/peer/bench/*/finish", ID_DIGITS, post_bench_finish },
 };
 
 /* True if url has the form of pattern; *id and *len are the part at '*', NULL if there is none. */

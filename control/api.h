@@ -9,6 +9,8 @@
  *   GET  /v1/sessions                       POST /v1/peer/sessions/ID/commit
  *   POST /v1/sessions        migrate        POST /v1/peer/sessions/ID/abort
  *   GET  /v1/sessions/ID?since=N&wait=MS    POST /v1/peer/sessions/ID/finish
+ *   POST /v1/bench                          POST /v1/peer/bench                   offer
+ *                                           POST /v1/peer/bench/ID/run, stop, result, finish
  *   POST /v1/sessions/ID/cancel
  *   POST /v1/sessions/ID/resolve {"action"}
  *

@@ -44,6 +44,7 @@ const struct config *host_config(const struct host *h);
  *   list      every session known: [{"id","vm","side","state",...}]
  *   cancel    by id. resolve by id with action "run-here" or "give-up".
  *   vms       guest_list()
+ *   bench     in {"dest","options":{...}}           out {"id"} at once; as migrate
  *   dirty_rate in {"vm","seconds"}                   out the contract's object
  *             client_fd (or -1): when its other end has been closed, nobody waits for the answer
  */
@@ -55,6 +56,7 @@ int host_cancel(struct host *h, const char *id, json_t **out, struct failure *f)
 int host_resolve(struct host *h, const char *id, const char *action, json_t **out,
 		 struct failure *f);
 int host_vms(struct host *h, json_t **out, struct failure *f);
+int host_bench(struct host *h, const json_t *in, json_t **out, struct failure *f);
 int host_dirty_rate(struct host *h, const json_t *in, int client_fd, json_t **out,
 		    struct failure *f);
 
@@ -77,5 +79,17 @@ int host_peer_abort(struct host *h, const char *id, const json_t *in, json_t **o
 		    struct failure *f);
 int host_peer_finish(struct host *h, const char *id, json_t **out, struct failure *f);
 int host_peer_status(struct host *h, const char *id, json_t **out, struct failure *f);
+
+/*
+ * The led side of a benchmark:
+ *   offer     in {"version","id","secret","options"}   out {"version","data":[...],"tx","rx"...}
+ *   run       the next row begins; stop: what is sent from here ends early; result: its figures,
+ *             when it has ended; finish: the streams have ended, nothing remains
+ */
+int host_peer_bench(struct host *h, const json_t *in, json_t **out, struct failure *f);
+int host_peer_bench_run(struct host *h, const char *id, json_t **out, struct failure *f);
+int host_peer_bench_stop(struct host *h, const char *id, json_t **out, struct failure *f);
+int host_peer_bench_result(struct host *h, const char *id, json_t **out, struct failure *f);
+int host_peer_bench_finish(struct host *h, const char *id, json_t **out, struct failure *f);
 
 #endif

@@ -23,6 +23,8 @@ void host_session_put(struct session *s);
 /* Makes, lists and starts a session and gets it. NULL with f. */
 struct session *host_session_open(struct host *h, enum session_side side, const char *id,
 				  json_t *request, struct failure *f);
+/* -EIO: no random numbers. */
+int session_new_id(char id[SESSION_ID_TEXT]);
 /* Makes a session that is listed nowhere yet; request is borrowed. NULL: out of memory. */
 struct session *session_new(struct host *h, enum session_side side, const char *id,
 			    json_t *request);

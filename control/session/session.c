@@ -38,7 +38,8 @@ const struct config *session_config(const struct session *s)
 
 const char *session_side_name(enum session_side side)
 {
-	static const char *const names[] = { "source", "destination", "observer" };
+	static const char *const names[] = { "source", "destination", "observer", "bench",
+					     "bench-peer" };
 
 	return names[side];
 }
@@ -146,6 +147,8 @@ static void *session_thread(void *arg)
 		[SESSION_SOURCE] = { session_source_run, session_source_recover },
 		[SESSION_DESTINATION] = { session_destination_run, session_destination_recover },
 		[SESSION_OBSERVER] = { NULL, session_observer_recover },
+		[SESSION_BENCH] = { session_bench_run, NULL },
+		[SESSION_BENCH_PEER] = { session_bench_peer_run, NULL },
 	};
 
 	if (s->recovered)
@@ -337,7 +340,7 @@ void host_free(struct host *h)
 
 /* --- the local API --------------------------------------------------------------------------- */
 
-static int new_id(char id[SESSION_ID_TEXT])
+int session_new_id(char id[SESSION_ID_TEXT])
 {
 	uint8_t raw[IPC_ID_SIZE];
 
@@ -358,7 +361,7 @@ int host_migrate(struct host *h, const json_t *in, json_t **out, struct failure 
 	    !json_is_string(json_object_get(in, "dest")))
 		return failure_set(f, -EINVAL, "usage", NULL,
 				   "A migration needs the members vm and dest.");
-	if (new_id(id))
+	if (session_new_id(id))
 		return failure_set(f, -EIO, "internal", NULL, "no random numbers");
 	s = session_new(h, SESSION_SOURCE, id, (json_t *)in);
 	if (!s)
@@ -466,7 +469,7 @@ int host_resolve(struct host *h, const char *id, const char *action, json_t **ou
 	s = get_to_resolve(h, id, f);
 	if (!s)
 		return -ENOENT;
-	if (s->side == SESSION_OBSERVER)
+	if (s->side != SESSION_SOURCE && s->side != SESSION_DESTINATION)
 		err = failure_set(f, -EBUSY, "session-state", NULL,
 				  "A measurement leaves nothing to resolve.");
 	else
@@ -491,7 +494,7 @@ int host_dirty_rate(struct host *h, const json_t *in, int client_fd, json_t **ou
 	if (!json_is_string(json_object_get(in, "vm")) || seconds < 1 || seconds > 3600)
 		return failure_set(f, -EINVAL, "usage", NULL,
 				   "dirty-rate needs a VM and 1 to 3600 seconds.");
-	if (new_id(id))
+	if (session_new_id(id))
 		return failure_set(f, -EIO, "internal", NULL, "no random numbers");
 	s = session_new(h, SESSION_OBSERVER, id, (json_t *)in);
 	if (!s)

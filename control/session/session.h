@@ -33,8 +33,17 @@
 
 #define SESSION_ID_TEXT 33 /* 32 hexadecimal digits and the end */
 
-/* An observer (dirty-rate) claims the VM and has it tracked, and moves nothing. */
-enum session_side { SESSION_SOURCE, SESSION_DESTINATION, SESSION_OBSERVER };
+/*
+ * An observer (dirty-rate) claims the VM and has it tracked, and moves nothing. A bench has no VM and
+ * no journal: nothing of it survives its transhipd.
+ */
+enum session_side {
+	SESSION_SOURCE,
+	SESSION_DESTINATION,
+	SESSION_OBSERVER,
+	SESSION_BENCH,	    /* leads one */
+	SESSION_BENCH_PEER, /* is led */
+};
 
 const char *session_side_name(enum session_side side);
 
@@ -46,6 +55,9 @@ enum session_ask {
 	ASK_FINISH,   /* destination: the peer's */
 	ASK_RUN_HERE, /* a person's */
 	ASK_GIVE_UP,  /* a person's */
+	ASK_BENCH_RUN,	  /* bench peer: the leader's */
+	ASK_BENCH_STOP,	  /* likewise */
+	ASK_BENCH_RESULT, /* likewise */
 };
 
 struct session_request; /* one of them, on its way */
@@ -150,6 +162,10 @@ uint64_t session_option_number(const struct session *s, const char *name, uint64
 /* dirty_rate.c: runs in the thread of the API call. client_fd: as host.h. *out: the report. */
 int session_observe(struct session *s, int client_fd, json_t **out, struct failure *f);
 void session_observer_recover(struct session *s, const json_t *content);
+
+/* bench_source.c, bench_peer.c: thread bodies of a benchmark's two sides. */
+void session_bench_run(struct session *s);
+void session_bench_peer_run(struct session *s);
 
 /* Thread bodies and recovery of the two sides. */
 void session_source_run(struct session *s);
