@@ -166,4 +166,34 @@ int host_peer_status(struct host *h, const char *id, json_t **out, struct failur
 	return fake_call(h, "peer_status", id, NULL, out, f);
 }
 
+int host_bench(struct host *h, const json_t *in, json_t **out, struct failure *f)
+{
+	return fake_call(h, "bench", NULL, in, out, f);
+}
+
+int host_peer_bench(struct host *h, const json_t *in, json_t **out, struct failure *f)
+{
+	return fake_call(h, "bench_offer", NULL, in, out, f);
+}
+
+int host_peer_bench_run(struct host *h, const char *id, json_t **out, struct failure *f)
+{
+	return fake_call(h, "bench_run", id, NULL, out, f);
+}
+
+int host_peer_bench_stop(struct host *h, const char *id, json_t **out, struct failure *f)
+{
+	return fake_call(h, "bench_stop", id, NULL, out, f);
+}
+
+int host_peer_bench_result(struct host *h, const char *id, json_t **out, struct failure *f)
+{
+	return fake_call(h, "bench_result", id, NULL, out, f);
+}
+
+int host_peer_bench_finish(struct host *h, const char *id, json_t **out, struct failure *f)
+{
+	return fake_call(h, "bench_finish", id, NULL, out, f);
+}
+
 #endif

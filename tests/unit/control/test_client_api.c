@@ -106,6 +106,12 @@ static void test_every_route_reaches_its_function(void **state)
 		{ "POST", "/v1/peer/sessions/" FAKE_ID "/commit", "commit", true },
 		{ "POST", "/v1/peer/sessions/" FAKE_ID "/abort", "abort", true },
 		{ "POST", "/v1/peer/sessions/" FAKE_ID "/finish", "finish", true },
+		{ "POST", "/v1/bench", "bench", false },
+		{ "POST", "/v1/peer/bench", "bench_offer", false },
+		{ "POST", "/v1/peer/bench/" FAKE_ID "/run", "bench_run", true },
+		{ "POST", "/v1/peer/bench/" FAKE_ID "/stop", "bench_stop", true },
+		{ "POST", "/v1/peer/bench/" FAKE_ID "/result", "bench_result", true },
+		{ "POST", "/v1/peer/bench/" FAKE_ID "/finish", "bench_finish", true },
 	};
 
 	(void)state;
