@@ -214,10 +214,11 @@ static int place_ram(struct launch_context *c, const struct guest_region *r, con
 	old_dir = strndup(old, slash == old ? 1 : (size_t)(slash - old));
 	if (!old_dir)
 		return launch_no_memory(c);
-	dir = old_dir;
-	if (c->config->ram_dir[0] &&
-	    !launch_path_ram_dir(c->config->ram_dir, r->hugetlb, r->page_size, &why))
-		dir = c->config->ram_dir;
+	/* One of the other kind (tmpfs, hugetlbfs) is for other VMs; a wrong one is a mistake. */
+	dir = c->config->ram_dir;
+	if (!dir[0] || (launch_path_ram_dir(dir, r->hugetlb, r->page_size, &why) &&
+			launch_path_holds_ram(dir)))
+		dir = old_dir;
 	if (launch_path_ram_dir(dir, r->hugetlb, r->page_size, &why))
 		return launch_refuse(c,
 				     "mount one at that directory here, or set ram-dir in "

@@ -247,3 +247,10 @@ int launch_path_ram_dir(const char *dir, bool hugetlb, uint32_t page_size, const
 		return say(why, "it is not on tmpfs here", -EINVAL);
 	return 0;
 }
+
+bool launch_path_holds_ram(const char *dir)
+{
+	struct statfs fs;
+
+	return !statfs(dir, &fs) && (fs.f_type == TMPFS_MAGIC || fs.f_type == HUGETLBFS_MAGIC);
+}

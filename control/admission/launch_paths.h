@@ -11,6 +11,9 @@
 #ifndef TRANSHIP_CONTROL_LAUNCH_PATHS_H
 #define TRANSHIP_CONTROL_LAUNCH_PATHS_H
 
+#include <stdbool.h>
+#include <stdint.h>
+
 #include "control/config.h"
 
 /* A disk: a file or block device that is there; not one that the host itself has mounted. */
@@ -34,5 +37,8 @@ int launch_path_connect(const struct config *c, const char *path, const char **w
 
 /* A directory that holds RAM files: tmpfs, or hugetlbfs of page_size if hugetlb. */
 int launch_path_ram_dir(const char *dir, bool hugetlb, uint32_t page_size, const char **why);
+
+/* True if dir is on a file system that RAM files can be on: tmpfs, or hugetlbfs of any page size. */
+bool launch_path_holds_ram(const char *dir);
 
 #endif

@@ -9,6 +9,7 @@
 #include <sys/statvfs.h>
 
 #include "control/admission/disk_identity.h"
+#include "control/admission/launch_paths.h"
 #include "control/admission/preflight_internal.h"
 #include "lib/base/units.h"
 
@@ -265,9 +266,9 @@ static void check_ram_dir(json_t *checks, const char *dir, uint64_t needed)
 static void directory_of(const struct guest_region *r, const struct host_facts *h, char *dir,
 			 size_t len)
 {
-	const char *slash = strrchr(r->path, '/');
+	const char *slash = strrchr(r->path, '/'), *why;
 
-	if (h->ram_dir[0])
+	if (h->ram_dir[0] && !launch_path_ram_dir(h->ram_dir, r->hugetlb, r->page_size, &why))
 		snprintf(dir, len, "%s", h->ram_dir);
 	else
 		snprintf(dir, len, "%.*s", slash && slash > r->path ? (int)(slash - r->path) : 1,

@@ -79,12 +79,14 @@ static void test_ram_dir(void **state)
 	assert_planned();
 	assert_true(creates("DIR/other/ram." SESSION));
 	assert_true(creates("DIR/other/ram-1." SESSION));
-	/* A directory that is not tmpfs is not used: RAM stays where it was. */
+	/* One that cannot hold RAM, or is not there, is not passed over. */
 	strcpy(fx.config.ram_dir, "/usr");
 	fx.vm.nregions = 1;
 	base_vm();
-	assert_planned();
-	assert_true(creates("DIR/ram." SESSION));
+	assert_refused("not on tmpfs");
+	strcpy(fx.config.ram_dir, "/nonexistent");
+	base_vm();
+	assert_refused("/nonexistent");
 }
 
 static void test_json(void **state)
