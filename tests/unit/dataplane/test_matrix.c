@@ -16,6 +16,7 @@
 
 #include <linux/falloc.h>
 #include <pthread.h>
+#include <zstd.h>
 
 #include "dataplane/chunk_plan.h"
 #include "dataplane/page_reader.h"
@@ -60,7 +61,9 @@ struct move {
 	struct region src, dst;
 	struct page_reader reader;
 	uint8_t *content; /* what src reads as */
+	uint8_t *present; /* what dst reads as at the beginning */
 	uint8_t *snapshot;
+	ZSTD_CCtx *zstd;
 	int sv[2];
 	const struct trouble *trouble;
 	const struct placing *placing;
@@ -75,7 +78,7 @@ static uint64_t draw(struct move *m, uint64_t below)
 	return (m->seed >> 33) % below;
 }
 
-/* How a run of pages goes: adds it to the plan. content: what the pages hold. */
+/* How a run of pages goes: adds it to the plan. */
 static void add_raw(struct move *m, struct chunk_plan *p, uint32_t page, uint32_t pages)
 {
 	(void)m;
@@ -102,7 +105,32 @@ static void add_hole(struct move *m, struct chunk_plan *p, uint32_t page, uint32
 	plan_add(p, page, pages, WIRE_ENC_HOLE);
 }
 
-enum content { CONTENT_DATA, CONTENT_ZERO, CONTENT_HOLE };
+/* By zstd; base: NULL, or what the destination has. */
+static void add_compressed(struct move *m, struct chunk_plan *p, uint32_t page, uint32_t pages,
+			   enum wire_encoding encoding, const uint8_t *base)
+{
+	size_t at = (size_t)page * PAGE_BYTES, len = (size_t)pages * PAGE_BYTES, n;
+	uint8_t *out = m->snapshot + at;
+
+	ZSTD_CCtx_setParameter(m->zstd, ZSTD_c_checksumFlag, base != NULL);
+	if (base)
+		ZSTD_CCtx_refPrefix(m->zstd, base + (p->first_page << PAGE_SHIFT) + at, len);
+	n = ZSTD_compress2(m->zstd, out, len, m->content + (p->first_page << PAGE_SHIFT) + at, len);
+	assert_false(ZSTD_isError(n));
+	plan_add_data(p, page, pages, encoding, out, (uint32_t)n);
+}
+
+static void add_zstd(struct move *m, struct chunk_plan *p, uint32_t page, uint32_t pages)
+{
+	add_compressed(m, p, page, pages, WIRE_ENC_ZSTD, NULL);
+}
+
+static void add_delta(struct move *m, struct chunk_plan *p, uint32_t page, uint32_t pages)
+{
+	add_compressed(m, p, page, pages, WIRE_ENC_DELTA, m->present);
+}
+
+enum content { CONTENT_DATA, CONTENT_TEXT, CONTENT_CHANGED, CONTENT_ZERO, CONTENT_HOLE };
 
 static const struct encoding {
 	const char *name;
@@ -112,6 +140,8 @@ static const struct encoding {
 } encodings[] = {
 	{ "raw", CONTENT_DATA, CHUNK_PAGES, add_raw },
 	{ "snapshot", CONTENT_DATA, 64, add_snapshot },
+	{ "zstd", CONTENT_TEXT, WIRE_ENCODED_PAGES_MAX, add_zstd },
+	{ "delta", CONTENT_CHANGED, WIRE_ENCODED_PAGES_MAX, add_delta },
 	{ "zero", CONTENT_ZERO, CHUNK_PAGES, add_zero },
 	{ "hole", CONTENT_HOLE, CHUNK_PAGES, add_hole },
 };
@@ -148,6 +178,21 @@ static int new_destination(void)
 	return fd;
 }
 
+static void fill_page(struct move *m, uint64_t at, enum content is)
+{
+	uint8_t *page = m->content + at;
+
+	if (is == CONTENT_DATA)
+		pair_page((uint64_t *)page, at + 1);
+	for (size_t i = 0; is == CONTENT_TEXT && i < PAGE_BYTES; i++)
+		page[i] = "a page of text, number "[i % 23] + (i % 64 ? 0 : at >> 12 & 15);
+	if (is != CONTENT_CHANGED)
+		return;
+	memcpy(page, m->present + at, PAGE_BYTES);
+	pair_page((uint64_t *)m->snapshot, at + 2);
+	memcpy(page + at % 4032, m->snapshot, 64);
+}
+
 static void open_move(struct move *m, const struct tx_ops *ops, const struct placing *placing,
 		      const struct trouble *trouble, const struct encoding *e)
 {
@@ -161,16 +206,18 @@ static void open_move(struct move *m, const struct tx_ops *ops, const struct pla
 	m->dst.fd = new_destination();
 	m->content = calloc(1, RAM_SIZE);
 	m->snapshot = malloc(CHUNK_BYTES);
-	assert_true(m->content && m->snapshot && m->src.fd >= 0);
+	m->present = malloc(RAM_SIZE);
+	m->zstd = ZSTD_createCCtx();
+	assert_true(m->content && m->present && m->snapshot && m->zstd && m->src.fd >= 0);
+	assert_int_equal(pread(m->dst.fd, m->present, RAM_SIZE, 0), RAM_SIZE);
 	assert_int_equal(ftruncate(m->src.fd, RAM_SIZE), 0);
 	for (uint64_t at = 0; at < RAM_SIZE; at += PAGE_BYTES) {
-		/* in the rows without payload every other stretch is data all the same */
+		/* but for the first rows every other stretch is data all the same */
 		enum content is = at >> 17 & 1 ? CONTENT_DATA : e->content;
 
 		if (is == CONTENT_HOLE)
 			continue;
-		if (is == CONTENT_DATA)
-			pair_page((uint64_t *)(m->content + at), at + e->content);
+		fill_page(m, at, is);
 		assert_int_equal(pwrite(m->src.fd, m->content + at, PAGE_BYTES, (off_t)at),
 				 PAGE_BYTES);
 	}
@@ -186,7 +233,9 @@ static void close_move(struct move *m)
 	page_reader_release(&m->reader);
 	region_release(&m->src);
 	region_release(&m->dst);
+	ZSTD_freeCCtx(m->zstd);
 	free(m->content);
+	free(m->present);
 	free(m->snapshot);
 	close(m->sv[0]);
 	close(m->sv[1]);
@@ -270,6 +319,7 @@ static void *receiver(void *arg)
 	injecting = m->trouble->rx;
 	pair_check(
 		!place_init(&pl, &m->dst, 1, m->placing->kind, m->placing->huge, why, sizeof(why)));
+	pl.encodings = IPC_ENCODING_ZSTD | IPC_ENCODING_DELTA;
 	pair_check(!rx_reader_init(&rx, m->sv[1]) && !placer_init(&p, &pl, &rx));
 	m->received = receive_all(m, &p, &rx);
 	placer_release(&p);
