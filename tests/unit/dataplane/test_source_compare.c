@@ -153,7 +153,7 @@ static void answer(struct fixture *x, const struct wire_frame *q)
 		f = (struct wire_frame){ .type = WIRE_STATE, .length = WIRE_STATE_MAX };
 	wire_put_frame(bytes, &f);
 	for (int i = 0; i < (x->lie == LIE_TWICE ? 20 : 1); i++)
-		if (io_write_full(x->peer, bytes, WIRE_FRAME_SIZE + (f.extent ? 0 : f.length)))
+		if (io_write_full(x->peer, bytes, WIRE_FRAME_SIZE + f.count * WIRE_HASH_SIZE))
 			return;
 	x->lie = x->lie == LIE_END ? LIE_END : LIE_NONE;
 }
