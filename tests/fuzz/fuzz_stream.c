@@ -27,7 +27,14 @@
 #define STREAM_MAX  (6u << 20)
 #define STATE_MAX   (64u << 10)
 
-enum flags { FLAG_STALE = 1, FLAG_SECOND = 2, FLAG_TWO_STREAMS = 4, FLAG_THP = 8 };
+enum flags {
+	FLAG_STALE = 1,
+	FLAG_SECOND = 2,
+	FLAG_TWO_STREAMS = 4,
+	FLAG_THP = 8,
+	FLAG_NO_ZSTD = 16, /* was not agreed on */
+	FLAG_NO_DELTA = 32,
+};
 
 enum operation {
 	OP_PAGES,
@@ -40,6 +47,8 @@ enum operation {
 	OP_BYE,
 	OP_BYTES,  /* as they are */
 	OP_HEADER, /* a frame's 32 bytes as they are */
+	OP_HELD,
+	OP_HASHES,
 	OPERATIONS,
 };
 
@@ -133,6 +142,7 @@ static uint32_t run_payload(uint8_t *to, uint8_t *ram, const struct wire_run *ru
 		zstd = ZSTD_createCCtx();
 	ZSTD_CCtx_reset(zstd, ZSTD_reset_session_and_parameters);
 	ZSTD_CCtx_setParameter(zstd, ZSTD_c_compressionLevel, 1);
+	ZSTD_CCtx_setParameter(zstd, ZSTD_c_checksumFlag, run->encoding == WIRE_ENC_DELTA);
 	if (run->encoding == WIRE_ENC_DELTA)
 		ZSTD_CCtx_refPrefix(zstd, before, len);
 	n = ZSTD_compress2(zstd, to, len, ram, len);
@@ -271,6 +281,13 @@ static void put_operation(struct build *b)
 	case OP_BYE:
 		put_frame(&(struct wire_frame){ .type = WIRE_BYE });
 		break;
+	case OP_HELD:
+		put_frame(&(struct wire_frame){ .type = WIRE_HELD });
+		break;
+	case OP_HASHES:
+		put_frame(
+			&(struct wire_frame){ .type = WIRE_HASHES, .region = fuzz_u8(b->in) & 1 });
+		break;
 	default:
 		put_bytes(b, op);
 	}
@@ -370,6 +387,9 @@ static int receive(uint8_t flags, struct ipc_verified *verified)
 	fuzz_check(d.event_fd >= 0 && !socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv));
 	fuzz_check(!place_init(&d.place, regions, REGIONS, PLACE_AUTO, flags & FLAG_THP, why,
 			       sizeof(why)));
+	d.place.encodings = (flags & FLAG_NO_ZSTD ? 0 : IPC_ENCODING_ZSTD) |
+			    (flags & FLAG_NO_DELTA ? 0 : IPC_ENCODING_DELTA);
+	fuzz_check(!page_hash_init(&d.hash, s.config.secret, s.config.id));
 	fuzz_check(!state_hold_init(&d.state, STATE_MAX) && !rx_reader_init(&st->rx, -1));
 	fuzz_check(!placer_init(&st->placer, &d.place, &st->rx));
 	fuzz_check(!pthread_create(&thread, NULL, source, &sv[0]));
