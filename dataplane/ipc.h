@@ -122,9 +122,10 @@ struct ipc_config {
 	uint32_t compress;  /* enum ipc_compress; source; needs IPC_ENCODING_ZSTD unless OFF */
 	uint32_t level;	    /* of zstd, 1 .. 22; source, with IPC_COMPRESS_ZSTD */
 	uint64_t delta_cache; /* bytes; 0: no DELTA is sent; source; needs IPC_ENCODING_DELTA */
-	uint64_t state_max;  /* destination: most bytes of device state it will hold */
-	uint32_t connect_ms; /* how long streams may take to come and authenticate */
-	uint32_t log_level;  /* enum log_level */
+	uint64_t page_hashes; /* bytes, of RAM in huge pages; 0: chosen; below 4096: none; source */
+	uint64_t state_max;   /* destination: most bytes of device state it will hold */
+	uint32_t connect_ms;  /* how long streams may take to come and authenticate */
+	uint32_t log_level;   /* enum log_level */
 };
 
 struct ipc_region {
@@ -193,17 +194,17 @@ struct ipc_stats {
 	uint64_t zero_bytes;
 	uint64_t hole_bytes;
 	uint64_t raw_bytes;
-	uint64_t same_bytes; /* not sent: recognised as what the destination has */
+	uint64_t same_bytes;	  /* not sent: recognised as what the destination has */
 	uint64_t zero_copy_bytes; /* of raw_bytes, sent by reference */
 	uint64_t zstd_in_bytes, zstd_out_bytes;
 	uint64_t delta_in_bytes, delta_out_bytes;
 	uint64_t encode_cpu_ns;	 /* of cpu_ns, spent encoding */
 	uint32_t encode_changes; /* how often the way of compressing was changed */
 	uint32_t encode_level;	 /* of zstd, at present; 0: nothing is compressed */
-	uint64_t wire_bytes;  /* all bytes on the streams, headers and state included */
-	uint64_t state_bytes; /* device state */
-	uint64_t cpu_ns;      /* of this process, user and system */
-	uint64_t rss_bytes;   /* of this process without RAM mappings (RssAnon) */
+	uint64_t wire_bytes;	 /* all bytes on the streams, headers and state included */
+	uint64_t state_bytes;	 /* device state */
+	uint64_t cpu_ns;	 /* of this process, user and system */
+	uint64_t rss_bytes;	 /* of this process without RAM mappings (RssAnon) */
 };
 
 struct ipc_sent {

@@ -53,7 +53,8 @@ int known_pages_init(struct known_pages *k, const struct region *regions, uint32
 	*k = (struct known_pages){ .regions = regions, .nregions = nregions };
 	for (uint32_t i = 0; i < nregions; i++)
 		chunks += covered(&regions[i]) ? region_chunks(&regions[i]) : 0;
-	if (max > chunks)
+	k->all = max >= chunks;
+	if (k->all)
 		max = chunks;
 	if (!max || max > UINT32_MAX)
 		return max ? -ENOMEM : 0;
@@ -114,10 +115,11 @@ static bool take_memory(struct known_pages *k, struct known_chunk *c)
 
 static bool worth_a_snapshot(struct known_pages *k, struct known_chunk *c)
 {
-	if (!c->reported) {
-		c->reported = true;
+	bool first = !c->reported;
+
+	c->reported = true;
+	if (first && !k->all)
 		return false;
-	}
 	if (c->pause) {
 		c->pause--;
 		return false;

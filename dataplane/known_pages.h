@@ -4,10 +4,13 @@
  *
  * Theory of operation
  *   A tracker reports RAM in huge pages by the huge page: one byte written makes 512 pages pending.
- *   From the second report of a chunk on it is snapshot, page by page: pages whose hash is what was
- *   last sent are not sent, the others are sent from the snapshot and their hashes remembered. The
- *   first report sends by reference, which costs less and leaves nothing behind: most huge pages
- *   are never written again.
+ *   So a chunk is snapshot, page by page: pages whose hash is what was last sent are not sent, the
+ *   others are sent from the snapshot and their hashes remembered. A guest that writes one byte of
+ *   each huge page: 0.5 MiB a round for 256, and a quarter of the processor time (bench/huge_pages).
+ *
+ *   If there may be hashes of all such RAM, that begins with the first report: to learn costs no
+ *   more than sending by reference does (hugetlb is looked at in copies anyway, page_reader.h).
+ *   Otherwise it begins with the second, since most huge pages are never written again.
  *
  *   The rule. A hash that is remembered is of bytes that were sent, so of a private copy: the guest
  *   may write a page while it goes by reference, and what the destination then has is unknown.
@@ -49,6 +52,7 @@ struct known_pages {
 	struct known_chunk **chunks; /* per region; NULL: of small pages, nothing is known */
 	uint64_t *hashes;	     /* CHUNK_PAGES for each chunk that has memory; mapped lazily */
 	uint32_t max;		     /* chunks that can have memory */
+	bool all;		     /* which is all there are */
 	uint32_t used;		     /* atomic */
 };
 

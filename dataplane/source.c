@@ -403,7 +403,10 @@ static int prepare(struct source *src, struct failure *f)
 	err = page_hash_init(&src->hash, set->config.secret, set->config.id);
 	if (!err)
 		err = known_pages_init(&src->known, set->regions, set->nregions,
-				       known_pages_default_max(set->regions, set->nregions));
+				       set->config.page_hashes
+					       ? set->config.page_hashes
+					       : known_pages_default_max(set->regions,
+									 set->nregions));
 	if (err)
 		return failure_set(f, err, "internal", NULL, "no hashes of pages: %s",
 				   strerror(-err));

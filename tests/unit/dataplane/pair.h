@@ -59,6 +59,7 @@ struct pair {
 	enum ipc_compress compress; /* and what the destination accepts: all, unless refused */
 	uint32_t level;
 	uint64_t delta_cache;
+	uint64_t page_hashes; /* as in struct ipc_config */
 	bool encodings_refused;
 	int tracker_fd;				      /* pagemap of the VMM; -1: tracker none */
 	struct ipc_mapping mapping[PAIR_REGIONS_MAX]; /* with a tracker */
@@ -193,6 +194,7 @@ static inline struct ipc_config pair_config(const struct pair *p, enum ipc_role 
 				.rate_limit = p->rate,
 				.track_dma = p->track_dma,
 				.encodings = IPC_ENCODING_ZSTD | IPC_ENCODING_DELTA,
+				.page_hashes = p->page_hashes,
 				.state_max = 64u << 20,
 				.connect_ms = 10000,
 				.log_level =

@@ -57,7 +57,7 @@ static int setup(void **state)
 	*state = x;
 	if (x->guest == MAP_FAILED || x->destination == MAP_FAILED || !x->scratch ||
 	    page_hash_init(&x->src.hash, secret, id) ||
-	    known_pages_init(&x->src.known, &x->region, 1, SIZE) ||
+	    known_pages_init(&x->src.known, &x->region, 1, (CHUNKS - 1) * 4096) ||
 	    scheduler_init(&x->src.scheduler, &x->region, 1, false) ||
 	    page_reader_init(&x->src.reader, &x->region, 1, &f))
 		return -1;
@@ -181,6 +181,26 @@ static void test_one_byte_costs_one_page(void **state)
 	assert_int_equal(look.kinds[9], PAGE_RAW);
 	assert_int_equal(send_chunk(x, 0, &look), 0);
 	assert_memory_equal(x->guest, x->destination, CHUNK_BYTES);
+}
+
+/* Where all hashes may be kept, the first report is learned from. */
+static void test_all_may_be_kept(void **state)
+{
+	struct fixture *x = *state;
+	struct chunk_look look;
+
+	known_pages_release(&x->src.known);
+	assert_int_equal(known_pages_init(&x->src.known, &x->region, 1, CHUNKS * 4096), 0);
+	fill(x);
+	for (uint64_t c = 0; c < CHUNKS; c++) {
+		send_chunk(x, c, &look);
+		assert_non_null(look.snapshot);
+	}
+	for (uint64_t c = 0; c < CHUNKS; c++)
+		x->guest[(c * CHUNK_PAGES + 77) * PAGE_BYTES + c] ^= 1;
+	for (uint64_t c = 0; c < CHUNKS; c++)
+		assert_int_equal(send_chunk(x, c, &look), PAGE_BYTES);
+	assert_arrived(x);
 }
 
 /* Zeros and data that replace each other. */
@@ -367,6 +387,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_one_byte_costs_one_page, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_all_may_be_kept, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_zeros_come_and_go, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_changed_between_look_and_send, setup,
 						teardown),
