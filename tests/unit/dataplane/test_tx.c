@@ -268,6 +268,59 @@ static void test_large_head(void **state)
 	}
 }
 
+/*
+ * Many frames of data of their own, which small as they are fit a ring's registered memory, and go
+ * on for long enough that a path which copied is tried again; the buffer changes after each.
+ */
+static void test_many_frames_of_own_data(void **state)
+{
+	enum { FRAMES = 2600, LENGTH = 5 * PAGE_BYTES };
+	static uint8_t own[LENGTH];
+	const size_t room = FRAMES * (WIRE_FRAME_SIZE + (size_t)LENGTH);
+
+	(void)state;
+	for (size_t i = 0; i < 3; i++) {
+		struct reading r = { .room = room + 1, .data = malloc(room + 1) };
+		uint8_t head[WIRE_FRAME_SIZE];
+		pthread_t thread;
+		struct tx *t;
+		int sv[2];
+
+		tcp_pair(sv, 65536);
+		r.fd = sv[1];
+		assert_int_equal(all[i]->new (&t, sv[0], &ram, 1), 0);
+		assert_int_equal(pthread_create(&thread, NULL, read_all, &r), 0);
+		for (unsigned int k = 0; k < FRAMES; k++) {
+			const struct tx_slice slices[] = {
+				{ .length = PAGE_BYTES, .data = own },
+				{ .length = LENGTH - PAGE_BYTES, .data = own + PAGE_BYTES },
+			};
+
+			memset(head, (int)k * 7, sizeof(head));
+			memset(own, (int)k, sizeof(own));
+			assert_int_equal(all[i]->frame(t, head, sizeof(head), &ram, slices, 2,
+						       k + 1 < FRAMES),
+					 0);
+		}
+		assert_int_equal(all[i]->drain(t), 0);
+		assert_int_equal(t->counters.wire_bytes, room);
+		/* the loopback copies, whatever was asked of it, and it is said so */
+		assert_int_equal(t->counters.copied_bytes, (uint64_t)FRAMES * LENGTH);
+		assert_int_equal(t->counters.zero_copy_bytes, 0);
+		all[i]->free(t);
+		close(sv[0]);
+		pthread_join(thread, NULL);
+		close(sv[1]);
+		assert_int_equal(r.size, room);
+		for (size_t k = 0, at = 0; k < FRAMES; k++, at += sizeof(head) + LENGTH) {
+			assert_int_equal(r.data[at], (uint8_t)(k * 7));
+			memset(own, (int)k, sizeof(own));
+			assert_memory_equal(r.data + at + sizeof(head), own, LENGTH);
+		}
+		free(r.data);
+	}
+}
+
 /* Reads a little, then dies. */
 static void *read_and_close(void *arg)
 {
@@ -394,6 +447,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_exact_to_a_fast_reader, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_hugetlb, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_large_head, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_many_frames_of_own_data, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_peer_closes_in_a_frame, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_shutdown_wakes_a_blocked_sender, setup,
 						teardown),
