@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# timeout: 90
+# A guest in 2 MiB pages that writes single 4 KiB pages all over them: what was not written is not
+# sent again, and everything is right.
+. "$(dirname "$0")/lib.sh"
+
+hosts_up
+exec 8>/run/lock/tranship-hugepages.lock
+flock 8
+PAGES_BEFORE=$(cat /proc/sys/vm/nr_hugepages)
+huge_free() { awk '/HugePages_Free/ { print $2 }' /proc/meminfo; }
+echo $((PAGES_BEFORE + 130)) >/proc/sys/vm/nr_hugepages
+[ "$(huge_free)" -ge 130 ] || skip "the machine has no 130 free huge pages"
+daemon_start a
+daemon_start b
+checked_move web "backing=huge ram=128 rate=4 ws=96 grain=1" --verify
+# written at 4 MiB/s, and each page brings a huge one with it
+want '.ram.same_bytes > 16777216'
+want '.ram.wire_bytes < .ram.total_bytes + .ram.same_bytes / 2'
