@@ -179,6 +179,41 @@ static void two_at_once(void **unused)
 	assert_no_strangers();
 }
 
+/* Each leaves where the others arrive, again and again. */
+static void four_to_and_fro(void **unused)
+{
+	static const char *const names[] = { "vm", "two", "three", "four" };
+	enum side at[4] = { A, A, B, B };
+	char ids[4][40];
+
+	(void)unused;
+	vm_begin(A, "two", false);
+	vm_begin(B, "three", false);
+	vm_begin(B, "four", false);
+	vm_begin(B, "two", true);
+	vm_begin(A, "three", true);
+	vm_begin(A, "four", true);
+	for (int round = 0; round < 3; round++) {
+		for (int i = 0; i < 4; i++) {
+			const enum side to = other(at[i]);
+
+			assert_true(begin_move(at[i], to, names[i], plain_options(to, names[i]),
+					       ids[i]));
+		}
+		for (int i = 0; i < 4; i++) {
+			assert_status(await_end(at[i], ids[i]), "completed", "");
+			assert_true(vm_runs(other(at[i]), names[i]));
+			assert_true(vm_is_right(other(at[i]), names[i]));
+			assert_int_equal(end_of(vm_of(at[i], names[i])->pid), 0);
+			vm_of(at[i], names[i])->pid = 0;
+			vm_begin(at[i], names[i], true);
+			json_decref(vm_tell(other(at[i]), names[i], "run"));
+			at[i] = other(at[i]);
+		}
+	}
+	assert_no_strangers();
+}
+
 /* --- options --------------------------------------------------------------------------------- */
 
 static json_t *with_switch(const char *name)
@@ -204,6 +239,24 @@ static void paused_stays_paused(void **unused)
 	(void)unused;
 	json_decref(vm_tell(A, "vm", "pause"));
 	assert_status(move(A, B, plain_options(B, "vm")), "completed", "");
+	assert_false(vm_runs(B, "vm"));
+	assert_true(vm_is_right(B, "vm"));
+	json_decref(vm_tell(B, "vm", "run"));
+	assert_true(vm_runs(B, "vm"));
+}
+
+/* By its user, who finds it so at the destination. */
+static void paused_while_it_is_copied(void **unused)
+{
+	json_t *slow = plain_options(B, "vm");
+	char id[40];
+
+	(void)unused;
+	json_object_set_new(slow, "bandwidth", json_integer(16 << 20));
+	assert_true(begin_move(A, B, "vm", slow, id));
+	await_state(A, id, "copying");
+	json_decref(vm_tell(A, "vm", "pause"));
+	assert_status(await_end(A, id), "completed", "");
 	assert_false(vm_runs(B, "vm"));
 	assert_true(vm_is_right(B, "vm"));
 	json_decref(vm_tell(B, "vm", "run"));
@@ -702,6 +755,8 @@ int main(void)
 		CASE(within_one_host),
 		CASE(onto_itself_is_refused),
 		CASE(two_at_once),
+		CASE(four_to_and_fro),
+		CASE(paused_while_it_is_copied),
 		CASE(cold),
 		CASE(paused_stays_paused),
 		CASE(paused_stays_paused_when_it_fails),
