@@ -90,6 +90,9 @@ static void form_of(const struct cli_option *o, char *form, size_t size)
 		snprintf(form, size, "a number from %ld to %ld%s%s", o->min, o->max,
 			 o->choices ? " or " : "", o->choices ? o->choices : "");
 		break;
+	case CLI_SIZE:
+		snprintf(form, size, "a size, as 64MiB or 1GiB, or 0");
+		break;
 	case CLI_RATE:
 		snprintf(form, size, "a rate in bits per second, as 800Mbit or 10Gbit");
 		break;
@@ -100,13 +103,14 @@ static void form_of(const struct cli_option *o, char *form, size_t size)
 		snprintf(form, size, "whole seconds from %ld to %ld", o->min, o->max);
 		break;
 	default:
-		snprintf(form, size, "of the form %s", o->arg);
+		snprintf(form, size, "%s (%s)", o->arg, o->help);
 	}
 }
 
 static json_t *parse_value(const struct cli_option *o, const char *text)
 {
 	json_int_t number = 0;
+	uint64_t bytes = 0;
 	int err;
 
 	switch (o->kind) {
@@ -118,6 +122,11 @@ static json_t *parse_value(const struct cli_option *o, const char *text)
 		return is_choice(o->choices, text) ? json_string(text) : NULL;
 	case CLI_NUMBER:
 		err = is_choice(o->choices, text) ? 0 : parse_whole(text, o->min, o->max, &number);
+		break;
+	case CLI_SIZE:
+		err = units_parse_size(text, &bytes);
+		number = (json_int_t)bytes;
+		err = number < 0 ? -ERANGE : err;
 		break;
 	case CLI_RATE:
 		err = parse_quantity(units_parse_rate, text, &number);

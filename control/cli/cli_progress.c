@@ -222,8 +222,11 @@ static void show_checks(struct cli_progress *p, const json_t *session)
 /* A bar that stopped halfway says nothing that the account of the end does not say better. */
 static bool ended_early(const json_t *session)
 {
+	const json_t *result = json_object_get(session, "result");
+
 	return json_is_true(json_object_get(session, "terminal")) &&
-	       strcmp(cli_text(session, "state"), session_state_name(SESSION_DONE));
+	       (strcmp(cli_text(session, "state"), session_state_name(SESSION_DONE)) ||
+		json_is_true(json_object_get(result, "dry_run")));
 }
 
 void cli_progress_show(struct cli_progress *p, const json_t *session)

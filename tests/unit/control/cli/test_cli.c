@@ -33,6 +33,7 @@ static void test_usage_errors(void **state)
 		{ "migrate", "web1", "unix:/x", "--compress", "lz4" },
 		{ "migrate", "web1", "unix:/x", "--compress", "zstd:" },
 		{ "migrate", "web1", "unix:/x", "--compress", "zstd:23" },
+		{ "migrate", "web1", "unix:/x", "--delta-cache", "much" },
 		{ "migrate", "web1", "unix:/x", "--skip-check", "cpu,,disk" },
 		{ "migrate", "web1", "unix:/x", "--skip-check", "ram" },
 		{ "migrate", "web1", "unix:/x", "--dry-run=yes" },
@@ -112,6 +113,16 @@ static void test_commands_of_later_versions(void **state)
 	}
 }
 
+static void test_a_wrong_value_names_the_right_ones(void **state)
+{
+	(void)state;
+	assert_int_equal(RUN("migrate", "web1", "unix:/x", "--skip-check", "ram"), CLI_USAGE);
+	want_in(err_text, "--skip-check takes LIST (cpu, memory, disk,");
+	want_in(err_text, "not 'ram'");
+	assert_int_equal(RUN("migrate", "web1", "unix:/x", "--compress", "lz4"), CLI_USAGE);
+	want_in(err_text, "--compress takes KIND (auto, off, zstd or zstd:LEVEL");
+}
+
 /* --- requests --------------------------------------------------------------------------------- */
 
 static void test_migrate_sends_what_was_given(void **state)
@@ -121,7 +132,8 @@ static void test_migrate_sends_what_was_given(void **state)
 		"\"skip_check\":\"cpu,all\",\"mode\":\"precopy\",\"cold\":true,"
 		"\"max_downtime_ms\":100,\"timeout_ms\":600000,\"bandwidth\":1250000000,"
 		"\"streams\":3,\"transport\":\"tcp\",\"tx\":\"uring\",\"encrypt\":\"off\","
-		"\"compress\":\"zstd:3\",\"disks\":\"none\",\"location\":\"/var/lib\","
+		"\"compress\":\"zstd:3\",\"delta_cache\":1048576,\"disks\":\"none\",\"location\":"
+		"\"/var/lib\","
 		"\"incoming\":\"qemu:/run/q\",\"no_start\":true,\"keep_src\":true,"
 		"\"keep_dst\":true,\"verify\":true}}",
 		0, NULL);
@@ -132,7 +144,7 @@ static void test_migrate_sends_what_was_given(void **state)
 			     "precopy", "--cold", "--max-downtime=100ms", "--timeout", "10m",
 			     "--bandwidth", "10Gbit", "--streams", "3", "--transport", "tcp",
 			     "--tx", "uring", "--encrypt", "off", "--compress", "zstd:3",
-			     "unix:/peer", "--disks", "none"),
+			     "--delta-cache", "1MiB", "unix:/peer", "--disks", "none"),
 			 CLI_REFUSED);
 	json_object_del(json_object_get(want, "options"), "location");
 	json_object_del(json_object_get(want, "options"), "incoming");
@@ -335,6 +347,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		CASE(test_usage_errors),
+		CASE(test_a_wrong_value_names_the_right_ones),
 		CASE(test_help_and_version),
 		CASE(test_commands_of_later_versions),
 		CASE(test_migrate_sends_what_was_given),

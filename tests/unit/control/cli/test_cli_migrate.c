@@ -130,6 +130,7 @@ static void test_dry_run(void **state)
 	want_in(out_text, "memory     Enough.");
 	want_in(out_text, "can be moved");
 	assert_null(strstr(out_text, "has moved"));
+	assert_string_equal(err_text, ""); /* no progress of what does not move */
 	fake.polls = 0;
 	assert_int_equal(RUN("migrate", "web1", "unix:/peer", "--dry-run", "--json"), CLI_DONE);
 	j = out_json();
