@@ -97,8 +97,8 @@ static uint64_t chunk_bytes(const struct region *r, uint64_t offset)
 }
 
 /*
- * Whether a frame with so many bytes of data is worth a huge page: nothing of its chunk is here, and
- * the chunk is a whole one.
+ * Whether a frame with so many bytes of data is worth a huge page: nothing of its chunk is here,
+ * and the chunk is a whole one.
  */
 static bool deserves_huge(const struct region *r, uint64_t chunk, size_t bytes)
 {

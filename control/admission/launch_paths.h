@@ -38,7 +38,7 @@ int launch_path_connect(const struct config *c, const char *path, const char **w
 /* A directory that holds RAM files: tmpfs, or hugetlbfs of page_size if hugetlb. */
 int launch_path_ram_dir(const char *dir, bool hugetlb, uint32_t page_size, const char **why);
 
-/* True if dir is on a file system that RAM files can be on: tmpfs, or hugetlbfs of any page size. */
+/* True if dir is on a file system for RAM files: tmpfs, or hugetlbfs of any page size. */
 bool launch_path_holds_ram(const char *dir);
 
 #endif

@@ -160,8 +160,8 @@ struct guest {
 int guest_open(struct guest **out, const char *vm, struct failure *f);
 
 /*
- * The process of the VM that these words name, without a word to its VMM, whose monitor may be held.
- * -ENOENT if that cannot be told so (there is none, there are several, libtranship).
+ * The process of the VM that these words name, without a word to its VMM, whose monitor may be
+ * held. -ENOENT if that cannot be told so (there is none, there are several, libtranship).
  */
 int guest_locate(const char *vm, pid_t *pid, uint64_t *start_time);
 

@@ -7,7 +7,7 @@
 
 ready_hosts
 stopped_in_copying() {
-	move_start a b web --bandwidth 500Mbit "$@"
+	move_start a b web --bandwidth 500Mbit
 	eventually 10 in_state a copying || fail "not copying"
 	vm_qmp a web stop >/dev/null
 	[ "$(vm_status a web)" = paused ] || fail "it is $(vm_status a web)"

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 /*
- * What place_huge.c and tracker_pagemap.c rest on. MADV_COLLAPSE makes a huge page in any tmpfs file
- * or memfd of one page and leaves what is there as it is; a protecting scan that ends inside of a
- * huge page puts small ones in its place for good, so that a byte written is one page reported; a
- * huge page that comes to be under pages that are tracked hides nothing of them; parts of one can be
- * given back; and a memory cgroup that is full says so and kills nobody.
+ * What place_huge.c and tracker_pagemap.c rest on. MADV_COLLAPSE makes a huge page in any tmpfs
+ * file or memfd of one page and leaves what is there as it is; a protecting scan that ends
+ * inside of a huge page puts small ones in its place for good, so that a byte written is one page
+ * reported; a huge page that comes to be under pages that are tracked hides nothing of them; parts
+ * of one can be given back; and a memory cgroup that is full says so and kills nobody.
  */
 #include <sched.h>
 #include <sys/mount.h>

@@ -305,7 +305,7 @@ static void test_huge_pages(void **state)
 	close_fixture(&x);
 }
 
-/* A region's last chunk that is no whole one, and full: no huge page, which others get as before. */
+/* A region's last chunk, full but no whole one: no huge page, which others get as before. */
 static void test_huge_pages_at_the_end(void **state)
 {
 	const uint64_t pages = CHUNK_PAGES - 32, size = CHUNK_BYTES + pages * PAGE_BYTES;
