@@ -49,6 +49,7 @@ enum operation {
 	OP_HEADER, /* a frame's 32 bytes as they are */
 	OP_HELD,
 	OP_HASHES,
+	OP_DAMAGE, /* a byte of what was put last, mostly of an encoded page */
 	OPERATIONS,
 };
 
@@ -254,6 +255,17 @@ static void put_bytes(struct build *b, enum operation op)
 	b->unknown = true;
 }
 
+static void damage(struct build *b)
+{
+	size_t back = 1 + fuzz_u16(b->in) % 2048;
+	uint8_t flip = fuzz_u8(b->in);
+
+	if (back > stream_len || !flip)
+		return;
+	stream[stream_len - back] ^= flip;
+	b->unknown = true;
+}
+
 static void put_operation(struct build *b)
 {
 	enum operation op = fuzz_u8(b->in) % OPERATIONS;
@@ -280,6 +292,9 @@ static void put_operation(struct build *b)
 		break;
 	case OP_BYE:
 		put_frame(&(struct wire_frame){ .type = WIRE_BYE });
+		break;
+	case OP_DAMAGE:
+		damage(b);
 		break;
 	case OP_HELD:
 		put_frame(&(struct wire_frame){ .type = WIRE_HELD });

@@ -51,6 +51,11 @@ static void check_frame(const struct wire_frame *f)
 		fuzz_check(f->length == 8ull * f->count && f->offset < r->size);
 		fuzz_check((uint64_t)f->count - 1 <= (r->size - 1 - f->offset) / CHUNK_BYTES);
 		break;
+	case WIRE_HASHED:
+		fuzz_check(f->offset < r->size && f->length <= WIRE_HASHED_MAX);
+		fuzz_check(f->extent ? f->extent <= r->size - f->offset
+				     : f->count && f->length == 8ull * f->count);
+		break;
 	default:
 		fuzz_check(!f->length);
 	}
