@@ -108,7 +108,8 @@ struct tranship_config {
 	const char *cpu_model;	 /* what the guest sees; NULL or "" if that does not matter */
 	const char *accel;	 /* "kvm", "tcg"; NULL: "none" */
 	unsigned int cpus;	 /* virtual processors; 0: unknown */
-	bool incoming;		 /* waits for a guest to come instead of running one */
+	bool incoming;		 /* waits for a guest to come instead of running one; nobody
+				  * writes its RAM before load_state: what is there counts */
 	bool direct_io;		 /* see Memory above */
 	const struct tranship_ops *ops; /* required; must outlive the object */
 	void *opaque;
