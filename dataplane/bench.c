@@ -122,6 +122,7 @@ static void began(struct bench_stream *st)
 
 	pthread_mutex_lock(&b->lock);
 	pthread_getcpuclockid(pthread_self(), &st->cpu_clock);
+	st->cpu_from = clock_of(st->cpu_clock);
 	st->started = true;
 	b->connected++;
 	pthread_mutex_unlock(&b->lock);
@@ -133,7 +134,7 @@ static void has_ended(struct bench_stream *st)
 	struct bench *b = st->bench;
 
 	pthread_mutex_lock(&b->lock);
-	st->cpu_ns = clock_of(st->cpu_clock);
+	st->cpu_ns = clock_of(st->cpu_clock) - st->cpu_from;
 	st->ended = true;
 	b->over++;
 	pthread_mutex_unlock(&b->lock);

@@ -63,7 +63,8 @@ struct bench_stream {
 	bool claimed;	     /* lock: a connection has proved to be this stream */
 	clockid_t cpu_clock; /* lock: of its thread, valid while started and not ended */
 	bool started, ended; /* lock */
-	uint64_t cpu_ns;     /* lock: of an ended thread */
+	uint64_t cpu_from;   /* lock: of its thread when it had authenticated */
+	uint64_t cpu_ns;     /* lock: of an ended thread, since then */
 	struct region region;
 	struct bench_counts counts;
 	uint32_t run_seen; /* of a run that was begun here; a receiver's: ended */
@@ -181,7 +182,11 @@ struct bench_measure {
 	uint64_t interval_at_ns; /* when the next interval ends; 0: none */
 	uint32_t interval;
 	struct bench_base base, interval_base;
-	struct bench_base verified; /* at the run's beginning, omitted or not */
+	/*
+	 * At the end of the run before. What comes before we have heard that a run has begun is of
+	 * that run: nothing moves between two.
+	 */
+	struct bench_base last;
 };
 
 int bench_measure_begin(struct bench_measure *m, const struct ipc_bench_run *run,

@@ -23,7 +23,7 @@ static uint64_t cpu_of(struct bench_stream *st)
 	SCOPED_LOCK(&st->bench->lock);
 	if (st->ended || !st->started)
 		return st->cpu_ns;
-	return clock_of(st->cpu_clock);
+	return clock_of(st->cpu_clock) - st->cpu_from;
 }
 
 static uint64_t retransmits_of(const struct bench_stream *st)
@@ -125,8 +125,9 @@ static int finish(struct bench_measure *m)
 		done.rx = difference(&now.rx, &m->base.rx);
 	}
 	/* all of it, whatever was omitted: it must be right at any time */
-	done.verified = now.verified - m->verified.verified;
-	done.mismatches = now.mismatches - m->verified.mismatches;
+	done.verified = now.verified - m->last.verified;
+	done.mismatches = now.mismatches - m->last.mismatches;
+	m->last = now;
 	if (b->run.flags & IPC_BENCH_LATENCY)
 		summarize_latency(b, &done.latency);
 	m->running = false;
@@ -138,7 +139,11 @@ static int finish(struct bench_measure *m)
 static void begin_counting(struct bench_measure *m)
 {
 	m->counting = true;
-	take_base(m->bench, &m->base);
+	if (m->bench->run.omit_ns)
+		take_base(m->bench, &m->base);
+	else
+		m->base = m->last;
+	m->base.tx.ns = m->base.rx.ns = clock_ns();
 	m->interval_base = m->base;
 	m->interval = 0;
 	m->interval_at_ns =
@@ -180,7 +185,6 @@ int bench_measure_begin(struct bench_measure *m, const struct ipc_bench_run *run
 	token_bucket_set_rate(&b->bucket, run->rate_limit, now);
 	m->running = true;
 	m->counting = false;
-	take_base(b, &m->verified);
 	if (!run->omit_ns)
 		begin_counting(m);
 	__atomic_store_n(&b->run_number, run->number, __ATOMIC_RELEASE);
