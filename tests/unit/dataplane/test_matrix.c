@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+// timeout: 300
 /*
  * Every way of sending × every way of placing × every encoding moves memory byte-exact, whatever
  * goes wrong on the way: short transfers, full sockets, no memory, interruptions, slow receivers,
