@@ -26,6 +26,13 @@
 #include "tests/unit/dataplane/injection.h"
 #include "tests/unit/dataplane/pair.h"
 
+/* A sanitizer's own memory grows with what a program touches. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED true
+#else
+#define SANITIZED false
+#endif
+
 /* One whole chunk and a part of one, so that every case takes some ms. */
 #define RAM_SIZE (CHUNK_BYTES + 100ull * PAGE_BYTES)
 
@@ -526,7 +533,7 @@ static void test_stalled_receiver(void **state)
 		later = anonymous_kib(p.src.pid);
 		print_message("RssAnon of the source, KiB: %ld before, %ld stalled, %ld later\n",
 			      before, stalled, later);
-		assert_true(stalled - before < 8 * 1024);
+		assert_true(SANITIZED || stalled - before < 8 * 1024);
 		assert_true(later - stalled < 256);
 		assert_int_equal(kill(p.dst.pid, SIGCONT), 0);
 		pair_expect(&p.src, IPC_SENT);
