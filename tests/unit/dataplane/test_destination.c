@@ -10,6 +10,7 @@
 #include <endian.h>
 #include <xxhash.h>
 
+#include "dataplane/page_hash.h"
 #include "tests/unit/dataplane/destination_fixture.h"
 
 static void test_rounds(void **state)
@@ -274,9 +275,68 @@ static void test_messages_not_for_a_destination(void **state)
 	stop(1);
 }
 
+/* The answer about the chunk at offset of region: how many hashes; 0: *extent bytes of nothing. */
+static uint32_t ask_hashes(int fd, uint32_t region, uint64_t offset, uint64_t *hashes,
+			   uint64_t *extent)
+{
+	uint8_t head[WIRE_FRAME_SIZE];
+	struct wire_frame f;
+
+	put_frame(fd, (struct wire_frame){
+			      .type = WIRE_HASHES, .region = (uint16_t)region, .offset = offset });
+	assert_int_equal(io_read_full(fd, head, sizeof(head)), 0);
+	assert_int_equal(wire_get_frame(&f, head, S.regions, 2), 0);
+	assert_int_equal(f.type, WIRE_HASHED);
+	assert_int_equal(f.region, region);
+	assert_int_equal(f.offset, offset);
+	assert_int_equal(io_read_full(fd, hashes, f.length), 0);
+	*extent = f.extent;
+	return f.count;
+}
+
+/* What the RAM holds is told as it is, and asking makes nothing. */
+static void test_hashes(void **state)
+{
+	static uint64_t hashes[CHUNK_PAGES];
+	struct page_hash key;
+	uint64_t extent;
+	uint8_t *map;
+
+	(void)state;
+	start_connected();
+	assert_int_equal(page_hash_init(&key, S.config.secret, S.config.id), 0);
+	map = S.regions[0].map;
+	put_frame(S.streams[0], (struct wire_frame){ .type = WIRE_HELD });
+	assert_int_equal(get_ack(S.streams[0], WIRE_HELD).extent, 0);
+	assert_int_equal(ask_hashes(S.streams[1], 0, 0, hashes, &extent), 0);
+	assert_int_equal(extent, RAM_SIZE);
+
+	put_pages(S.streams[0], 0, 1, 5, 2, 7);
+	put_pages(S.streams[0], 0, 2, 1, 1, 8);
+	round_end(1);
+	memset(map + CHUNK_BYTES + 9 * PAGE_BYTES, 0, PAGE_BYTES); /* exists, and is zeros */
+	put_frame(S.streams[1], (struct wire_frame){ .type = WIRE_HELD });
+	assert_int_equal(get_ack(S.streams[1], WIRE_HELD).extent, 4 * PAGE_BYTES);
+	assert_int_equal(ask_hashes(S.streams[1], 0, 0, hashes, &extent), 0);
+	assert_int_equal(extent, CHUNK_BYTES + 5 * PAGE_BYTES);
+	assert_int_equal(ask_hashes(S.streams[0], 0, CHUNK_BYTES, hashes, &extent), CHUNK_PAGES);
+	for (uint64_t i = 0; i < CHUNK_PAGES; i++)
+		assert_int_equal(le64toh(hashes[i]),
+				 i == 5 || i == 6
+					 ? page_hash(&key, map + CHUNK_BYTES + i * PAGE_BYTES)
+					 : PAGE_HASH_NONE);
+	assert_int_equal(ask_hashes(S.streams[0], 0, 2 * CHUNK_BYTES, hashes, &extent), 3);
+	assert_int_equal(le64toh(hashes[1]), page_hash(&key, map + 2 * CHUNK_BYTES + PAGE_BYTES));
+	assert_int_equal(hashes[0] | hashes[2], PAGE_HASH_NONE);
+	put_frame(S.streams[0], (struct wire_frame){ .type = WIRE_HELD });
+	assert_int_equal(get_ack(S.streams[0], WIRE_HELD).extent, 4 * PAGE_BYTES);
+	quit();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_hashes),
 		cmocka_unit_test(test_rounds),
 		cmocka_unit_test(test_progress),
 		cmocka_unit_test(test_device_state),
