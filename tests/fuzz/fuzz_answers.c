@@ -9,6 +9,7 @@
  * used up the destination closes. A page may be taken for equal only if its right hash was given.
  */
 #include <pthread.h>
+#include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -47,6 +48,7 @@ static void set_up(void)
 	struct failure f = { 0 };
 
 	log_init("fuzz", LOG_LEVEL_ERROR);
+	signal(SIGPIPE, SIG_IGN);
 	ram.fd = memfd_create("fuzz-answers", MFD_CLOEXEC);
 	fuzz_check(ram.fd >= 0 && !ftruncate(ram.fd, (off_t)ram.size));
 	for (uint64_t c = 0; c < CHUNKS; c++) {
@@ -76,12 +78,13 @@ static bool send_frame(struct destination *d, const struct wire_frame *f, const 
 	       (!f->length || !io_write_full(d->fd, payload, f->length));
 }
 
-static bool send_bytes(struct destination *d)
+static void send_bytes(struct destination *d)
 {
 	size_t n = fuzz_u8(d->in);
 	const uint8_t *bytes = fuzz_bytes(d->in, &n);
 
-	return !io_write_full(d->fd, bytes, n);
+	if (io_write_full(d->fd, bytes, n))
+		return; /* the source has closed already */
 }
 
 static bool answer_hashes(struct destination *d, const struct wire_frame *question, enum how how)
@@ -113,8 +116,11 @@ static bool answer(struct destination *d, const struct wire_frame *question, enu
 
 	if (how == HOW_CLOSE)
 		return false;
-	if (how == HOW_BYTES)
-		return send_bytes(d);
+	if (how == HOW_BYTES) {
+		/* what follows is the end: to be silent for ever is for a time limit to notice */
+		send_bytes(d);
+		return false;
+	}
 	if (question->type == WIRE_HASHES)
 		return answer_hashes(d, question, how);
 	f.number = question->number + (how == HOW_OTHER);
@@ -149,7 +155,7 @@ static void check_same(const struct source *src, const struct destination *d)
 	     bitmap_next_run(&src->same[0], at, region_pages(&ram), &first, &count);
 	     at = first + count) {
 		fuzz_check(count == 1 && first % CHUNK_PAGES == 0);
-		fuzz_check(d->given[first / CHUNK_PAGES]);
+		fuzz_check(__atomic_load_n(&d->given[first / CHUNK_PAGES], __ATOMIC_RELAXED));
 	}
 }
 
