@@ -3,8 +3,8 @@
  * transhipd's settings: defaults, then the file, then the command line.
  *
  * One table serves both: a setting's name is the file's key and the long option. A list
- * (data-address, qemu-binary, vm-dir) that is given in the file or on the command line replaces what was there
- * before it.
+ * (data-address, qemu-binary, vm-dir) that is given in the file or on the command line replaces
+ * what was there before it.
  */
 #include "control/config.h"
 

@@ -80,7 +80,7 @@ static int fill_file(uint8_t *to, size_t len, int fd)
 
 int bench_fill(uint8_t *to, size_t len, enum ipc_bench_data kind, uint64_t seed, int fd)
 {
-	/* neighbouring seeds give unlike states, and none is zero, where the generator would stay */
+	/* neighbouring seeds give unlike states, and none is zero, where it would stay */
 	uint64_t state = (seed + 1) * 0x9e3779b97f4a7c15ull;
 
 	switch (kind) {

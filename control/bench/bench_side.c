@@ -258,7 +258,7 @@ int bench_side_wait(struct bench_side *s, const struct bench_wait *w, struct fai
 			return failure_set(f, -ETIMEDOUT, "data-lost",
 					   "Look at the link between the hosts.",
 					   "The benchmark does not come to its end.");
-		/* what was not asked for in time is asked for anew: no signal interrupts for long */
+		/* a signal need not interrupt it: cancelled is asked often enough */
 		if (poll(p, 2, CANCELLED_EVERY) < 0 && errno != EINTR)
 			return failure_set(f, -errno, "internal", NULL, "poll failed: %m");
 		if (p[0].revents)

@@ -60,11 +60,11 @@ int bench_side_run(struct bench_side *s, uint64_t size, struct failure *f);
 /* What it sends of the run ends early. */
 int bench_side_stop(struct bench_side *s, struct failure *f);
 /*
- * Waits for the run's end: s->account then has it. -ECANCELED (without f) when w->cancelled says so,
- * to be called again; -errno with f.
+ * Waits for the run's end: s->account then has it. -ECANCELED (without f) when w->cancelled says
+ * so, to be called again; -errno with f.
  */
 int bench_side_wait(struct bench_side *s, const struct bench_wait *w, struct failure *f);
-/* One message of its data plane; *done when it was the run's end. For sides that poll themselves. */
+/* One message of its data plane, for who polls himself; *done when it was the run's end. */
 int bench_side_message(struct bench_side *s, const struct bench_wait *w, bool *done,
 		       struct failure *f);
 /* Ends the data plane. Safe when nothing was started. */

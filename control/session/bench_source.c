@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * A benchmark that this transhipd leads: a session with a thread, a place among sessions-max, and
- * no VM and no journal. The other side is another transhipd, reached as a migration's destination is.
+ * no VM and no journal. The other side is another transhipd, reached as a migration's destination.
  */
 #include <errno.h>
 #include <stdio.h>

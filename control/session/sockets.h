@@ -36,8 +36,8 @@ void sockets_congestion(int fd, char *name, size_t size);
 int sockets_listen(const char *address, uint16_t lo, uint16_t hi, int *fd, uint16_t *port,
 		   struct failure *f);
 /*
- * Makes connections that will be accepted send with these options. far (at least 16 bytes) gets what
- * those are to go over to whose peer is not near, or "".
+ * Makes connections that will be accepted send with these options. far (at least 16 bytes) gets
+ * what those are to go over to whose peer is not near, or "".
  */
 int sockets_listener_options(int fd, const struct sockets_options *o, char *far, size_t size,
 			     struct failure *f);

@@ -39,7 +39,7 @@ sessions_over() {
 
 for how in forward --reverse --bidir; do
 	options=()
-	[ $how = forward ] || options=($how)
+	[ $how = forward ] || options=("$how")
 	# Ctrl-C: the row ends early, with its figures.
 	: >"$DIR/bench.err"
 	bench_start --time 60s --interval 100ms "${options[@]}"

@@ -85,7 +85,8 @@ static void test_file(void **state)
 
 	(void)state;
 	write_file("# a comment\n\n  socket=/tmp/a.sock  \nstate-dir = /tmp/state\n"
-		   "data-address = 192.0.2.7\ndata-address = 2001:db8::7\ndata-ports = 4000-4010\nallow-plaintext = yes\n"
+		   "data-address = 192.0.2.7\ndata-address = 2001:db8::7\n"
+		   "data-ports = 4000-4010\nallow-plaintext = yes\n"
 		   "qemu-binary = /opt/one\nqemu-binary = /opt/two\nram-dir = /dev/shm\n"
 		   "vm-dir = /srv/vms\nvm-dir = /srv/more\n"
 		   "thp = no\nsessions-max = 3\nstate-max = 64MiB\nverbose = no");

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * The listening data plane of a bench, in a process of its own and in its real sandbox, with the test
- * in the place of transhipd and of the side that connects: what it believes, what it answers, how
- * it ends. And both sides as real ones: everything that arrives is what was sent.
+ * The listening data plane of a bench, in a process of its own and in its real sandbox, with the
+ * test in the place of transhipd and of the side that connects: what it believes, what it answers,
+ * how it ends. And both sides as real ones: everything that arrives is what was sent.
  */
 #include <setjmp.h>
 #include <stdarg.h>

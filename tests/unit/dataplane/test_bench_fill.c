@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What a bench sends is what it says: zeros, compressible as text, incompressible, a file's bytes. */
+/* What a bench sends is what it says: zeros, text that compresses, random bytes, a file's. */
 #include "dataplane/bench_fill.h"
 
 #include <setjmp.h>
