@@ -4,7 +4,7 @@
  * anything.
  *
  * The stream under test asks for hashes of chunks, and then for acknowledgements, as a session's
- * does; a thread is the destination. Input: a byte an answer says how it is made, most of them right
+ * does; a thread is the destination. Input: a byte an answer says how it is made, most right
  * or nearly; an answer of bytes as they are has its length and the bytes behind. When the input is
  * used up the destination closes. A page may be taken for equal only if its right hash was given.
  */
