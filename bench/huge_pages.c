@@ -6,9 +6,9 @@
  *   huge_pages [MiB [ROUNDS]]     default 256 MiB of hugetlb, 6 rounds
  *
  * Needs twice as many huge pages free (/proc/sys/vm/nr_hugepages), on one host. A line a round:
- * MiB on the wire, ms, and processor ms of source and destination. Round 1 is the whole copy; a byte
- * of every huge page is written before each other round. `all` writes every byte instead: what the
- * hashes cost where they cannot help.
+ * MiB on the wire, ms, and processor ms of source and destination. Round 1 is the whole copy; a
+ * byte of every huge page is written before each other round. `all` writes every byte instead: what
+ * the hashes cost where they cannot help.
  */
 #include <stddef.h>
 #include <stdint.h>

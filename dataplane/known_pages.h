@@ -3,10 +3,11 @@
  * What the destination is known to hold, as hashes of 4 KiB pages, of RAM in huge pages.
  *
  * Theory of operation
- *   A tracker reports RAM in huge pages by the huge page: one byte written makes 512 pages pending.
- *   So a chunk is snapshot, page by page: pages whose hash is what was last sent are not sent, the
- *   others are sent from the snapshot and their hashes remembered. A guest that writes one byte of
- *   each huge page: 0.5 MiB a round for 256, and a quarter of the processor time (bench/huge_pages).
+ *   A tracker reports RAM in huge pages by the huge page: one byte written makes 512 pages
+ *   pending. So a chunk is snapshot, page by page: pages whose hash is what was last sent are not
+ *   sent, the others are sent from the snapshot and their hashes remembered. A guest that writes
+ *   one byte of each huge page: 0.5 MiB a round for 256, and a quarter of the processor time
+ *   (bench/huge_pages).
  *
  *   If there may be hashes of all such RAM, that begins with the first report: to learn costs no
  *   more than sending by reference does (hugetlb is looked at in copies anyway, page_reader.h).

@@ -6,12 +6,12 @@
  *   Each pending page is looked at once (page_reader.h): zero, hole or data. Data usually goes by
  *   reference, as it is when it is sent.
  *
- *   Before the first round some pages may have been found at the destination (source_compare.c): they
- *   are left out, and are no holes.
+ *   Before the first round some pages may have been found at the destination (source_compare.c):
+ *   they are left out, and are no holes.
  *
- *   A chunk of huge pages that has been reported before (known_pages.h) is copied first, and the
- *   copy is all that counts: what is in it is compared, sent and remembered, whatever the guest
- *   does to the page meanwhile. It will be reported again.
+ *   A chunk of huge pages (known_pages.h) is copied first, and the copy is all that counts: what is
+ *   in it is compared, sent and remembered, whatever the guest does to the page meanwhile. It will
+ *   be reported again.
  */
 #include <string.h>
 

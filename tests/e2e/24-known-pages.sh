@@ -25,7 +25,7 @@ vm_start a web rate=20 ws=16 zero=10
 vm_start b web rate=20 incoming=1 ram_file=/dev/shm/web.other
 beats_start web
 interrupted web 150000000 --incoming qemu:/run/vm/web.qmp
-assert_runs a web
+eventually 10 vm_runs a web || fail "the guest does not run on"
 [ "$(vm_status b web)" = inmigrate ] || fail "the waiting VM does not wait any more"
 move a b web --incoming qemu:/run/vm/web.qmp --verify
 want_completed
