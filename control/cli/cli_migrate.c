@@ -71,6 +71,8 @@ static const struct cli_option options[] = {
 	  .choices = "on|off", .help = "encryption of the data streams [on]" },
 	{ .name = "compress", .arg = "KIND", .kind = CLI_TEXT, .member = "compress",
 	  .check = check_compress, .help = "auto, off, zstd or zstd:LEVEL [auto]" },
+	{ .name = "delta-cache", .arg = "SIZE", .kind = CLI_SIZE, .member = "delta_cache",
+	  .help = "memory for versions of hot pages, 0: none [2 % of RAM, at most 256MiB]" },
 	{ .name = "disks", .arg = "LIST", .kind = CLI_TEXT, .member = "disks",
 	  .help = "all, none or names: disks to move too" },
 	{ .name = "location", .arg = "PATH", .kind = CLI_TEXT, .member = "location",

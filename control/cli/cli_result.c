@@ -31,12 +31,15 @@ static json_t *template(void)
 					   "zstd_out_bytes",  "delta_in_bytes",
 					   "delta_out_bytes", "wire_bytes",
 					   "zero_copy_bytes", NULL };
+	static const char *const encode[] = { "level", "changes", "cpu_ms", NULL };
 	static const char *const cpu[] = { "source", "destination", NULL };
 	json_t *j = nulls(first);
 
 	json_object_set_new(j, "downtime", nulls(downtime));
 	json_object_set_new(j, "rounds", json_array());
 	json_object_set_new(j, "ram", nulls(ram));
+	json_object_set_new(j, "compress", json_null());
+	json_object_set_new(j, "encode", nulls(encode));
 	json_object_set_new(j, "disks", json_array());
 	json_object_set_new(j, "cpu_ms", nulls(cpu));
 	json_object_set_new(j, "throttle_max_percent", json_null());

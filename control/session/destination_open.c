@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "control/admission/preflight.h"
+#include "control/session/compression.h"
 #include "control/session/guest_memory.h"
 #include "control/session/host_internal.h"
 #include "control/session/session_destination.h"
@@ -202,6 +203,8 @@ static int start_dataplane(struct destination *d, const struct guest_description
 	struct ipc_config m = { .role = IPC_ROLE_DESTINATION,
 				.regions = source->nregions,
 				.thp = c->thp,
+				.encodings = compression_accept(
+					json_object_get(d->s->request, "encodings")),
 				.state_max = c->state_max,
 				.connect_ms = CONNECT_MS,
 				.log_level = c->verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO };
@@ -250,6 +253,7 @@ static uint64_t ram_needed(const struct guest_description *source)
 static int open_checked(struct destination *d, const struct guest_description *source,
 			struct guest *waiting, json_t *checks)
 {
+	uint32_t accepted;
 	uint16_t port = 0;
 	int err = make_vm_ready(d, source, waiting);
 
@@ -259,11 +263,12 @@ static int open_checked(struct destination *d, const struct guest_description *s
 		err = session_enter(d->s, SESSION_COPYING, NULL, &d->f);
 	if (err)
 		return err;
+	accepted = compression_accept(json_object_get(d->s->request, "encodings"));
 	SCOPED_LOCK(&d->s->lock);
-	d->s->answer =
-		json_pack("{s:i, s:O, s:{s:s, s:i}, s:s}", "version", PROTOCOL_VERSION, "checks",
-			  checks, "data", "address", session_config(d->s)->data_address, "port",
-			  (int)port, "rx", d->rx_reason);
+	d->s->answer = json_pack("{s:i, s:O, s:{s:s, s:i, s:o}, s:s}", "version", PROTOCOL_VERSION,
+				 "checks", checks, "data", "address",
+				 session_config(d->s)->data_address, "port", (int)port, "encodings",
+				 compression_names(accepted), "rx", d->rx_reason);
 	return 0;
 }
 

@@ -35,6 +35,7 @@ const struct config *host_config(const struct host *h);
  *             "dry_run" bool, "skip_check" string, "mode" string, "cold" bool,
  *             "max_downtime_ms", "timeout_ms", "bandwidth" (bytes/s), "streams" (0: auto),
  *             "transport", "tx", "encrypt" "on"|"off", "allow_plaintext" bool, "compress",
+ *             "delta_cache" (bytes),
  *             "disks", "location", "incoming" string, "no_start", "keep_src", "keep_dst",
  *             "verify" bool
  *   status    by id: the session object (docs/protocol.md); it has "state", "terminal" bool, "seq"

@@ -99,8 +99,6 @@ static int take_options(struct source *c)
 		return unsupported(c, "--mode", o->mode, "Use --mode precopy.");
 	if (strcmp(transport, "auto") && strcmp(transport, "tcp"))
 		return unsupported(c, "--transport", transport, "Use --transport tcp.");
-	if (strcmp(o->compress, "auto") && strcmp(o->compress, "off"))
-		return unsupported(c, "--compress", o->compress, "Use --compress off.");
 	if (strcmp(disks, "none"))
 		return unsupported(c, "--disks", disks, "Put the disks on storage both hosts see.");
 	if (session_option_text(s, "location", NULL))
@@ -115,6 +113,8 @@ static int take_options(struct source *c)
 		return failure_set(&c->f, -EPERM, "plaintext-refused",
 				   "Start transhipd with --allow-plaintext on both hosts.",
 				   "This host's transhipd does not allow unencrypted streams.");
+	if (compression_parse(&o->compression, o->compress, &c->f))
+		return -EINVAL;
 	return parse_tx(c, session_option_text(s, "tx", "auto"));
 }
 
@@ -136,6 +136,8 @@ static int find_guest(struct source *c)
 	c->ram_files = source_ram_files(&c->g->desc);
 	c->was_running = c->ran = c->g->desc.running;
 	c->track_dma = c->g->desc.needs_dma_barrier;
+	c->o.compression.delta_cache = session_option_number(
+		c->s, "delta_cache", compression_default_cache(c->g->desc.ram_bytes));
 	SCOPED_LOCK(&c->s->lock);
 	c->s->progress.total_bytes = c->g->desc.ram_bytes;
 	c->s->progress.pending_bytes = c->g->desc.ram_bytes;
@@ -149,11 +151,12 @@ static json_t *make_offer(struct source *c)
 
 	for (int i = 0; i < IPC_SECRET_SIZE; i++)
 		snprintf(secret + 2 * i, 3, "%02x", c->secret[i]);
-	return json_pack("{s:i, s:s, s:s, s:s, s:i, s:o, s:o?, s:b, s:b}", "version",
+	return json_pack("{s:i, s:s, s:s, s:s, s:i, s:o, s:o?, s:o*, s:b, s:b}", "version",
 			 PROTOCOL_VERSION, "id", c->s->id, "secret", secret, "vm", c->s->vm,
 			 "streams", (int)c->o.streams, "guest",
 			 guest_description_to_json(&c->g->desc), "options",
-			 options ? json_deep_copy(options) : NULL, "dry_run", c->o.dry_run,
+			 options ? json_deep_copy(options) : NULL, "encodings",
+			 compression_offer(&c->o.compression), "dry_run", c->o.dry_run,
 			 "was_running", c->was_running);
 }
 
@@ -174,7 +177,7 @@ static int take_answer(struct source *c, const json_t *answer)
 				   "The destination's answer names no data address.");
 	snprintf(c->data_address, sizeof(c->data_address), "%s", address);
 	c->data_port = (uint16_t)port;
-	return 0;
+	return compression_settle(&c->o.compression, json_object_get(data, "encodings"), &c->f);
 }
 
 /* Its checks are added to ours. */

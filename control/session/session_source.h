@@ -8,6 +8,7 @@
 #define TRANSHIP_CONTROL_SESSION_SOURCE_H
 
 #include "control/client.h"
+#include "control/session/compression.h"
 #include "control/session/dataplane_process.h"
 #include "control/session/guard.h"
 #include "control/session/policy.h"
@@ -19,6 +20,7 @@ struct source_options {
 	enum ipc_tx tx;
 	bool cold, dry_run, keep_src, no_start, verify;
 	const char *mode, *encrypt, *compress;
+	struct compression compression; /* compress, and what came of it */
 };
 
 /* Durations of the pause, ns. */

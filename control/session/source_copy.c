@@ -168,6 +168,10 @@ int source_start_dataplane(struct source *c)
 				.tx = c->o.tx,
 				.rate_limit = c->o.bandwidth,
 				.track_dma = c->track_dma,
+				.encodings = c->o.compression.encodings,
+				.compress = c->o.compression.kind,
+				.level = c->o.compression.level,
+				.delta_cache = c->o.compression.delta_cache,
 				.connect_ms = CONNECT_MS,
 				.log_level = session_config(c->s)->verbose ? LOG_LEVEL_DEBUG
 									   : LOG_LEVEL_INFO };
