@@ -69,7 +69,7 @@ struct bench_stream {
 	struct bench_counts counts;
 	uint32_t run_seen; /* of a run that was begun here; a receiver's: ended */
 	uint32_t run_done; /* atomic: the number of the last run that has ended here */
-	uint64_t done_ns;  /* clock_ns() of that; before run_done */
+	uint64_t done_ns;  /* atomic: clock_ns() of that; before run_done */
 
 	/* a sender's */
 	struct tx *tx;

@@ -11,7 +11,7 @@
 
 void bench_stream_done(struct bench_stream *st)
 {
-	st->done_ns = clock_ns();
+	__atomic_store_n(&st->done_ns, clock_ns(), __ATOMIC_RELAXED);
 	__atomic_store_n(&st->run_done, st->run_seen, __ATOMIC_RELEASE);
 	bench_notify(st->bench);
 }
@@ -87,9 +87,12 @@ static uint64_t last_done(const struct bench *b, bool sends)
 {
 	uint64_t last = 0;
 
-	for (uint32_t i = 0; i < b->s->config.streams; i++)
-		if (b->streams[i].sends == sends && b->streams[i].done_ns > last)
-			last = b->streams[i].done_ns;
+	for (uint32_t i = 0; i < b->s->config.streams; i++) {
+		uint64_t done = __atomic_load_n(&b->streams[i].done_ns, __ATOMIC_RELAXED);
+
+		if (b->streams[i].sends == sends && done > last)
+			last = done;
+	}
 	return last;
 }
 
