@@ -83,11 +83,11 @@
 
 #define THREADS_MAX 64
 /*
- * A clean scan of 1 GiB takes 0.8 ms on one thread and 0.45 ms on two, of 4 GiB 3.3 and 2.0 ms, and
- * arming 8 ms a GiB; with less than this a thread, waking another gains nothing worth a processor
- * of the guest's.
+ * A clean scan of 1 GiB takes 0.8 ms on one thread and 0.45 ms on two, of 4 GiB 3.3 and 2.0 ms;
+ * with less than this a thread, waking another gains nothing worth a processor of the guest's, and
+ * two threads that protect scattered pages flush each other's processors.
  */
-#define BYTES_PER_THREAD (1ull << 30)
+#define BYTES_PER_THREAD (2ull << 30)
 
 struct shard {
 	const struct region *region;
