@@ -9,8 +9,9 @@
 #define EPOCH_NS (50 * NSEC_PER_MSEC)
 #define TRIAL_NS (25 * NSEC_PER_MSEC)
 
-/* An epoch with less data says nothing about rates. */
-#define DATA_MIN (2u << 20)
+/* Less data says nothing about rates, unless the link took so long for it. */
+#define DATA_MIN    (2u << 20)
+#define PATIENCE_NS (300 * NSEC_PER_MSEC)
 
 /* What must be promised for a trial, and what it must bring. */
 #define TRIAL_GAIN 1.10
@@ -22,16 +23,16 @@
 
 #define BACKOFF_MIN_NS (250 * NSEC_PER_MSEC)
 #define BACKOFF_MAX_NS (8 * NSEC_PER_SEC)
-#define CHECK_MIN_NS   (1 * NSEC_PER_SEC)
+#define CHECK_MIN_NS   (2 * NSEC_PER_SEC)
 #define CHECK_MAX_NS   (16 * NSEC_PER_SEC)
 #define CLIMB_MIN_NS   (500 * NSEC_PER_MSEC)
 #define CLIMB_MAX_NS   (32 * NSEC_PER_SEC)
 
 /*
- * Below this a receiver that expands is never what is slow (it does 1 GB/s a stream), and an epoch
- * of raw data would cost seconds of link for nothing.
+ * Guest data a second. Below this a receiver that expands is never what is slow (it does 1 GB/s a
+ * stream), and epochs of raw data would cost a slow link for nothing.
  */
-#define SLOW_LINK 160e6
+#define SLOW_RECEIVER 150e6
 
 /* Of a busy processor an encoder still gets its weight's share. */
 #define PROCESSORS_MIN 0.12
@@ -144,7 +145,7 @@ static void learn(struct compress_policy *p, const struct compress_sample *s)
 {
 	struct compress_rung *r = &p->rungs[p->rung];
 
-	if (s->shrunk < DATA_MIN || !s->cpu_ns || !s->out)
+	if (!s->shrunk || !s->cpu_ns || !s->out)
 		return;
 	r->speed = blend(r->speed, per_second(s->shrunk, s->cpu_ns), 0.3);
 	r->ratio = blend(r->ratio, (double)s->shrunk / (double)s->out, 0.3);
@@ -186,8 +187,13 @@ static bool promises(const struct compress_policy *p, const struct compress_samp
 static void step_raw(struct compress_policy *p, const struct compress_sample *s)
 {
 	/* time spent on looking at zeros says nothing about sending */
-	if (s->raw >= DATA_MIN && s->empty < 4 * s->raw)
-		p->raw_rate = blend(p->raw_rate, per_second(s->raw, s->ns), 0.5);
+	if (s->raw && s->empty < 4 * s->raw) {
+		double rate = per_second(s->raw, s->ns);
+
+		if (rate < p->raw_rate / 2) /* another link: no trial failed on this one */
+			compress_policy_link_changed(p);
+		p->raw_rate = blend(p->raw_rate, rate, 0.5);
+	}
 	if (p->raw_rate > 0 && p->now_ns >= p->retry_ns && promises(p, s)) {
 		p->rung = 0;
 		enter(p, COMPRESS_TRIAL);
@@ -198,7 +204,7 @@ static void step_raw(struct compress_policy *p, const struct compress_sample *s)
 
 static bool nothing_shrinks(const struct compress_sample *s)
 {
-	return s->tried >= DATA_MIN && s->shrunk < s->tried / 16;
+	return s->tried && s->shrunk < s->tried / 16;
 }
 
 static void turn_on(struct compress_policy *p)
@@ -215,8 +221,8 @@ static void step_trial(struct compress_policy *p, const struct compress_sample *
 		give_up(p);
 		return;
 	}
-	/* the first epoch has the encoders' start in it; and there must be data to judge by */
-	if (p->epochs < 2 || s->raw + s->in < DATA_MIN)
+	/* the first epoch has the encoders' start in it */
+	if (p->epochs < 2)
 		return;
 	if (p->raw_rate > 0 ? p->rate > ON_GAIN * p->raw_rate : link_bound(p, s)) {
 		turn_on(p);
@@ -294,10 +300,8 @@ static void step_on(struct compress_policy *p, const struct compress_sample *s)
 		give_up(p);
 		return;
 	}
-	if (s->raw + s->in < DATA_MIN)
-		return;
 	/* two epochs, for one may be the end of a run of text */
-	if (p->epochs >= 2 && !(bound && p->wire_rate < SLOW_LINK) &&
+	if (p->epochs >= 2 && !(bound && p->rate < SLOW_RECEIVER) &&
 	    (p->rate < raw || p->now_ns >= p->check_ns)) {
 		enter(p, COMPRESS_CHECK);
 		return;
@@ -311,7 +315,7 @@ static void step_on(struct compress_policy *p, const struct compress_sample *s)
 static void step_check(struct compress_policy *p, const struct compress_sample *s)
 {
 	/* its first epoch sends what was encoded before */
-	if (p->epochs < 2 || s->raw < DATA_MIN)
+	if (p->epochs < 2)
 		return;
 	p->raw_rate = per_second(s->raw, s->ns);
 	if (p->rate > ON_GAIN * p->raw_rate) {
@@ -323,15 +327,54 @@ static void step_check(struct compress_policy *p, const struct compress_sample *
 	}
 }
 
-struct compress_choice compress_policy_step(struct compress_policy *p,
-					    const struct compress_sample *s)
+static void add(struct compress_sample *sum, const struct compress_sample *s)
 {
-	if (!s->ns || !s->workers)
+	sum->ns += s->ns;
+	sum->raw += s->raw;
+	sum->in += s->in;
+	sum->empty += s->empty;
+	sum->wire += s->wire;
+	sum->tried += s->tried;
+	sum->shrunk += s->shrunk;
+	sum->out += s->out;
+	sum->cpu_ns += s->cpu_ns;
+	sum->waited_ns += s->waited_ns;
+	sum->blocked_ns += s->blocked_ns;
+	if (s->idle_ns == COMPRESS_UNKNOWN)
+		sum->idle_ns = COMPRESS_UNKNOWN;
+	else if (sum->idle_ns != COMPRESS_UNKNOWN)
+		sum->idle_ns += s->idle_ns;
+	sum->streams = s->streams;
+	sum->workers = s->workers;
+}
+
+/* Whether what has been added up is enough; it is dropped if it was not the link's fault. */
+static bool enough(struct compress_sample *sum)
+{
+	if (sum->raw + sum->in >= DATA_MIN)
+		return true;
+	if (sum->ns < PATIENCE_NS)
+		return false;
+	if (sum->raw + sum->in && sum->blocked_ns / 2 > sum->ns * sum->streams / 4)
+		return true;
+	*sum = (struct compress_sample){ 0 };
+	return false;
+}
+
+struct compress_choice compress_policy_step(struct compress_policy *p,
+					    const struct compress_sample *epoch)
+{
+	const struct compress_sample *s = &p->sum;
+
+	if (!epoch->ns || !epoch->workers)
 		return compress_policy_choice(p);
-	p->now_ns += s->ns;
+	p->now_ns += epoch->ns;
+	add(&p->sum, epoch);
+	if (!enough(&p->sum))
+		return compress_policy_choice(p);
 	p->epochs++;
 	p->wire_rate = blend(p->wire_rate, per_second(s->wire, s->ns), 0.3);
-	if ((p->state == COMPRESS_ON || p->state == COMPRESS_TRIAL) && s->raw + s->in >= DATA_MIN)
+	if (p->state == COMPRESS_ON || p->state == COMPRESS_TRIAL)
 		p->rate =
 			blend(p->epochs > 1 ? p->rate : 0, per_second(s->raw + s->in, s->ns), 0.4);
 	learn(p, s);
@@ -350,5 +393,6 @@ struct compress_choice compress_policy_step(struct compress_policy *p,
 		step_check(p, s);
 		break;
 	}
+	p->sum = (struct compress_sample){ 0 };
 	return compress_policy_choice(p);
 }

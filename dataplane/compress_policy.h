@@ -23,6 +23,8 @@
  *   these are faster than the link, for then raw bytes only take their place on it.
  *
  *   Content that does not compress ends ON and TRIAL like a T that is too low.
+ *
+ *   Epochs in which too little got across are added up until there is enough to judge by.
  */
 #ifndef TRANSHIP_DATAPLANE_COMPRESS_POLICY_H
 #define TRANSHIP_DATAPLANE_COMPRESS_POLICY_H
@@ -59,13 +61,14 @@ struct compress_rung {
 
 struct compress_policy {
 	enum compress_state state;
-	uint64_t now_ns;   /* of epochs, added up */
-	double raw_rate;   /* R, bytes a second; 0: not known */
-	double rate;	   /* T, lately */
-	double wire_rate;  /* lately, any state */
-	double idle;	   /* processors, lately; negative: not known */
-	uint32_t epochs;   /* in this state */
-	uint64_t retry_ns; /* no trial before */
+	struct compress_sample sum; /* epochs that are too little to judge by, yet */
+	uint64_t now_ns;	    /* of epochs, added up */
+	double raw_rate;	    /* R, bytes a second; 0: not known */
+	double rate;		    /* T, lately */
+	double wire_rate;	    /* lately, any state */
+	double idle;		    /* processors, lately; negative: not known */
+	uint32_t epochs;	    /* in this state */
+	uint64_t retry_ns;	    /* no trial before */
 	uint64_t backoff_ns;
 	uint64_t check_ns; /* when R is measured again */
 	uint64_t check_interval_ns;
