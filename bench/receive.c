@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 #include "bench/bench.h"
-#include "dataplane/place.h"
+#include "dataplane/destination/place.h"
 #include "lib/base/clock.h"
 
 #define STREAMS_MAX 16

@@ -21,8 +21,8 @@
 
 #include "bench/bench.h"
 #include "control/guest/uffd.h"
-#include "dataplane/pagemap_scan.h"
-#include "dataplane/tracker.h"
+#include "dataplane/track/pagemap_scan.h"
+#include "dataplane/track/tracker.h"
 #include "lib/base/clock.h"
 
 #define THREADS 2

@@ -24,7 +24,7 @@
 #include <unistd.h>
 
 #include "control/guest/uffd.h"
-#include "dataplane/tracker.h"
+#include "dataplane/track/tracker.h"
 #include "lib/base/clock.h"
 #include "lib/base/kernel_abi.h"
 

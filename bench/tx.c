@@ -19,9 +19,9 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 
-#include "dataplane/page_reader.h"
-#include "dataplane/tx.h"
-#include "dataplane/wire.h"
+#include "dataplane/source/page_reader.h"
+#include "dataplane/transport/tx.h"
+#include "dataplane/transport/wire.h"
 #include "lib/base/clock.h"
 #include "tests/unit/dataplane/pair.h"
 

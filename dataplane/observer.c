@@ -5,9 +5,9 @@
 #include <string.h>
 
 #include "dataplane/sandbox.h"
-#include "dataplane/scheduler.h"
 #include "dataplane/setup.h"
-#include "dataplane/tracker.h"
+#include "dataplane/source/scheduler.h"
+#include "dataplane/track/tracker.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
 #include "lib/base/log.h"

@@ -13,8 +13,8 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#include "control/arming.h"
 #include "control/guest/guest.h"
+#include "control/session/arming.h"
 #include "control/session/dataplane_process.h"
 #include "control/session/guest_memory.h"
 #include "control/session/host_internal.h"

@@ -34,8 +34,8 @@
 #define SESSION_ID_TEXT 33 /* 32 hexadecimal digits and the end */
 
 /*
- * An observer (dirty-rate) claims the VM and has it tracked, and moves nothing. A bench has no VM and
- * no journal: nothing of it survives its transhipd.
+ * An observer (dirty-rate) claims the VM and has it tracked, and moves nothing. A bench has no VM
+ * and no journal: nothing of it survives its transhipd.
  */
 enum session_side {
 	SESSION_SOURCE,
@@ -50,11 +50,11 @@ const char *session_side_name(enum session_side side);
 /* What an API thread may ask of a session's thread; session_request.c. */
 enum session_ask {
 	ASK_NONE,
-	ASK_LOAD,     /* destination: the peer's */
-	ASK_COMMIT,   /* destination: the peer's */
-	ASK_FINISH,   /* destination: the peer's */
-	ASK_RUN_HERE, /* a person's */
-	ASK_GIVE_UP,  /* a person's */
+	ASK_LOAD,	  /* destination: the peer's */
+	ASK_COMMIT,	  /* destination: the peer's */
+	ASK_FINISH,	  /* destination: the peer's */
+	ASK_RUN_HERE,	  /* a person's */
+	ASK_GIVE_UP,	  /* a person's */
 	ASK_BENCH_RUN,	  /* bench peer: the leader's */
 	ASK_BENCH_STOP,	  /* likewise */
 	ASK_BENCH_RESULT, /* likewise */

@@ -25,7 +25,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "control/arming.h"
+#include "control/session/arming.h"
 #include "control/session/guest_memory.h"
 #include "control/session/session_source.h"
 #include "control/session/sockets.h"

@@ -27,7 +27,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "control/arming.h"
+#include "control/session/arming.h"
 #include "control/session/host_internal.h"
 #include "control/session/source_peer.h"
 #include "control/session/vm_process.h"

@@ -15,7 +15,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "dataplane/source.h"
+#include "dataplane/source/source.h"
 #include "lib/base/io.h"
 #include "lib/base/log.h"
 #include "tests/fuzz/fuzz.h"

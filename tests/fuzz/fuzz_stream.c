@@ -18,7 +18,7 @@
 #include <xxhash.h>
 #include <zstd.h>
 
-#include "dataplane/destination_internal.h"
+#include "dataplane/destination/destination_internal.h"
 #include "lib/base/log.h"
 #include "tests/fuzz/fuzz.h"
 

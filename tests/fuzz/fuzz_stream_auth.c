@@ -13,8 +13,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "dataplane/stream_auth.h"
-#include "dataplane/wire.h"
+#include "dataplane/transport/stream_auth.h"
+#include "dataplane/transport/wire.h"
 #include "lib/base/clock.h"
 #include "tests/fuzz/fuzz.h"
 

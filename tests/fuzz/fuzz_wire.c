@@ -7,7 +7,7 @@
  */
 #include <errno.h>
 
-#include "dataplane/wire.h"
+#include "dataplane/transport/wire.h"
 #include "tests/fuzz/fuzz.h"
 
 static const struct region regions[] = {

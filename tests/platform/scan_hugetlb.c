@@ -7,7 +7,7 @@
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 
-#include "dataplane/tracker.h"
+#include "dataplane/track/tracker.h"
 #include "tests/platform/common.h"
 
 #define PAGES_FILE "/proc/sys/vm/nr_hugepages"

@@ -12,7 +12,7 @@
 
 #include "control/failure_class.h"
 #include "control/session/journal.h"
-#include "dataplane/wire.h"
+#include "dataplane/transport/wire.h"
 #include "lib/base/failure.h"
 #include "lib/tranship_proto.h"
 

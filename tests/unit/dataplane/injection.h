@@ -22,7 +22,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "dataplane/uring_abi.h"
+#include "dataplane/transport/uring_abi.h"
 
 enum injection { INJECT_NOTHING, INJECT_SHORT, INJECT_EAGAIN, INJECT_ENOMEM, INJECT_EINTR };
 

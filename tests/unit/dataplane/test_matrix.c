@@ -19,10 +19,10 @@
 #include <pthread.h>
 #include <zstd.h>
 
-#include "dataplane/chunk_plan.h"
-#include "dataplane/page_reader.h"
-#include "dataplane/place.h"
-#include "dataplane/tx.h"
+#include "dataplane/destination/place.h"
+#include "dataplane/source/chunk_plan.h"
+#include "dataplane/source/page_reader.h"
+#include "dataplane/transport/tx.h"
 #include "tests/unit/dataplane/injection.h"
 #include "tests/unit/dataplane/pair.h"
 

@@ -197,7 +197,7 @@ static void test_config_is_checked(void **state)
 	}
 }
 
-/* --- a guest that writes ----------------------------------------------------------------------- */
+/* --- a guest that writes ---------------------------------------------------------------------- */
 
 struct guest {
 	struct pair p;
@@ -393,7 +393,7 @@ static void test_live(void **state)
 	live(2, 0, 16 << 20, 100 << 20);
 }
 
-/* --- stalls and changes ------------------------------------------------------------------------ */
+/* --- stalls and changes ----------------------------------------------------------------------- */
 
 static uint64_t rss_anon(pid_t pid)
 {

@@ -27,7 +27,7 @@
 #include <cmocka.h>
 
 #include "dataplane/sandbox.h"
-#include "dataplane/uring.h"
+#include "dataplane/transport/uring.h"
 #include "lib/base/kernel_abi.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)

@@ -9,7 +9,7 @@
 #include "control/admission/preflight.h"
 #include "control/guest/guest.h"
 #include "control/guest/guest_tranship.h"
-#include "dataplane/tracker.h"
+#include "dataplane/track/tracker.h"
 
 static struct guest *g;
 

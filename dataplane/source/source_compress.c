@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: MIT
+/* Compression in a source; see source_compress.h. */
+#include "dataplane/source/source_compress.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "dataplane/source/source.h"
+#include "lib/base/cleanup.h"
+#include "lib/base/clock.h"
+#include "lib/base/log.h"
+
+static int next_plan(void *arg, struct chunk_plan *plan, uint8_t *scratch)
+{
+	return source_next_plan(arg, plan, scratch);
+}
+
+static void wake(void *arg, uint32_t stream)
+{
+	struct source *src = arg;
+
+	stream_wake(&src->streams[stream]);
+}
+
+/* Idle time of all processors since the host's start. */
+static uint64_t idle_ns(int uptime_fd)
+{
+	char text[64];
+	double up, idle;
+	ssize_t n = uptime_fd < 0 ? 0 : pread(uptime_fd, text, sizeof(text) - 1, 0);
+
+	if (n <= 0)
+		return COMPRESS_UNKNOWN;
+	text[n] = '\0';
+	return sscanf(text, "%lf %lf", &up, &idle) == 2 ? (uint64_t)(idle * 1e9) : COMPRESS_UNKNOWN;
+}
+
+static uint64_t load(const uint64_t *counter)
+{
+	return __atomic_load_n(counter, __ATOMIC_RELAXED);
+}
+
+static void read_counters(struct source *src, struct compress_counters *c)
+{
+	*c = (struct compress_counters){ .ns = clock_ns(),
+					 .idle_ns = idle_ns(src->compress.uptime_fd) };
+	for (uint32_t i = 0; i < src->setup->config.streams; i++) {
+		const struct stream_counts *n = &src->streams[i].counts;
+
+		c->raw += load(&n->raw_bytes);
+		c->in += load(&n->zstd_in_bytes) + load(&n->delta_in_bytes);
+		c->empty += load(&n->zero_bytes) + load(&n->hole_bytes) + load(&n->same_bytes);
+		c->wire += load(&n->wire_bytes);
+		c->blocked_ns += load(&n->blocked_ns);
+	}
+	encode_pool_totals(src->compress.pool, &c->encoders);
+}
+
+static struct compress_sample sample_between(const struct source *src,
+					     const struct compress_counters *a,
+					     const struct compress_counters *b)
+{
+	const struct encode_result *x = &a->encoders.sum, *y = &b->encoders.sum;
+
+	return (struct compress_sample){
+		.ns = b->ns - a->ns,
+		.raw = b->raw - a->raw,
+		.in = b->in - a->in,
+		.empty = b->empty - a->empty,
+		.wire = b->wire - a->wire,
+		.tried = y->tried + y->delta_in - x->tried - x->delta_in,
+		.shrunk = y->zstd_in + y->delta_in - x->zstd_in - x->delta_in,
+		.out = y->zstd_out + y->delta_out - x->zstd_out - x->delta_out,
+		.cpu_ns = b->encoders.cpu_ns - a->encoders.cpu_ns,
+		.waited_ns = b->encoders.waited_ns - a->encoders.waited_ns,
+		.blocked_ns = b->blocked_ns - a->blocked_ns,
+		.idle_ns = a->idle_ns == COMPRESS_UNKNOWN || b->idle_ns == COMPRESS_UNKNOWN
+				   ? COMPRESS_UNKNOWN
+				   : b->idle_ns - a->idle_ns,
+		.streams = src->setup->config.streams,
+		.workers = src->compress.workers,
+	};
+}
+
+/* The lock is held, or nothing runs. */
+static void set_mode(struct source_compress *c)
+{
+	struct encode_mode mode = { .on = true, .only = true, .level = c->fixed_level };
+
+	if (!c->fixed_level) {
+		struct compress_choice choice = compress_policy_choice(&c->policy);
+
+		mode = (struct encode_mode){ choice.on, choice.only, choice.level };
+	}
+	if (c->small_round)
+		mode.on = mode.only = false;
+	encode_pool_set(c->pool, &mode);
+}
+
+static void begin_epoch(struct source_compress *c, const struct compress_counters *now)
+{
+	c->begin = *now;
+	__atomic_store_n(&c->epoch_end_ns, now->ns + compress_policy_epoch_ns(&c->policy),
+			 __ATOMIC_RELAXED);
+}
+
+void source_compress_tick(struct source *src)
+{
+	struct source_compress *c = &src->compress;
+	struct compress_policy was;
+	struct compress_counters now;
+	struct compress_sample s;
+
+	if (c->fixed_level || c->small_round ||
+	    clock_ns() < __atomic_load_n(&c->epoch_end_ns, __ATOMIC_RELAXED) ||
+	    pthread_mutex_trylock(&c->lock))
+		return;
+	read_counters(src, &now);
+	s = sample_between(src, &c->begin, &now);
+	was = c->policy;
+	compress_policy_step(&c->policy, &s);
+	if (c->policy.changes != was.changes || c->policy.only != was.only)
+		set_mode(c);
+	begin_epoch(c, &now);
+	pthread_mutex_unlock(&c->lock);
+}
+
+void source_compress_link_changed(struct source *src)
+{
+	struct source_compress *c = &src->compress;
+
+	if (!c->pool || c->fixed_level)
+		return;
+	SCOPED_LOCK(&c->lock);
+	compress_policy_link_changed(&c->policy);
+}
+
+void source_compress_begin_round(struct source *src, uint32_t round)
+{
+	struct source_compress *c = &src->compress;
+	uint64_t bytes = scheduler_pending(&src->scheduler) << PAGE_SHIFT;
+	struct compress_counters now;
+
+	if (!c->pool)
+		return;
+	c->small_round = compress_policy_round_is_small(&c->policy, bytes);
+	/* What lies between rounds is no epoch. */
+	read_counters(src, &now);
+	begin_epoch(c, &now);
+	set_mode(c);
+	encode_pool_begin_round(c->pool, round);
+}
+
+void source_compress_forget(struct source *src, const struct chunk_plan *plan)
+{
+	struct delta_cache *cache = src->compress.cache;
+
+	for (uint32_t i = 0; cache && i < plan->count; i++)
+		delta_cache_forget(cache, plan->region, plan->first_page + plan->runs[i].page,
+				   plan->runs[i].pages);
+}
+
+void source_compress_stats(struct source *src, struct ipc_stats *t)
+{
+	struct source_compress *c = &src->compress;
+	struct encode_totals totals;
+
+	if (!c->pool)
+		return;
+	encode_pool_totals(c->pool, &totals);
+	t->encode_cpu_ns = totals.cpu_ns;
+	SCOPED_LOCK(&c->lock);
+	if (c->fixed_level) {
+		t->encode_level = (uint32_t)c->fixed_level;
+	} else {
+		struct compress_choice choice = compress_policy_choice(&c->policy);
+
+		t->encode_level = choice.on ? (uint32_t)choice.level : 0;
+		t->encode_changes = c->policy.changes;
+	}
+}
+
+int source_compress_init(struct source *src, struct failure *f)
+{
+	const struct encode_source source = {
+		.next = next_plan, .wake = wake, .arg = src, .scratch_size = LOOK_SCRATCH
+	};
+	struct source_compress *c = &src->compress;
+	const struct setup *set = src->setup;
+	uint64_t ram = 0;
+	int err = 0;
+
+	*c = (struct source_compress){ .uptime_fd = -1 };
+	if (set->config.compress == IPC_COMPRESS_OFF)
+		return 0;
+	for (uint32_t i = 0; i < set->nregions; i++)
+		ram += set->regions[i].size;
+	pthread_mutex_init(&c->lock, NULL);
+	compress_policy_init(&c->policy);
+	if (set->config.compress == IPC_COMPRESS_ZSTD)
+		c->fixed_level = (int)set->config.level;
+	c->workers = encode_pool_workers(ram);
+	c->uptime_fd = open("/proc/uptime", O_RDONLY | O_CLOEXEC);
+	if (c->uptime_fd < 0)
+		log_info("how busy the processors are cannot be seen: %s", strerror(errno));
+	if (set->config.delta_cache)
+		err = delta_cache_new(&c->cache, set->config.delta_cache, set->regions,
+				      set->nregions);
+	if (!err)
+		err = encode_pool_new(&c->pool, &source, set->regions, set->nregions,
+				      set->config.streams, c->workers, c->cache);
+	if (err)
+		return failure_set(f, err, "internal", NULL, "no memory to compress in");
+	return 0;
+}
+
+int source_compress_start(struct source *src, struct failure *f)
+{
+	int err = src->compress.pool ? encode_pool_start(src->compress.pool) : 0;
+
+	return err ? failure_set(f, err, "internal", NULL, "cannot make a thread: %s",
+				 strerror(-err))
+		   : 0;
+}
+
+void source_compress_stop(struct source *src)
+{
+	encode_pool_stop(src->compress.pool);
+}
+
+void source_compress_release(struct source *src)
+{
+	struct source_compress *c = &src->compress;
+
+	encode_pool_free(c->pool);
+	delta_cache_free(c->cache);
+	fd_close(&c->uptime_fd);
+	if (c->pool)
+		pthread_mutex_destroy(&c->lock);
+	c->pool = NULL;
+	c->cache = NULL;
+}
