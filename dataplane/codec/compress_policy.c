@@ -34,6 +34,9 @@
  */
 #define SLOW_RECEIVER 150e6
 
+/* A limit below is a slow link from the start. */
+#define SLOW_LIMIT 300000000u
+
 /* Of a busy processor an encoder still gets its weight's share. */
 #define PROCESSORS_MIN 0.12
 
@@ -56,10 +59,10 @@ static const struct {
 	{ 9, { 85e6, 3.1 } },
 };
 
-void compress_policy_init(struct compress_policy *p)
+void compress_policy_init(struct compress_policy *p, uint64_t limit)
 {
 	memset(p, 0, sizeof(*p));
-	p->state = COMPRESS_TRIAL;
+	p->state = limit && limit < SLOW_LIMIT ? COMPRESS_TRIAL : COMPRESS_RAW;
 	p->idle = -1;
 	p->backoff_ns = BACKOFF_MIN_NS;
 	p->check_interval_ns = CHECK_MIN_NS;
@@ -80,7 +83,7 @@ struct compress_choice compress_policy_choice(const struct compress_policy *p)
 
 void compress_policy_link_changed(struct compress_policy *p)
 {
-	p->raw_rate = p->wire_rate = p->rate = 0;
+	p->raw_rate = p->wire_rate = p->link_rate = p->rate = 0;
 	p->retry_ns = p->now_ns;
 	p->backoff_ns = BACKOFF_MIN_NS;
 	p->check_interval_ns = CHECK_MIN_NS;
@@ -92,12 +95,12 @@ void compress_policy_link_changed(struct compress_policy *p)
 
 uint64_t compress_policy_epoch_ns(const struct compress_policy *p)
 {
-	return p->state == COMPRESS_TRIAL ? TRIAL_NS : EPOCH_NS;
+	return p->state == COMPRESS_TRIAL || p->raw_rate <= 0 ? TRIAL_NS : EPOCH_NS;
 }
 
 bool compress_policy_round_is_small(const struct compress_policy *p, uint64_t bytes)
 {
-	return bytes < SMALL_BYTES || (double)bytes < p->wire_rate * SMALL_SECONDS;
+	return bytes < SMALL_BYTES || (double)bytes < p->link_rate * SMALL_SECONDS;
 }
 
 /* A moving average that begins with its first value. */
@@ -339,6 +342,7 @@ static void add(struct compress_sample *sum, const struct compress_sample *s)
 	sum->out += s->out;
 	sum->cpu_ns += s->cpu_ns;
 	sum->waited_ns += s->waited_ns;
+	sum->sending_ns += s->sending_ns;
 	sum->blocked_ns += s->blocked_ns;
 	if (s->idle_ns == COMPRESS_UNKNOWN)
 		sum->idle_ns = COMPRESS_UNKNOWN;
@@ -374,6 +378,9 @@ struct compress_choice compress_policy_step(struct compress_policy *p,
 		return compress_policy_choice(p);
 	p->epochs++;
 	p->wire_rate = blend(p->wire_rate, per_second(s->wire, s->ns), 0.3);
+	if (s->sending_ns)
+		p->link_rate =
+			blend(p->link_rate, per_second(s->wire, s->sending_ns) * s->streams, 0.3);
 	if (p->state == COMPRESS_ON || p->state == COMPRESS_TRIAL)
 		p->rate =
 			blend(p->epochs > 1 ? p->rate : 0, per_second(s->raw + s->in, s->ns), 0.4);

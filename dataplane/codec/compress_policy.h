@@ -13,7 +13,9 @@
  *   RAW    R is measured. When the formula, with what processors are idle now (encoders have the
  *          lowest priority, so of busy ones they get a tenth), promises a tenth more, TRIAL.
  *   TRIAL  encoders and streams side by side, for an epoch or two. T above R: ON. Otherwise RAW,
- *          and the next trial waits twice as long as the last did. A session begins with one.
+ *          and the next trial waits twice as long as the last did. A session begins with one if
+ *          its link is known to be slow, with RAW otherwise: raw bytes cost a slow link a fraction
+ *          of a second once, and a trial a fast link a tenth of a short migration.
  *   ON     as long as T stays above R. R is measured again by an epoch of CHECK: when T has fallen
  *          to the R of before, and now and then (at twice the interval each time), unless the link
  *          is the limit for certain and slow.
@@ -45,6 +47,7 @@ struct compress_sample {
 	uint64_t shrunk, out; /* of them, encoded; into so much */
 	uint64_t cpu_ns;      /* of encoders */
 	uint64_t waited_ns;   /* of encoders, for streams to take what is ready */
+	uint64_t sending_ns;  /* of streams, in sending */
 	uint64_t blocked_ns;  /* of streams, in sending, beyond their processor time */
 	uint64_t idle_ns;     /* of all processors; COMPRESS_UNKNOWN */
 	uint32_t streams, workers;
@@ -65,6 +68,7 @@ struct compress_policy {
 	uint64_t now_ns;	    /* of epochs, added up */
 	double raw_rate;	    /* R, bytes a second; 0: not known */
 	double rate;		    /* T, lately */
+	double link_rate;	    /* of the wire, lately, while something was being sent */
 	double wire_rate;	    /* lately, any state */
 	double idle;		    /* processors, lately; negative: not known */
 	uint32_t epochs;	    /* in this state */
@@ -88,7 +92,8 @@ struct compress_choice {
 	int level; /* of zstd */
 };
 
-void compress_policy_init(struct compress_policy *p);
+/* limit: bytes a second that may be sent, 0: any. */
+void compress_policy_init(struct compress_policy *p, uint64_t limit);
 
 /* Takes an epoch into account and says how the next one goes. */
 struct compress_choice compress_policy_step(struct compress_policy *p,

@@ -43,7 +43,8 @@ struct source;
 struct stream_counts {
 	uint64_t pages, zero_bytes, hole_bytes, raw_bytes, same_bytes, zero_copy_bytes, wire_bytes;
 	uint64_t zstd_in_bytes, zstd_out_bytes, delta_in_bytes, delta_out_bytes;
-	uint64_t blocked_ns; /* in sending, without the processor; while chunks are compressed */
+	/* While chunks may be compressed: in sending, and of that without the processor. */
+	uint64_t sending_ns, blocked_ns;
 };
 
 /* Questions for hashes that a stream has under way; see source_compare.c. */

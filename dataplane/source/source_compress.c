@@ -53,6 +53,7 @@ static void read_counters(struct source *src, struct compress_counters *c)
 		c->in += load(&n->zstd_in_bytes) + load(&n->delta_in_bytes);
 		c->empty += load(&n->zero_bytes) + load(&n->hole_bytes) + load(&n->same_bytes);
 		c->wire += load(&n->wire_bytes);
+		c->sending_ns += load(&n->sending_ns);
 		c->blocked_ns += load(&n->blocked_ns);
 	}
 	encode_pool_totals(src->compress.pool, &c->encoders);
@@ -75,6 +76,7 @@ static struct compress_sample sample_between(const struct source *src,
 		.out = y->zstd_out + y->delta_out - x->zstd_out - x->delta_out,
 		.cpu_ns = b->encoders.cpu_ns - a->encoders.cpu_ns,
 		.waited_ns = b->encoders.waited_ns - a->encoders.waited_ns,
+		.sending_ns = b->sending_ns - a->sending_ns,
 		.blocked_ns = b->blocked_ns - a->blocked_ns,
 		.idle_ns = a->idle_ns == COMPRESS_UNKNOWN || b->idle_ns == COMPRESS_UNKNOWN
 				   ? COMPRESS_UNKNOWN
@@ -113,15 +115,14 @@ void source_compress_tick(struct source *src)
 	struct compress_counters now;
 	struct compress_sample s;
 
-	if (c->fixed_level || c->small_round ||
-	    clock_ns() < __atomic_load_n(&c->epoch_end_ns, __ATOMIC_RELAXED) ||
+	if (c->small_round || clock_ns() < __atomic_load_n(&c->epoch_end_ns, __ATOMIC_RELAXED) ||
 	    pthread_mutex_trylock(&c->lock))
 		return;
 	read_counters(src, &now);
 	s = sample_between(src, &c->begin, &now);
 	was = c->policy;
 	compress_policy_step(&c->policy, &s);
-	if (c->policy.changes != was.changes || c->policy.only != was.only)
+	if (!c->fixed_level && (c->policy.changes != was.changes || c->policy.only != was.only))
 		set_mode(c);
 	begin_epoch(c, &now);
 	pthread_mutex_unlock(&c->lock);
@@ -131,7 +132,7 @@ void source_compress_link_changed(struct source *src)
 {
 	struct source_compress *c = &src->compress;
 
-	if (!c->pool || c->fixed_level)
+	if (!c->pool)
 		return;
 	SCOPED_LOCK(&c->lock);
 	compress_policy_link_changed(&c->policy);
@@ -198,7 +199,7 @@ int source_compress_init(struct source *src, struct failure *f)
 	for (uint32_t i = 0; i < set->nregions; i++)
 		ram += set->regions[i].size;
 	pthread_mutex_init(&c->lock, NULL);
-	compress_policy_init(&c->policy);
+	compress_policy_init(&c->policy, set->config.rate_limit);
 	if (set->config.compress == IPC_COMPRESS_ZSTD)
 		c->fixed_level = (int)set->config.level;
 	c->workers = encode_pool_workers(ram);

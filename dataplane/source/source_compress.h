@@ -6,8 +6,8 @@
  * Theory of operation
  *   Streams ask source_compress_tick between chunks; the one that finds the epoch over takes the
  *   differences of all counters since the last one, asks the policy (compress_policy.h) and sets
- *   the pool's mode. A limit that has changed ends an epoch too. With a fixed level there is no
- *   policy and the mode never changes but for small rounds.
+ *   the pool's mode. With a fixed level the policy only learns how fast the link is, and the mode
+ *   never changes but for small rounds.
  *
  *   A round that is over before compressing pays, as those of the pause should be, goes raw: no
  *   encoder is woken.
@@ -22,7 +22,7 @@
 
 /* Counters of all streams and encoders at an epoch's beginning. */
 struct compress_counters {
-	uint64_t ns, raw, in, empty, wire, blocked_ns, idle_ns;
+	uint64_t ns, raw, in, empty, wire, sending_ns, blocked_ns, idle_ns;
 	struct encode_totals encoders;
 };
 

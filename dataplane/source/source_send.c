@@ -113,6 +113,7 @@ static int send_plan_timed(struct stream *s, const struct chunk_plan *p)
 
 	passed = clock_ns() - start;
 	cpu = clock_of(CLOCK_THREAD_CPUTIME_ID) - cpu;
+	count_add(&s->counts.sending_ns, passed);
 	count_add(&s->counts.blocked_ns, passed > cpu ? passed - cpu : 0);
 	return err;
 }

@@ -104,6 +104,7 @@ static struct compress_sample epoch(const struct world *w, const struct compress
 		x.waited_ns = (uint64_t)((w->workers - busy) * seconds * 1e9);
 	/* streams without a processor seem to be blocked just as those that the link stops */
 	x.blocked_ns = (uint64_t)((2 - least(2, (raw + in / q) * RAW_COST / 2)) * seconds * 1e9);
+	x.sending_ns = 2 * ns;
 	x.idle_ns = used < w->processors ? (uint64_t)((w->processors - used) * seconds * 1e9) : 0;
 	return x;
 }
@@ -140,7 +141,7 @@ static double best_fixed(const struct world *w, double seconds)
 		struct compress_policy p;
 		double bytes;
 
-		compress_policy_init(&p);
+		compress_policy_init(&p, 0);
 		bytes = get_across(&p, w, &choices[i], seconds);
 		best = bytes > best ? bytes : best;
 	}
@@ -170,7 +171,7 @@ static void test_as_good_as_the_best(void **state)
 					struct compress_policy p;
 					double share, least_share = seconds > 1 ? 0.92 : 0.88;
 
-					compress_policy_init(&p);
+					compress_policy_init(&p, 0);
 					share = get_across(&p, &w, NULL, seconds) /
 						best_fixed(&w, seconds);
 					if (share >= least_share)
@@ -190,7 +191,7 @@ static struct compress_policy settled(const struct world *w, double seconds)
 {
 	struct compress_policy p;
 
-	compress_policy_init(&p);
+	compress_policy_init(&p, 0);
 	get_across(&p, w, NULL, seconds);
 	return p;
 }
@@ -268,9 +269,23 @@ static void test_slow_receiver(void **state)
 	struct compress_policy p;
 
 	(void)state;
-	compress_policy_init(&p);
+	compress_policy_init(&p, 0);
 	assert_true(get_across(&p, &w, NULL, 20) > 0.85 * best_fixed(&w, 20));
 	assert_int_equal(compress_policy_choice(&p).on, false);
+}
+
+/* A limit that is known to be slow is no reason to lose time. */
+static void test_known_limit(void **state)
+{
+	struct compress_policy p;
+
+	(void)state;
+	compress_policy_init(&p, 25000000);
+	assert_true(compress_policy_choice(&p).on);
+	compress_policy_init(&p, 1250000000);
+	assert_false(compress_policy_choice(&p).on);
+	compress_policy_init(&p, 0);
+	assert_false(compress_policy_choice(&p).on);
 }
 
 static void test_small_rounds(void **state)
@@ -278,13 +293,13 @@ static void test_small_rounds(void **state)
 	struct compress_policy p;
 
 	(void)state;
-	compress_policy_init(&p);
+	compress_policy_init(&p, 0);
 	assert_true(compress_policy_round_is_small(&p, 100 << 10));
 	assert_false(compress_policy_round_is_small(&p, 1 << 20));
-	p.wire_rate = 1e9;
+	p.link_rate = 1e9;
 	assert_true(compress_policy_round_is_small(&p, 3 << 20));
 	assert_false(compress_policy_round_is_small(&p, 8 << 20));
-	p.wire_rate = 25e6;
+	p.link_rate = 25e6;
 	assert_false(compress_policy_round_is_small(&p, 1 << 20));
 }
 
@@ -296,7 +311,7 @@ static void test_nothing_to_go_by(void **state)
 	struct compress_policy p;
 
 	(void)state;
-	compress_policy_init(&p);
+	compress_policy_init(&p, 0);
 	for (int i = 0; i < 100; i++) {
 		compress_policy_step(&p, &none);
 		compress_policy_step(&p, &odd);
@@ -316,6 +331,7 @@ int main(void)
 		cmocka_unit_test(test_where_it_settles),
 		cmocka_unit_test(test_changes),
 		cmocka_unit_test(test_slow_receiver),
+		cmocka_unit_test(test_known_limit),
 		cmocka_unit_test(test_small_rounds),
 		cmocka_unit_test(test_nothing_to_go_by),
 	};
