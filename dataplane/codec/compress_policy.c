@@ -34,15 +34,20 @@
  */
 #define SLOW_RECEIVER 150e6
 
-/* A limit below is a slow link from the start. */
+/* A limit below is a slow link from the start; and one that an encoder will fill by itself. */
 #define SLOW_LIMIT 300000000u
+#define ONLY_LIMIT 120000000u
 
 /* Of a busy processor an encoder still gets its weight's share. */
 #define PROCESSORS_MIN 0.12
 
-/* A round shorter than this on the link goes raw; and one of so few bytes. */
-#define SMALL_SECONDS 0.004
-#define SMALL_BYTES   (512u << 10)
+/*
+ * A round shorter than this on the link goes raw; and one of so few bytes. Not one of more, for a
+ * link that was never full may be slower than it seems.
+ */
+#define SMALL_SECONDS	0.004
+#define SMALL_BYTES	(512u << 10)
+#define SMALL_BYTES_MAX (4u << 20)
 
 /*
  * zstd 1.5 on C headers in pieces of 128 KiB: 453, 429, 117 and 87 MB/s, ratios 5.1, 5.4, 6.4 and
@@ -62,7 +67,9 @@ static const struct {
 void compress_policy_init(struct compress_policy *p, uint64_t limit)
 {
 	memset(p, 0, sizeof(*p));
+	p->limit = limit;
 	p->state = limit && limit < SLOW_LIMIT ? COMPRESS_TRIAL : COMPRESS_RAW;
+	p->only = limit && limit < ONLY_LIMIT;
 	p->idle = -1;
 	p->backoff_ns = BACKOFF_MIN_NS;
 	p->check_interval_ns = CHECK_MIN_NS;
@@ -81,7 +88,8 @@ struct compress_choice compress_policy_choice(const struct compress_policy *p)
 					 .level = ladder[p->rung].level };
 }
 
-void compress_policy_link_changed(struct compress_policy *p)
+/* What was learned of the link is void. */
+static void forget_link(struct compress_policy *p)
 {
 	p->raw_rate = p->wire_rate = p->link_rate = p->rate = 0;
 	p->retry_ns = p->now_ns;
@@ -93,6 +101,12 @@ void compress_policy_link_changed(struct compress_policy *p)
 	p->rate_before = 0;
 }
 
+void compress_policy_link_changed(struct compress_policy *p, uint64_t limit)
+{
+	p->limit = limit;
+	forget_link(p);
+}
+
 uint64_t compress_policy_epoch_ns(const struct compress_policy *p)
 {
 	return p->state == COMPRESS_TRIAL || p->raw_rate <= 0 ? TRIAL_NS : EPOCH_NS;
@@ -100,7 +114,10 @@ uint64_t compress_policy_epoch_ns(const struct compress_policy *p)
 
 bool compress_policy_round_is_small(const struct compress_policy *p, uint64_t bytes)
 {
-	return bytes < SMALL_BYTES || (double)bytes < p->link_rate * SMALL_SECONDS;
+	double rate = p->limit && (double)p->limit < p->link_rate ? (double)p->limit : p->link_rate;
+
+	return bytes < SMALL_BYTES ||
+	       (bytes < SMALL_BYTES_MAX && (double)bytes < rate * SMALL_SECONDS);
 }
 
 /* A moving average that begins with its first value. */
@@ -160,10 +177,10 @@ static void enter(struct compress_policy *p, enum compress_state state)
 	p->state = state;
 	p->epochs = 0;
 	p->useless = 0;
-	if (state != COMPRESS_ON) {
-		p->only = false;
+	if (state != COMPRESS_ON)
 		p->rate_before = 0;
-	}
+	if (state != COMPRESS_ON && state != COMPRESS_TRIAL)
+		p->only = false;
 }
 
 static void give_up(struct compress_policy *p)
@@ -194,13 +211,24 @@ static void step_raw(struct compress_policy *p, const struct compress_sample *s)
 		double rate = per_second(s->raw, s->ns);
 
 		if (rate < p->raw_rate / 2) /* another link: no trial failed on this one */
-			compress_policy_link_changed(p);
+			forget_link(p);
 		p->raw_rate = blend(p->raw_rate, rate, 0.5);
 	}
 	if (p->raw_rate > 0 && p->now_ns >= p->retry_ns && promises(p, s)) {
 		p->rung = 0;
 		enter(p, COMPRESS_TRIAL);
 	}
+}
+
+/* Share of the encoders' time that they waited for the link. */
+static double slack(const struct compress_sample *s)
+{
+	return (double)s->waited_ns / ((double)s->ns * s->workers);
+}
+
+static void choose_only(struct compress_policy *p, const struct compress_sample *s)
+{
+	p->only = p->only ? slack(s) > 0.02 : slack(s) > 0.25;
 }
 
 /* --- TRIAL ------------------------------------------------------------------------------------ */
@@ -227,6 +255,7 @@ static void step_trial(struct compress_policy *p, const struct compress_sample *
 	/* the first epoch has the encoders' start in it */
 	if (p->epochs < 2)
 		return;
+	choose_only(p, s);
 	if (p->raw_rate > 0 ? p->rate > ON_GAIN * p->raw_rate : link_bound(p, s)) {
 		turn_on(p);
 	} else if (p->raw_rate > 0) {
@@ -238,12 +267,6 @@ static void step_trial(struct compress_policy *p, const struct compress_sample *
 }
 
 /* --- ON --------------------------------------------------------------------------------------- */
-
-/* Share of the encoders' time that they waited for the link. */
-static double slack(const struct compress_sample *s)
-{
-	return (double)s->waited_ns / ((double)s->ns * s->workers);
-}
 
 static bool can_climb(const struct compress_policy *p, const struct compress_sample *s)
 {
@@ -309,7 +332,7 @@ static void step_on(struct compress_policy *p, const struct compress_sample *s)
 		enter(p, COMPRESS_CHECK);
 		return;
 	}
-	p->only = p->only ? slack(s) > 0.02 : slack(s) > 0.25;
+	choose_only(p, s);
 	choose_rung(p, s);
 }
 

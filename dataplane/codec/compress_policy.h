@@ -64,6 +64,7 @@ struct compress_rung {
 
 struct compress_policy {
 	enum compress_state state;
+	uint64_t limit;		    /* bytes a second, 0: none */
 	struct compress_sample sum; /* epochs that are too little to judge by, yet */
 	uint64_t now_ns;	    /* of epochs, added up */
 	double raw_rate;	    /* R, bytes a second; 0: not known */
@@ -102,7 +103,7 @@ struct compress_choice compress_policy_step(struct compress_policy *p,
 struct compress_choice compress_policy_choice(const struct compress_policy *p);
 
 /* The limit has changed: what was measured of the link is void. */
-void compress_policy_link_changed(struct compress_policy *p);
+void compress_policy_link_changed(struct compress_policy *p, uint64_t limit);
 
 /* How long the next epoch should be. */
 uint64_t compress_policy_epoch_ns(const struct compress_policy *p);

@@ -216,18 +216,31 @@ static void *worker_main(void *arg)
 
 /* --- streams ---------------------------------------------------------------------------------- */
 
+static bool take_ready(struct encode_pool *p, struct encoded **e)
+{
+	if (!p->ready)
+		return false;
+	*e = pop_ready(p);
+	if (at_end(p))
+		wake_all(p); /* nothing will come that could wake them */
+	return true;
+}
+
+bool encode_pool_take(struct encode_pool *p, struct encoded **e)
+{
+	SCOPED_LOCK(&p->lock);
+
+	return take_ready(p, e);
+}
+
 int encode_pool_next(struct encode_pool *p, uint32_t stream, struct encoded **e)
 {
 	SCOPED_LOCK(&p->lock);
 
 	if (p->error)
 		return p->error;
-	if (p->ready) {
-		*e = pop_ready(p);
-		if (at_end(p))
-			wake_all(p);
+	if (take_ready(p, e))
 		return ENCODE_READY;
-	}
 	if (!p->exhausted && !(p->mode.on && p->mode.only))
 		return ENCODE_RAW;
 	if (at_end(p))

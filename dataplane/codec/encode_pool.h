@@ -97,6 +97,8 @@ void encode_pool_set(struct encode_pool *p, const struct encode_mode *mode);
 
 /* What this stream is to do next; or -errno of an encoder. */
 int encode_pool_next(struct encode_pool *p, uint32_t stream, struct encoded **e);
+/* Only what is ready, if there is something. */
+bool encode_pool_take(struct encode_pool *p, struct encoded **e);
 void encode_pool_give_back(struct encode_pool *p, struct encoded *e);
 void encode_pool_exhausted(struct encode_pool *p);
 

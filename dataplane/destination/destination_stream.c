@@ -248,7 +248,7 @@ static int explain(const struct stream *st, int err, struct failure *f)
 		return failure_set(
 			f, err, "data-protocol",
 			"Report it, with both hosts' logs; --delta-cache 0 avoids it.",
-			"data stream %u: a page's changes do not fit the page that is here",
+			"data stream %u: a page's changes do not fit what is here",
 			st->index);
 	case -EFBIG:
 		return failure_set(f, err, "state-failed", NULL,

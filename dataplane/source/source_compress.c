@@ -122,6 +122,7 @@ void source_compress_tick(struct source *src)
 	s = sample_between(src, &c->begin, &now);
 	was = c->policy;
 	compress_policy_step(&c->policy, &s);
+	__atomic_store_n(&c->link_rate, (uint64_t)c->policy.link_rate, __ATOMIC_RELAXED);
 	if (!c->fixed_level && (c->policy.changes != was.changes || c->policy.only != was.only))
 		set_mode(c);
 	begin_epoch(c, &now);
@@ -135,7 +136,7 @@ void source_compress_link_changed(struct source *src)
 	if (!c->pool)
 		return;
 	SCOPED_LOCK(&c->lock);
-	compress_policy_link_changed(&c->policy);
+	compress_policy_link_changed(&c->policy, token_bucket_rate(&src->bucket));
 }
 
 void source_compress_begin_round(struct source *src, uint32_t round)

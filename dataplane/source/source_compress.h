@@ -33,6 +33,7 @@ struct source_compress {
 	int fixed_level; /* 0: the policy decides */
 	int uptime_fd;
 	uint64_t epoch_end_ns; /* atomic */
+	uint64_t link_rate;    /* atomic: of the policy, bytes a second; 0: not known */
 
 	pthread_mutex_t lock; /* what follows */
 	struct compress_policy policy;

@@ -93,23 +93,28 @@ static int send_frame(struct stream *s, const struct chunk_plan *p, const struct
 	return err;
 }
 
+static void count_same(struct stream *s, const struct chunk_plan *p)
+{
+	count_add(&s->counts.pages, p->same);
+	count_add(&s->counts.same_bytes, (uint64_t)p->same << PAGE_SHIFT);
+}
+
 static int send_plan(struct stream *s, const struct chunk_plan *p)
 {
 	struct plan_cursor at = { 0 };
 	int err = 0;
 
-	count_add(&s->counts.pages, p->same);
-	count_add(&s->counts.same_bytes, (uint64_t)p->same << PAGE_SHIFT);
+	count_same(s, p);
 	while (!err && plan_next_frame(p, &at, frame_max(s->source), &s->frame))
 		err = send_frame(s, p, &s->frame);
 	return err;
 }
 
-/* The same, and how long the stream did not get on for the link's sake. */
-static int send_plan_timed(struct stream *s, const struct chunk_plan *p)
+/* A frame, and how long the stream did not get on for the link's sake. */
+static int send_timed(struct stream *s, const struct chunk_plan *p, const struct plan_frame *f)
 {
 	uint64_t cpu = clock_of(CLOCK_THREAD_CPUTIME_ID), start = clock_ns(), passed;
-	int err = send_plan(s, p);
+	int err = send_frame(s, p, f);
 
 	passed = clock_ns() - start;
 	cpu = clock_of(CLOCK_THREAD_CPUTIME_ID) - cpu;
@@ -154,6 +159,56 @@ static int send_chunks(struct stream *s)
 	return found;
 }
 
+static int send_encoded(struct stream *s, struct encoded *e)
+{
+	struct plan_cursor at = { 0 };
+	int err = 0;
+
+	count_same(s, &e->plan);
+	while (!err && plan_next_frame(&e->plan, &at, frame_max(s->source), &s->frame))
+		err = send_timed(s, &e->plan, &s->frame);
+	encode_pool_give_back(s->source->compress.pool, e);
+	return err;
+}
+
+/* What encoders have ready, all there is. */
+static int send_ready(struct stream *s)
+{
+	struct encoded *e;
+	int err = 0;
+
+	while (!err && encode_pool_take(s->source->compress.pool, &e))
+		err = send_encoded(s, e);
+	return err;
+}
+
+/*
+ * On a slow link a chunk takes long, and encoders would stand still behind it: it goes in parts,
+ * and what is ready goes between them. (Other chunks, so in any order.)
+ */
+static uint64_t part_max(struct source *src)
+{
+	uint64_t rate = __atomic_load_n(&src->compress.link_rate, __ATOMIC_RELAXED);
+	uint64_t part = rate / FRAMES_PER_SECOND, most = frame_max(src);
+
+	part = part < FRAME_MIN ? FRAME_MIN : part;
+	return rate && part < most ? part : most;
+}
+
+static int send_in_parts(struct stream *s, const struct chunk_plan *p)
+{
+	struct plan_cursor at = { 0 };
+	int err = 0;
+
+	count_same(s, p);
+	while (!err && plan_next_frame(p, &at, part_max(s->source), &s->frame)) {
+		err = send_timed(s, p, &s->frame);
+		if (!err)
+			err = send_ready(s);
+	}
+	return err;
+}
+
 static int send_raw_chunk(struct stream *s)
 {
 	struct source *src = s->source;
@@ -164,7 +219,7 @@ static int send_raw_chunk(struct stream *s)
 	if (found <= 0)
 		return found;
 	source_compress_forget(src, &s->plan);
-	return send_plan_timed(s, &s->plan);
+	return send_in_parts(s, &s->plan);
 }
 
 /* Beside encoders: what they have ready first; see encode_pool.h. */
@@ -183,8 +238,7 @@ static int send_beside_encoders(struct stream *s)
 		if (err == ENCODE_END)
 			return 0;
 		if (err == ENCODE_READY) {
-			err = send_plan_timed(s, &e->plan);
-			encode_pool_give_back(pool, e);
+			err = send_encoded(s, e);
 		} else if (err == ENCODE_RAW) {
 			err = send_raw_chunk(s);
 		} else if (err == ENCODE_WAIT) {

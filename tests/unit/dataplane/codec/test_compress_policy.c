@@ -246,7 +246,7 @@ static void test_changes(void **state)
 				p = settled(&w, 10);
 				w.link = links[to];
 				if (told)
-					compress_policy_link_changed(&p);
+					compress_policy_link_changed(&p, 0);
 				share = get_across(&p, &w, NULL, 10) / best_fixed(&w, 10);
 				if (share < 0.85)
 					fail_msg("%.0f to %.0f MB/s%s: %.2f (state %d)",
@@ -309,6 +309,11 @@ static void test_small_rounds(void **state)
 	assert_false(compress_policy_round_is_small(&p, 1 << 20));
 	p.link_rate = 1e9;
 	assert_true(compress_policy_round_is_small(&p, 3 << 20));
+	assert_false(compress_policy_round_is_small(&p, 8 << 20));
+	p.limit = 100000000; /* less than what it seemed to take */
+	assert_false(compress_policy_round_is_small(&p, 3 << 20));
+	p.limit = 0;
+	p.link_rate = 1e10;
 	assert_false(compress_policy_round_is_small(&p, 8 << 20));
 	p.link_rate = 25e6;
 	assert_false(compress_policy_round_is_small(&p, 1 << 20));
