@@ -72,6 +72,44 @@ static struct ipc_bench_figures difference(const struct ipc_bench_figures *to,
 	};
 }
 
+/* --- intervals -------------------------------------------------------------------------------- */
+
+static int tell_interval(struct bench_measure *m, const struct bench_base *now)
+{
+	struct ipc_bench_interval out = { .number = m->bench->run.number, .index = m->interval++ };
+
+	out.start_ns = m->interval_base.tx.ns - m->base.tx.ns;
+	out.end_ns = now->tx.ns - m->base.tx.ns;
+	out.tx = difference(&now->tx, &m->interval_base.tx);
+	out.rx = difference(&now->rx, &m->interval_base.rx);
+	m->interval_base = *now;
+	return ipc_send(m->bench->s->sock, IPC_BENCH_INTERVAL, &out, -1);
+}
+
+static int end_interval(struct bench_measure *m)
+{
+	struct bench_base now;
+
+	take_base(m->bench, &now);
+	while (m->interval_at_ns <= now.tx.ns)
+		m->interval_at_ns += m->bench->run.interval_ns;
+	return tell_interval(m, &now);
+}
+
+/*
+ * What is left of a run after its last whole interval, when it is more of one than not: the sides come
+ * to an end a little before and a little after that interval would.
+ */
+static int end_last_interval(struct bench_measure *m, const struct bench_base *now)
+{
+	uint64_t from = m->interval_base.tx.ns;
+
+	if (!m->counting || !m->bench->run.interval_ns || now->tx.ns <= from ||
+	    now->tx.ns - from < m->bench->run.interval_ns / 2)
+		return 0;
+	return tell_interval(m, now);
+}
+
 /* --- the end ---------------------------------------------------------------------------------- */
 
 static bool all_done(const struct bench *b)
@@ -119,8 +157,12 @@ static int finish(struct bench_measure *m)
 	struct bench *b = m->bench;
 	struct ipc_bench_done done = { .number = b->run.number };
 	struct bench_base now;
+	int err;
 
 	take_base(b, &now);
+	err = end_last_interval(m, &now);
+	if (err)
+		return err;
 	now.tx.ns = last_done(b, true);
 	now.rx.ns = last_done(b, false);
 	if (m->counting) {
@@ -151,23 +193,6 @@ static void begin_counting(struct bench_measure *m)
 	m->interval = 0;
 	m->interval_at_ns =
 		m->bench->run.interval_ns ? m->base.tx.ns + m->bench->run.interval_ns : 0;
-}
-
-static int end_interval(struct bench_measure *m)
-{
-	struct bench *b = m->bench;
-	struct ipc_bench_interval out = { .number = b->run.number, .index = m->interval++ };
-	struct bench_base now;
-
-	take_base(b, &now);
-	out.start_ns = m->interval_base.tx.ns - m->base.tx.ns;
-	out.end_ns = now.tx.ns - m->base.tx.ns;
-	out.tx = difference(&now.tx, &m->interval_base.tx);
-	out.rx = difference(&now.rx, &m->interval_base.rx);
-	m->interval_base = now;
-	while (m->interval_at_ns <= now.tx.ns)
-		m->interval_at_ns += b->run.interval_ns;
-	return ipc_send(b->s->sock, IPC_BENCH_INTERVAL, &out, -1);
 }
 
 int bench_measure_begin(struct bench_measure *m, const struct ipc_bench_run *run, struct failure *f)

