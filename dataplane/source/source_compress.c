@@ -2,15 +2,11 @@
 /* Compression in a source; see source_compress.h. */
 #include "dataplane/source/source_compress.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "dataplane/source/source.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
-#include "lib/base/log.h"
 
 static int next_plan(void *arg, struct chunk_plan *plan, uint8_t *scratch)
 {
@@ -24,19 +20,6 @@ static void wake(void *arg, uint32_t stream)
 	stream_wake(&src->streams[stream]);
 }
 
-/* Idle time of all processors since the host's start. */
-static uint64_t idle_ns(int uptime_fd)
-{
-	char text[64];
-	double up, idle;
-	ssize_t n = uptime_fd < 0 ? 0 : pread(uptime_fd, text, sizeof(text) - 1, 0);
-
-	if (n <= 0)
-		return COMPRESS_UNKNOWN;
-	text[n] = '\0';
-	return sscanf(text, "%lf %lf", &up, &idle) == 2 ? (uint64_t)(idle * 1e9) : COMPRESS_UNKNOWN;
-}
-
 static uint64_t load(const uint64_t *counter)
 {
 	return __atomic_load_n(counter, __ATOMIC_RELAXED);
@@ -44,8 +27,7 @@ static uint64_t load(const uint64_t *counter)
 
 static void read_counters(struct source *src, struct compress_counters *c)
 {
-	*c = (struct compress_counters){ .ns = clock_ns(),
-					 .idle_ns = idle_ns(src->compress.uptime_fd) };
+	compress_counters_begin(c, src->compress.uptime_fd);
 	for (uint32_t i = 0; i < src->setup->config.streams; i++) {
 		const struct stream_counts *n = &src->streams[i].counts;
 
@@ -56,34 +38,7 @@ static void read_counters(struct source *src, struct compress_counters *c)
 		c->sending_ns += load(&n->sending_ns);
 		c->blocked_ns += load(&n->blocked_ns);
 	}
-	encode_pool_totals(src->compress.pool, &c->encoders);
-}
-
-static struct compress_sample sample_between(const struct source *src,
-					     const struct compress_counters *a,
-					     const struct compress_counters *b)
-{
-	const struct encode_result *x = &a->encoders.sum, *y = &b->encoders.sum;
-
-	return (struct compress_sample){
-		.ns = b->ns - a->ns,
-		.raw = b->raw - a->raw,
-		.in = b->in - a->in,
-		.empty = b->empty - a->empty,
-		.wire = b->wire - a->wire,
-		.tried = y->tried + y->delta_in - x->tried - x->delta_in,
-		.shrunk = y->zstd_in + y->delta_in - x->zstd_in - x->delta_in,
-		.out = y->zstd_out + y->delta_out - x->zstd_out - x->delta_out,
-		.cpu_ns = b->encoders.cpu_ns - a->encoders.cpu_ns,
-		.waited_ns = b->encoders.waited_ns - a->encoders.waited_ns,
-		.sending_ns = b->sending_ns - a->sending_ns,
-		.blocked_ns = b->blocked_ns - a->blocked_ns,
-		.idle_ns = a->idle_ns == COMPRESS_UNKNOWN || b->idle_ns == COMPRESS_UNKNOWN
-				   ? COMPRESS_UNKNOWN
-				   : b->idle_ns - a->idle_ns,
-		.streams = src->setup->config.streams,
-		.workers = src->compress.workers,
-	};
+	compress_counters_encoders(c, src->compress.pool);
 }
 
 /* The lock is held, or nothing runs. */
@@ -119,7 +74,7 @@ void source_compress_tick(struct source *src)
 	    pthread_mutex_trylock(&c->lock))
 		return;
 	read_counters(src, &now);
-	s = sample_between(src, &c->begin, &now);
+	s = compress_counters_between(&c->begin, &now, src->setup->config.streams, c->workers);
 	was = c->policy;
 	compress_policy_step(&c->policy, &s);
 	__atomic_store_n(&c->link_rate, (uint64_t)c->policy.link_rate, __ATOMIC_RELAXED);
@@ -204,9 +159,7 @@ int source_compress_init(struct source *src, struct failure *f)
 	if (set->config.compress == IPC_COMPRESS_ZSTD)
 		c->fixed_level = (int)set->config.level;
 	c->workers = encode_pool_workers(ram);
-	c->uptime_fd = open("/proc/uptime", O_RDONLY | O_CLOEXEC);
-	if (c->uptime_fd < 0)
-		log_info("how busy the processors are cannot be seen: %s", strerror(errno));
+	c->uptime_fd = compress_counters_open();
 	if (set->config.delta_cache)
 		err = delta_cache_new(&c->cache, set->config.delta_cache, set->regions,
 				      set->nregions);

@@ -17,14 +17,7 @@
 
 #include <pthread.h>
 
-#include "dataplane/codec/compress_policy.h"
-#include "dataplane/codec/encode_pool.h"
-
-/* Counters of all streams and encoders at an epoch's beginning. */
-struct compress_counters {
-	uint64_t ns, raw, in, empty, wire, sending_ns, blocked_ns, idle_ns;
-	struct encode_totals encoders;
-};
+#include "dataplane/codec/compress_counters.h"
 
 struct source_compress {
 	struct encode_pool *pool; /* NULL: nothing is compressed in this session */
