@@ -4,8 +4,9 @@
  *
  *   scan [GIB [REPEATS]]     8 GiB, 3 repeats; medians
  *
- * A memfd of that size is populated, registered for asynchronous write protection and armed. Of its
- * pages a share is written, scattered evenly; then it is scanned
+ * Another process, as a VMM is, maps a memfd of that size, populates it and registers it for
+ * asynchronous write protection. It writes to a share of its pages, scattered evenly, and waits; then
+ * it is scanned
  *   read-only    what is written is reported, and stays written
  *   re-protect   what is written is reported and protected again, in windows of 16 MiB
  *   collect      as a session does: read-only first, then re-protecting where something was found
@@ -16,6 +17,7 @@
 #include <pthread.h>
 #include <stdint.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -37,8 +39,9 @@ static const unsigned int strides[] = { 0, 1000, 100, 10, 1 };
 #define STRIDES (sizeof(strides) / sizeof(strides[0]))
 
 struct bench {
-	uint8_t *map;
+	uintptr_t map; /* in the other process */
 	uint64_t size;
+	int other;
 	int pagemap;
 	struct tracker *trackers[THREADS];
 	struct bitmap dirty;
@@ -90,8 +93,8 @@ static uint64_t scan(const struct bench *b, bool protect, unsigned int threads)
 
 		shares[i] = (struct share){
 			.b = b,
-			.start = (uintptr_t)b->map + chunks * i / threads * CHUNK_BYTES,
-			.end = (uintptr_t)b->map + chunks * (i + 1) / threads * CHUNK_BYTES,
+			.start = b->map + chunks * i / threads * CHUNK_BYTES,
+			.end = b->map + chunks * (i + 1) / threads * CHUNK_BYTES,
 			.protect = protect,
 		};
 		if (i)
@@ -120,13 +123,45 @@ static uint64_t collect(struct bench *b, unsigned int threads)
 	return pages;
 }
 
-static uint64_t make_dirty(const struct bench *b, unsigned int stride)
+/* The other process: each stride that comes is written, and the pages written are answered. */
+static void be_written(int sock, int ram, uint64_t size)
 {
-	uint64_t pages = 0;
+	uint8_t *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, ram, 0);
+	int uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+	uint64_t word = (uintptr_t)map;
+	struct failure f = { 0 };
 
-	for (uint64_t page = 0; stride && page < b->size / PAGE_BYTES; page += stride, pages++)
-		b->map[page * PAGE_BYTES]++;
-	return pages;
+	bench_check(map != MAP_FAILED && !madvise(map, size, MADV_NOHUGEPAGE), "mmap");
+	bench_check(!madvise(map, size, MADV_POPULATE_WRITE), "populate");
+	bench_check(uffd >= 0, "userfaultfd");
+	if (uffd_api(uffd, UFFD_TRACK_FEATURES, &f) ||
+	    uffd_register_wp(uffd, (uintptr_t)map, (uintptr_t)map + size, &f)) {
+		fprintf(stderr, "%s\n", f.message);
+		word = 0;
+	}
+	while (write(sock, &word, sizeof(word)) == sizeof(word) &&
+	       read(sock, &word, sizeof(word)) == sizeof(word)) {
+		uint64_t stride = word, pages = 0;
+
+		for (uint64_t at = 0; stride && at < size; at += stride * PAGE_BYTES, pages++)
+			map[at]++;
+		word = pages;
+	}
+	_exit(0);
+}
+
+static uint64_t answer_of(const struct bench *b)
+{
+	uint64_t word;
+
+	bench_check(read(b->other, &word, sizeof(word)) == sizeof(word), "the other process");
+	return word;
+}
+
+static uint64_t make_dirty(const struct bench *b, uint64_t stride)
+{
+	bench_check(write(b->other, &stride, sizeof(stride)) == sizeof(stride), "write");
+	return answer_of(b);
 }
 
 static double measure(struct bench *b, enum kind kind, unsigned int threads, unsigned int stride)
@@ -148,18 +183,27 @@ static double measure(struct bench *b, enum kind kind, unsigned int threads, uns
 
 static void open_tracking(struct bench *b, struct region *r, struct region_mapping *m)
 {
-	int uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
 	struct failure f = { 0 };
+	char path[64];
+	int socks[2];
+	pid_t pid;
 
-	bench_check(uffd >= 0, "userfaultfd");
-	if (uffd_api(uffd, UFFD_TRACK_FEATURES, &f) ||
-	    uffd_register_wp(uffd, (uintptr_t)b->map, (uintptr_t)b->map + b->size, &f)) {
-		fprintf(stderr, "%s\n", f.message);
-		exit(77);
+	bench_check(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, socks), "socketpair");
+	pid = fork();
+	bench_check(pid >= 0, "fork");
+	if (!pid) {
+		close(socks[0]);
+		be_written(socks[1], r->fd, b->size);
 	}
-	b->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	close(socks[1]);
+	b->other = socks[0];
+	b->map = answer_of(b);
+	if (!b->map)
+		exit(77);
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)pid);
+	b->pagemap = open(path, O_RDONLY | O_CLOEXEC);
 	bench_check(b->pagemap >= 0 && !bitmap_init(&b->dirty, b->size >> PAGE_SHIFT), "pagemap");
-	*m = (struct region_mapping){ (uintptr_t)b->map, (uintptr_t)b->map + b->size, 0 };
+	*m = (struct region_mapping){ b->map, b->map + b->size, 0 };
 	r->mappings = m;
 	r->nmappings = 1;
 	for (unsigned int i = 0; i < THREADS; i++) {
@@ -198,9 +242,6 @@ int main(int argc, char **argv)
 		return 1;
 	r.fd = memfd_create("bench-scan", MFD_CLOEXEC);
 	bench_check(r.fd >= 0 && !ftruncate(r.fd, (off_t)b.size), "memfd");
-	b.map = mmap(NULL, b.size, PROT_READ | PROT_WRITE, MAP_SHARED, r.fd, 0);
-	bench_check(b.map != MAP_FAILED && !madvise(b.map, b.size, MADV_NOHUGEPAGE), "mmap");
-	bench_check(!madvise(b.map, b.size, MADV_POPULATE_WRITE), "populate");
 	open_tracking(&b, &r, &m);
 	/* One thread and two in turns, so that a drifting machine hits both alike. */
 	for (size_t s = 0; s < STRIDES; s++)

@@ -49,10 +49,13 @@ struct encode_pool {
 	struct encode_mode mode;
 	uint32_t round; /* 0: none begun */
 	bool exhausted; /* the cursor has come to its end */
+	bool empty;	/* the chunk seen last had no data */
 	unsigned int working;
 	int error;
 	struct encoded *free, *ready, **ready_end;
-	uint64_t waiting; /* a bit a stream */
+	const struct chunk_plan **offered; /* one a stream; owned */
+	uint64_t offers, lent;		   /* a bit a stream: nobody has it yet; an encoder has */
+	uint64_t waiting;		   /* a bit a stream */
 	struct encode_totals totals;
 };
 
@@ -69,15 +72,18 @@ unsigned int encode_pool_workers(uint64_t ram_bytes)
 
 /* --- waiting and waking; the lock is held ----------------------------------------------------- */
 
-static void wake_one(struct encode_pool *p)
+static void wake_stream(struct encode_pool *p, uint32_t stream)
 {
-	uint32_t stream;
-
-	if (!p->waiting)
+	if (!(p->waiting & 1ull << stream))
 		return;
-	stream = (uint32_t)__builtin_ctzll(p->waiting);
 	p->waiting &= ~(1ull << stream);
 	p->source.wake(p->source.arg, stream);
+}
+
+static void wake_one(struct encode_pool *p)
+{
+	if (p->waiting)
+		wake_stream(p, (uint32_t)__builtin_ctzll(p->waiting));
 }
 
 static void wake_all(struct encode_pool *p)
@@ -88,7 +94,12 @@ static void wake_all(struct encode_pool *p)
 
 static bool at_end(const struct encode_pool *p)
 {
-	return p->exhausted && !p->working && !p->ready;
+	return p->exhausted && !p->offers && !p->working && !p->ready;
+}
+
+static bool only(const struct encode_pool *p)
+{
+	return p->mode.on && p->mode.only;
 }
 
 static void push_ready(struct encode_pool *p, struct encoded *e)
@@ -116,13 +127,23 @@ static void push_free(struct encode_pool *p, struct encoded *e)
 
 /* --- encoders --------------------------------------------------------------------------------- */
 
-/* Waits until there is a chunk to ask for and a buffer for it. NULL: the end. */
-static struct encoded *begin_work(struct encode_pool *p, struct encode_how *how)
-{
-	struct encoded *e = NULL;
+/* What an encoder was given to do. */
+struct work {
+	struct encode_how how;
+	struct encoded *result;
+	int stream; /* whose offer it is; -1: the cursor is to be asked */
+};
 
+static bool something_to_do(const struct encode_pool *p)
+{
+	return p->mode.on && p->round && !p->error && (p->offers || !p->exhausted);
+}
+
+/* Waits until there is a chunk to ask for and a buffer for it. False: the end. */
+static bool begin_work(struct encode_pool *p, struct work *w)
+{
 	while (!p->stop) {
-		bool wanted = p->mode.on && p->round && !p->exhausted && !p->error;
+		bool wanted = something_to_do(p);
 		uint64_t start;
 
 		if (wanted && p->free)
@@ -133,14 +154,19 @@ static struct encoded *begin_work(struct encode_pool *p, struct encode_how *how)
 			p->totals.waited_ns += clock_ns() - start;
 	}
 	if (p->stop)
-		return NULL;
-	e = p->free;
-	p->free = e->next;
+		return false;
+	w->result = p->free;
+	p->free = w->result->next;
 	p->working++;
-	*how = (struct encode_how){
+	w->how = (struct encode_how){
 		.level = p->mode.level, .cache = p->cache, .round = p->round, .stop = &p->stop
 	};
-	return e;
+	w->stream = p->offers ? __builtin_ctzll(p->offers) : -1;
+	if (w->stream >= 0) {
+		p->offers &= ~(1ull << w->stream);
+		p->lent |= 1ull << w->stream;
+	}
+	return true;
 }
 
 static void add_totals(struct encode_pool *p, const struct encode_result *r, uint64_t cpu_ns)
@@ -156,10 +182,16 @@ static void add_totals(struct encode_pool *p, const struct encode_result *r, uin
 	p->totals.cpu_ns += cpu_ns;
 }
 
-/* found: 1: e is ready; 0: the cursor had nothing; or the error. */
-static void end_work(struct encode_pool *p, struct encoded *e, int found)
+/* found: 1: the result is ready; 0: the cursor had nothing; or the error. */
+static void end_work(struct encode_pool *p, const struct work *w, int found)
 {
+	struct encoded *e = w->result;
+
 	p->working--;
+	if (w->stream >= 0) {
+		p->lent &= ~(1ull << w->stream);
+		wake_stream(p, (uint32_t)w->stream);
+	}
 	if (found > 0 && e->plan.count + e->plan.same) {
 		push_ready(p, e);
 	} else {
@@ -169,7 +201,7 @@ static void end_work(struct encode_pool *p, struct encoded *e, int found)
 		if (found < 0 && !p->error)
 			p->error = found;
 	}
-	if (p->error || at_end(p))
+	if (p->error || at_end(p) || (p->empty && only(p)))
 		wake_all(p);
 	else if (p->ready)
 		wake_one(p);
@@ -180,35 +212,49 @@ static struct encode_memory *memory_of(struct encode_pool *p, const struct chunk
 	return &p->memory[p->first_chunk[plan->region->index] + plan->first_page / CHUNK_PAGES];
 }
 
+/* As the return value of next() in struct encode_source. */
+static int encode_chunk(struct worker *w, const struct work *todo, struct encode_result *r)
+{
+	struct encode_pool *p = w->pool;
+	const struct chunk_plan *plan = &w->plan;
+	int err;
+
+	if (todo->stream >= 0) {
+		plan = p->offered[todo->stream];
+	} else {
+		int found = p->source.next(p->source.arg, &w->plan, w->scratch);
+
+		if (found <= 0)
+			return found;
+	}
+	err = encoder_run(&w->encoder, &todo->how, memory_of(p, plan), plan, &todo->result->plan,
+			  todo->result->buffer, r);
+	return err ? err : 1;
+}
+
 static void *worker_main(void *arg)
 {
 	struct worker *w = arg;
 	struct encode_pool *p = w->pool;
-	struct encode_how how;
-	struct encoded *e;
+	struct work todo;
 
 	thread_name("encode", w->index);
 	if (setpriority(PRIO_PROCESS, 0, NICE)) /* on Linux: of this thread */
 		log_debug("encoders run at the priority of all: %m");
 	pthread_mutex_lock(&p->lock);
-	while ((e = begin_work(p, &how))) {
+	while (begin_work(p, &todo)) {
 		struct encode_result r = { 0 };
 		uint64_t start;
 		int found;
 
 		pthread_mutex_unlock(&p->lock);
 		start = clock_of(CLOCK_THREAD_CPUTIME_ID);
-		found = p->source.next(p->source.arg, &w->plan, w->scratch);
-		if (found > 0) {
-			int err = encoder_run(&w->encoder, &how, memory_of(p, &w->plan), &w->plan,
-					      &e->plan, e->buffer, &r);
-
-			found = err ? err : 1;
-		}
+		found = encode_chunk(w, &todo, &r);
 		start = clock_of(CLOCK_THREAD_CPUTIME_ID) - start;
 		pthread_mutex_lock(&p->lock);
+		p->empty = !r.data;
 		add_totals(p, &r, start);
-		end_work(p, e, found);
+		end_work(p, &todo, found);
 	}
 	pthread_mutex_unlock(&p->lock);
 	return NULL;
@@ -235,18 +281,38 @@ bool encode_pool_take(struct encode_pool *p, struct encoded **e)
 
 int encode_pool_next(struct encode_pool *p, uint32_t stream, struct encoded **e)
 {
+	uint64_t own = 1ull << stream;
+
 	SCOPED_LOCK(&p->lock);
 
 	if (p->error)
 		return p->error;
 	if (take_ready(p, e))
 		return ENCODE_READY;
-	if (!p->exhausted && !(p->mode.on && p->mode.only))
-		return ENCODE_RAW;
-	if (at_end(p))
-		return ENCODE_END;
-	p->waiting |= 1ull << stream;
+	if ((p->offers & own) && !p->mode.on) {
+		p->offers &= ~own;
+		return ENCODE_BACK;
+	}
+	if (!((p->offers | p->lent) & own)) {
+		if (!p->exhausted && !only(p))
+			return ENCODE_RAW;
+		if (!p->exhausted && p->empty)
+			return ENCODE_LOOK;
+		if (at_end(p))
+			return ENCODE_END;
+	}
+	p->waiting |= own;
 	return ENCODE_WAIT;
+}
+
+void encode_pool_offer(struct encode_pool *p, uint32_t stream, const struct chunk_plan *plan)
+{
+	SCOPED_LOCK(&p->lock);
+
+	p->offered[stream] = plan;
+	p->offers |= 1ull << stream;
+	p->empty = false;
+	pthread_cond_signal(&p->changed);
 }
 
 void encode_pool_give_back(struct encode_pool *p, struct encoded *e)
@@ -274,6 +340,7 @@ void encode_pool_begin_round(struct encode_pool *p, uint32_t round)
 
 	p->round = round;
 	p->exhausted = false;
+	p->empty = true;
 	if (p->mode.on)
 		pthread_cond_broadcast(&p->changed);
 }
@@ -354,7 +421,8 @@ int encode_pool_new(struct encode_pool **out, const struct encode_source *source
 	pthread_mutex_init(&p->lock, NULL);
 	pthread_cond_init(&p->changed, NULL);
 	p->workers = calloc(workers, sizeof(*p->workers));
-	err = p->workers ? make_buffers(p) : -ENOMEM;
+	p->offered = calloc(streams, sizeof(*p->offered));
+	err = p->workers && p->offered ? make_buffers(p) : -ENOMEM;
 	if (!err)
 		err = number_chunks(p, nregions);
 	for (unsigned int i = 0; !err && i < workers; i++)
@@ -407,6 +475,7 @@ void encode_pool_free(struct encode_pool *p)
 	pthread_cond_destroy(&p->changed);
 	pthread_mutex_destroy(&p->lock);
 	free(p->workers);
+	free(p->offered);
 	free(p->buffers);
 	free(p->first_chunk);
 	free(p->memory);

@@ -7,12 +7,13 @@
  *   taken once, by an encoder, which puts its result on the queue, or by a stream, which sends it
  *   at once. A stream takes what is ready first. Who finds nothing ready takes a chunk itself, or
  *   waits, as the mode says: compressing pays at all (on), and so much that raw bytes would only
- *   be in the way (only).
+ *   be in the way (only). Where chunks turn out to have nothing to compress, streams look at them
+ *   too, and offer the first that has to an encoder.
  *
- *   Order (wire.h). At any moment a chunk of the round is at one place: behind the cursor, in an
- *   encoder, on the queue, or in a stream. A stream is told ENCODE_END, and says ROUND_END, when
- *   the first three are empty: the cursor has come to its end, no encoder works and the queue is
- *   empty. An encoder counts as working from before it asks the cursor until its result is on the
+ *   Order (wire.h). At any moment a chunk of the round is at one place: behind the cursor, offered,
+ *   in an encoder, on the queue, or in a stream. A stream is told ENCODE_END, and says ROUND_END,
+ *   when the first four are empty: the cursor has come to its end, nothing is offered, no encoder
+ *   works and the queue is empty. An encoder counts as working from before it asks the cursor until its result is on the
  *   queue, so nothing is between two places unseen; and from then on until the next round begins
  *   no encoder asks the cursor again. What streams still hold they send before their own
  *   ROUND_END. So when all streams' ROUND_END are acknowledged, every chunk of the round is in
@@ -69,6 +70,8 @@ struct encode_totals {
 enum encode_next {
 	ENCODE_READY, /* *e is to be sent and given back */
 	ENCODE_RAW,   /* take a chunk from the cursor; if it has none: encode_pool_exhausted */
+	ENCODE_LOOK,  /* likewise, and if it has data: encode_pool_offer */
+	ENCODE_BACK,  /* what was offered is the stream's again: send it as it is */
 	ENCODE_WAIT,  /* until woken */
 	ENCODE_END,   /* the round has no more for anybody */
 };
@@ -101,6 +104,11 @@ int encode_pool_next(struct encode_pool *p, uint32_t stream, struct encoded **e)
 bool encode_pool_take(struct encode_pool *p, struct encoded **e);
 void encode_pool_give_back(struct encode_pool *p, struct encoded *e);
 void encode_pool_exhausted(struct encode_pool *p);
+/*
+ * After ENCODE_LOOK: a plan with data. It, and what its runs refer to, stay as they are until
+ * encode_pool_next says other than ENCODE_READY and ENCODE_WAIT.
+ */
+void encode_pool_offer(struct encode_pool *p, uint32_t stream, const struct chunk_plan *plan);
 
 void encode_pool_totals(struct encode_pool *p, struct encode_totals *t);
 

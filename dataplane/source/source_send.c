@@ -209,6 +209,12 @@ static int send_in_parts(struct stream *s, const struct chunk_plan *p)
 	return err;
 }
 
+static int send_raw(struct stream *s, const struct chunk_plan *p)
+{
+	source_compress_forget(s->source, p);
+	return send_in_parts(s, p);
+}
+
 static int send_raw_chunk(struct stream *s)
 {
 	struct source *src = s->source;
@@ -218,8 +224,31 @@ static int send_raw_chunk(struct stream *s)
 		encode_pool_exhausted(src->compress.pool);
 	if (found <= 0)
 		return found;
-	source_compress_forget(src, &s->plan);
-	return send_in_parts(s, &s->plan);
+	return send_raw(s, &s->plan);
+}
+
+static bool has_data(const struct chunk_plan *p)
+{
+	for (uint32_t i = 0; i < p->count; i++)
+		if (p->runs[i].encoding == WIRE_ENC_RAW)
+			return true;
+	return false;
+}
+
+/* A chunk that encoders are to have, unless there is nothing in it for them. */
+static int look_for_encoders(struct stream *s)
+{
+	struct encode_pool *pool = s->source->compress.pool;
+	int found = source_next_plan(s->source, &s->plan, s->scratch);
+
+	if (!found)
+		encode_pool_exhausted(pool);
+	if (found <= 0)
+		return found;
+	if (!has_data(&s->plan))
+		return send_plan(s, &s->plan);
+	encode_pool_offer(pool, s->index, &s->plan);
+	return 0;
 }
 
 /* Beside encoders: what they have ready first; see encode_pool.h. */
@@ -234,15 +263,24 @@ static int send_beside_encoders(struct stream *s)
 		source_compress_tick(s->source);
 		if (source_stopping(s->source))
 			return -ECANCELED;
-		err = encode_pool_next(pool, s->index, &e);
-		if (err == ENCODE_END)
-			return 0;
-		if (err == ENCODE_READY) {
+		switch (err = encode_pool_next(pool, s->index, &e)) {
+		case ENCODE_READY:
 			err = send_encoded(s, e);
-		} else if (err == ENCODE_RAW) {
+			break;
+		case ENCODE_RAW:
 			err = send_raw_chunk(s);
-		} else if (err == ENCODE_WAIT) {
+			break;
+		case ENCODE_LOOK:
+			err = look_for_encoders(s);
+			break;
+		case ENCODE_BACK:
+			err = send_raw(s, &s->plan);
+			break;
+		case ENCODE_WAIT:
 			err = stream_wait(s, WAIT_NS);
+			break;
+		case ENCODE_END:
+			return 0;
 		}
 	}
 	return err;
