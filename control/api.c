@@ -163,6 +163,16 @@ static int post_resolve(struct call *c, json_t **out, struct failure *f)
 	return host_resolve(c->host, c->id, action, out, f);
 }
 
+static int post_tune(struct call *c, json_t **out, struct failure *f)
+{
+	return host_tune(c->host, c->id, c->in, out, f);
+}
+
+static int post_switch(struct call *c, json_t **out, struct failure *f)
+{
+	return host_switch(c->host, c->id, out, f);
+}
+
 static int post_offer(struct call *c, json_t **out, struct failure *f)
 {
 	return host_peer_offer(c->host, c->in, out, f);
@@ -241,6 +251,8 @@ static const struct route routes[] = {
 	{ "GET", "/v1/sessions/*", ID_DIGITS_MIN, get_session },
 	{ "POST", "/v1/sessions/*/cancel", ID_DIGITS_MIN, post_cancel },
 	{ "POST", "/v1/sessions/*/resolve", ID_DIGITS_MIN, post_resolve },
+	{ "POST", "/v1/sessions/*/tune", ID_DIGITS_MIN, post_tune },
+	{ "POST", "/v1/sessions/*/switch", ID_DIGITS_MIN, post_switch },
 	{ "POST", "/v1/peer/sessions", 0, post_offer },
 	{ "GET", "/v1/peer/sessions/*", ID_DIGITS, get_peer },
 	{ "POST", "/v1/peer/sessions/*/load", ID_DIGITS, post_load },

@@ -15,8 +15,9 @@
 #define JSON_LINE (JSON_COMPACT | JSON_REAL_PRECISION(12))
 
 const struct cli_command *const cli_commands[] = {
-	&cli_list,    &cli_migrate,  &cli_status, &cli_cancel, &cli_resolve, &cli_dirty_rate,
-	&cli_predict, &cli_evacuate, &cli_bench,  &cli_pki,    NULL,
+	&cli_list,    &cli_migrate,    &cli_status,  &cli_tune,	    &cli_switch, &cli_cancel,
+	&cli_resolve, &cli_dirty_rate, &cli_predict, &cli_evacuate, &cli_bench,	 &cli_pki,
+	NULL,
 };
 
 /* clang-format off */

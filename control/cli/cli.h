@@ -57,8 +57,8 @@ struct cli_command {
 extern const struct cli_command *const cli_commands[];
 extern const struct cli_option cli_common_options[];
 
-extern const struct cli_command cli_list, cli_migrate, cli_status, cli_cancel, cli_resolve,
-	cli_dirty_rate, cli_predict, cli_evacuate, cli_bench, cli_pki;
+extern const struct cli_command cli_list, cli_migrate, cli_status, cli_cancel, cli_tune, cli_switch,
+	cli_resolve, cli_dirty_rate, cli_predict, cli_evacuate, cli_bench, cli_pki;
 
 /*
  * The whole program but for main. cli has out, err, terminal and reconnect_ms; the rest is set
@@ -71,6 +71,12 @@ int cli_connect(struct cli *cli, struct failure *f);
 /* A request to it with a limit of timeout_ms; failures as client_call gives them. */
 int cli_call(struct cli *cli, const char *method, const char *path, const json_t *in, json_t **out,
 	     unsigned int timeout_ms, struct failure *f);
+
+/* 0 if these are the digits of a session's id, or the beginning of one; -EINVAL (usage). */
+int cli_check_id(const char *id, struct failure *f);
+/* One request (POST VERB) for a session; says done (with the id) when it was taken. */
+enum cli_exit cli_ask_session(struct cli *cli, const char *id, const char *verb, const json_t *in,
+			      unsigned int timeout_ms, const char *done);
 
 /* The exit status that a failure of this code means. */
 enum cli_exit cli_exit_of(const struct failure *f);

@@ -82,22 +82,24 @@ static int parse_quantity(int (*parse)(const char *, uint64_t *), const char *te
 
 static void form_of(const struct cli_option *o, char *form, size_t size)
 {
+	const char * or = o->choices ? " or " : "", *word = o->choices ? o->choices : "";
+
 	switch (o->kind) {
 	case CLI_CHOICE:
 		snprintf(form, size, "one of %s", o->choices);
 		break;
 	case CLI_NUMBER:
-		snprintf(form, size, "a number from %ld to %ld%s%s", o->min, o->max,
-			 o->choices ? " or " : "", o->choices ? o->choices : "");
+		snprintf(form, size, "a number from %ld to %ld%s%s", o->min, o->max, or, word);
 		break;
 	case CLI_SIZE:
 		snprintf(form, size, "a size, as 64MiB or 1GiB, or 0");
 		break;
 	case CLI_RATE:
-		snprintf(form, size, "a rate in bits per second, as 800Mbit or 10Gbit");
+		snprintf(form, size, "a rate in bits per second, as 800Mbit or 10Gbit%s%s", or,
+			 word);
 		break;
 	case CLI_TIME:
-		snprintf(form, size, "a time with its unit, as 300ms, 10s or 5m");
+		snprintf(form, size, "a time with its unit, as 300ms, 10s or 5m%s%s", or, word);
 		break;
 	case CLI_SECONDS:
 		snprintf(form, size, "whole seconds from %ld to %ld", o->min, o->max);
@@ -129,10 +131,12 @@ static json_t *parse_value(const struct cli_option *o, const char *text)
 		err = number < 0 ? -ERANGE : err;
 		break;
 	case CLI_RATE:
-		err = parse_quantity(units_parse_rate, text, &number);
+		err = is_choice(o->choices, text) ? 0
+						  : parse_quantity(units_parse_rate, text, &number);
 		break;
 	case CLI_TIME:
-		err = parse_quantity(units_parse_time, text, &number);
+		err = is_choice(o->choices, text) ? 0
+						  : parse_quantity(units_parse_time, text, &number);
 		break;
 	case CLI_SECONDS:
 		err = parse_seconds(text, o->min, o->max, &number);

@@ -17,8 +17,8 @@ enum cli_kind {
 	CLI_CHOICE,  /* one of the words of choices */
 	CLI_NUMBER,  /* a whole number from min to max; the word of choices, if any, stands for 0 */
 	CLI_SIZE,    /* units_parse_size: bytes; 0 too */
-	CLI_RATE,    /* units_parse_rate: bytes per second */
-	CLI_TIME,    /* units_parse_time: milliseconds */
+	CLI_RATE,    /* units_parse_rate: bytes per second; choices as CLI_NUMBER */
+	CLI_TIME,    /* units_parse_time: milliseconds; choices as CLI_NUMBER */
 	CLI_SECONDS, /* units_parse_time or a bare number: whole seconds from min to max */
 };
 

@@ -11,7 +11,7 @@
 #define RESOLVE_MS     60000u
 #define TABLE_EVERY_NS 500000000
 
-static int check_id(const char *id, struct failure *f)
+int cli_check_id(const char *id, struct failure *f)
 {
 	size_t n = strlen(id);
 
@@ -104,7 +104,7 @@ static enum cli_exit status_all(struct cli *cli, bool watch)
 
 static void print_progress(FILE *to, const json_t *p)
 {
-	char a[32], b[32];
+	char a[32], b[32], why[200];
 
 	if (number(p, "round") <= 0)
 		return;
@@ -116,6 +116,28 @@ static void print_progress(FILE *to, const json_t *p)
 		units_format_rate(number(p, "throughput"), a, sizeof(a)),
 		units_format_size((uint64_t)number(p, "dirty_rate"), b, sizeof(b)));
 	fprintf(to, "  pause      %.0f ms, if it came now\n", number(p, "predicted_downtime_ms"));
+	if (*cli_text(p, "reason"))
+		fprintf(to, "  because    %s\n",
+			cli_clean(cli_text(p, "reason"), why, sizeof(why)));
+}
+
+/* What was asked for, as tune left it. */
+static void print_goals(FILE *to, const json_t *g)
+{
+	char timeout[40] = "none", rate[40] = "unlimited";
+	double bandwidth = number(g, "bandwidth");
+
+	if (!g)
+		return;
+	if (number(g, "timeout_ms") > 0)
+		snprintf(timeout, sizeof(timeout), "%.0f s", number(g, "timeout_ms") / 1000);
+	if (bandwidth > 0)
+		units_format_rate(bandwidth, rate, sizeof(rate));
+	fprintf(to,
+		"  goals      pause of at most %.0f ms, timeout %s, bandwidth %s, impact %.0f %%, "
+		"%s\n",
+		number(g, "max_downtime_ms"), timeout, rate, number(g, "impact"),
+		cli_text(g, "mode"));
 }
 
 static void print_session(struct cli *cli, const json_t *s)
@@ -127,8 +149,10 @@ static void print_session(struct cli *cli, const json_t *s)
 	fprintf(cli->out, "%s  %s  %s side  %s\n", cli_text(s, "id"),
 		cli_clean(cli_text(s, "vm"), text, sizeof(text)), cli_text(s, "side"),
 		cli_text(s, "state"));
-	if (!json_is_true(json_object_get(s, "terminal")))
+	if (!json_is_true(json_object_get(s, "terminal"))) {
+		print_goals(cli->out, json_object_get(s, "goals"));
 		print_progress(cli->out, json_object_get(s, "progress"));
+	}
 	json_array_foreach (json_object_get(s, "events"), i, event)
 		fprintf(cli->out, "  %9.1f ms  %s\n", number(event, "ms"),
 			cli_clean(cli_text(event, "text"), text, sizeof(text)));
@@ -188,7 +212,7 @@ static enum cli_exit run_status(struct cli *cli, const struct cli_words *words, 
 
 	if (!words->count)
 		return status_all(cli, watch);
-	if (check_id(words->word[0], &f))
+	if (cli_check_id(words->word[0], &f))
 		return cli_fail(cli, &f);
 	return watch ? watch_one(cli, words->word[0]) : status_one(cli, words->word[0]);
 }
@@ -204,16 +228,15 @@ const struct cli_command cli_status = {
 
 /* --- cancel and resolve ----------------------------------------------------------------------- */
 
-/* One request for a session; says done (with the id) when it was taken. */
-static enum cli_exit ask(struct cli *cli, const char *id, const char *verb, const json_t *in,
-			 unsigned int timeout_ms, const char *done)
+enum cli_exit cli_ask_session(struct cli *cli, const char *id, const char *verb, const json_t *in,
+			      unsigned int timeout_ms, const char *done)
 {
 	struct failure f = { 0 };
 	json_t *answer = NULL;
 	char path[128];
 
 	snprintf(path, sizeof(path), "/v1/sessions/%s/%s", id, verb);
-	if (check_id(id, &f) || cli_call(cli, "POST", path, in, &answer, timeout_ms, &f))
+	if (cli_check_id(id, &f) || cli_call(cli, "POST", path, in, &answer, timeout_ms, &f))
 		return cli_fail(cli, &f);
 	if (cli->json)
 		cli_print_json(cli, answer);
@@ -227,7 +250,8 @@ static enum cli_exit ask(struct cli *cli, const char *id, const char *verb, cons
 static enum cli_exit run_cancel(struct cli *cli, const struct cli_words *words, json_t *values)
 {
 	(void)values;
-	return ask(cli, words->word[0], "cancel", NULL, CLI_CALL_MS, "is being cancelled");
+	return cli_ask_session(cli, words->word[0], "cancel", NULL, CLI_CALL_MS,
+			       "is being cancelled");
 }
 
 const struct cli_command cli_cancel = {
@@ -266,8 +290,9 @@ static enum cli_exit run_resolve(struct cli *cli, const struct cli_words *words,
 		return cli_fail(cli, &f);
 	}
 	in = json_pack("{s:s}", "action", run_here ? "run-here" : "give-up");
-	status = ask(cli, words->word[0], "resolve", in, RESOLVE_MS,
-		     run_here ? "resolved: the VM runs here" : "resolved: given up here");
+	status = cli_ask_session(cli, words->word[0], "resolve", in, RESOLVE_MS,
+				 run_here ? "resolved: the VM runs here"
+					  : "resolved: given up here");
 	json_decref(in);
 	return status;
 }

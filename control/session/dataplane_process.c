@@ -161,19 +161,20 @@ static int patience(const struct dataplane_wait *w, const struct liveness *l, in
 }
 
 /* Waits until the socket is readable, or for one of the other reasons. */
-static int wait_message(struct dataplane *d, const struct dataplane_wait *w,
-			const struct liveness *l, struct failure *f)
+static int wait_message(struct dataplane *d, struct dataplane_wait *w, const struct liveness *l,
+			struct failure *f)
 {
-	struct pollfd p[3] = { { .fd = d->sock, .events = POLLIN },
+	struct pollfd p[4] = { { .fd = d->sock, .events = POLLIN },
 			       { .fd = w->cancel_fd, .events = POLLIN },
-			       { .fd = w->guest_fd, .events = POLLIN } };
+			       { .fd = w->guest_fd, .events = POLLIN },
+			       { .fd = w->noticed ? w->notice_fd : -1, .events = POLLIN } };
 
 	for (;;) {
 		int ms = -1, n, err = patience(w, l, &ms, f);
 
 		if (err)
 			return err;
-		n = poll(p, 3, ms);
+		n = poll(p, 4, ms);
 		if (n < 0 && errno != EINTR)
 			return failure_set(f, -errno, "internal", NULL, "poll failed: %m");
 		if (n <= 0)
@@ -184,12 +185,15 @@ static int wait_message(struct dataplane *d, const struct dataplane_wait *w,
 		if (p[2].revents)
 			return failure_set(f, -ESRCH, "vm-gone", NULL,
 					   "The VM's process ended during the migration.");
-		return 0;
+		if (p[3].revents)
+			w->noticed(w->arg, w);
+		if (p[0].revents)
+			return 0;
 	}
 }
 
 /* One message, PROGRESS and FAILED dealt with. -EAGAIN: it was nothing to look at. */
-static int next_message(struct dataplane *d, struct ipc_message *m, const struct dataplane_wait *w,
+static int next_message(struct dataplane *d, struct ipc_message *m, struct dataplane_wait *w,
 			struct liveness *l, struct failure *f)
 {
 	int err = wait_message(d, w, l, f), fd;
@@ -217,20 +221,21 @@ static int next_message(struct dataplane *d, struct ipc_message *m, const struct
 }
 
 int dataplane_expect(struct dataplane *d, enum ipc_type want, struct ipc_message *m,
-		     const struct dataplane_wait *w, struct failure *f)
+		     const struct dataplane_wait *wanted, struct failure *f)
 {
+	struct dataplane_wait w = *wanted;
 	struct liveness l = { .since_ns = clock_ns() };
 	int err;
 
 	for (;;) {
-		err = next_message(d, m, w, &l, f);
+		err = next_message(d, m, &w, &l, f);
 		if (err == -EAGAIN)
 			continue;
 		if (err)
 			return err;
 		if (m->head.type == want)
 			return 0;
-		if (w->skip_others)
+		if (w.skip_others)
 			continue;
 		return failure_set(f, -EPROTO, "internal", NULL,
 				   "the data plane said %s where %s was due",

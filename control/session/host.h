@@ -33,7 +33,8 @@ const struct config *host_config(const struct host *h);
  *   migrate   in {"vm","dest","options":{...}}      out {"id"} at once; the session goes on
  *             options: the CLI's long options as members, numbers in base units:
  *             "dry_run" bool, "skip_check" string, "mode" string, "cold" bool,
- *             "max_downtime_ms", "timeout_ms", "bandwidth" (bytes/s), "streams" (0: auto),
+ *             "max_downtime_ms", "timeout_ms", "bandwidth" (bytes/s), "impact" (percent),
+ *             "streams" (0: auto),
  *             "transport", "tx", "encrypt" "on"|"off", "allow_plaintext" bool, "compress",
  *             "delta_cache" (bytes),
  *             "disks", "location", "incoming" string, "no_start", "keep_src", "keep_dst",
@@ -44,6 +45,9 @@ const struct config *host_config(const struct host *h);
  *             Waits up to wait_ms for a seq above `since`.
  *   list      every session known: [{"id","vm","side","state",...}]
  *   cancel    by id. resolve by id with action "run-here" or "give-up".
+ *   tune      by id; in: those goals that change ("max_downtime_ms", "timeout_ms", "bandwidth",
+ *             "impact", "mode", as in options)       out {"id","goals":{all of them}}
+ *   switch    by id: switches over at the next possible scan, whatever pause that means
  *   vms       guest_list()
  *   bench     in {"dest","options":{...}}           out {"id"} at once; as migrate
  *   dirty_rate in {"vm","seconds"}                   out the contract's object
@@ -56,6 +60,8 @@ int host_list(struct host *h, json_t **out, struct failure *f);
 int host_cancel(struct host *h, const char *id, json_t **out, struct failure *f);
 int host_resolve(struct host *h, const char *id, const char *action, json_t **out,
 		 struct failure *f);
+int host_tune(struct host *h, const char *id, const json_t *in, json_t **out, struct failure *f);
+int host_switch(struct host *h, const char *id, json_t **out, struct failure *f);
 int host_vms(struct host *h, json_t **out, struct failure *f);
 int host_bench(struct host *h, const json_t *in, json_t **out, struct failure *f);
 int host_dirty_rate(struct host *h, const json_t *in, int client_fd, json_t **out,

@@ -69,10 +69,11 @@ static void session_free(struct session *s)
 	json_decref(s->result);
 	json_decref(s->answer);
 	json_decref(s->recovered);
+	json_decref(s->tuned);
 	if (s->journaled)
 		journal_close(&s->journal);
-	if (s->wake_fd >= 0)
-		close(s->wake_fd);
+	fd_close(&s->wake_fd);
+	fd_close(&s->wish_fd);
 	pthread_mutex_destroy(&s->lock);
 	pthread_cond_destroy(&s->changed);
 	free(s);
@@ -92,6 +93,7 @@ struct session *session_new(struct host *h, enum session_side side, const char *
 	s->events = json_array();
 	s->started_ns = s->state_ns = clock_ns();
 	s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	s->wish_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	s->journal.fd = -1;
 	s->load_ran = -1;
 	snprintf(s->id, sizeof(s->id), "%s", id);
@@ -105,7 +107,7 @@ struct session *session_new(struct host *h, enum session_side side, const char *
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&s->changed, &attr);
 	pthread_condattr_destroy(&attr);
-	if (s->wake_fd < 0) {
+	if (s->wake_fd < 0 || s->wish_fd < 0) {
 		session_free(s);
 		return NULL;
 	}

@@ -28,6 +28,7 @@
 
 #include "control/config.h"
 #include "control/guest/guest.h"
+#include "control/session/goals.h"
 #include "control/session/journal.h"
 #include "dataplane/ipc.h"
 
@@ -67,6 +68,7 @@ struct session_progress {
 	uint64_t total_bytes, pending_bytes, sent_bytes, wire_bytes;
 	double dirty_rate, throughput; /* bytes per second */
 	double predicted_downtime_ms;
+	char reason[160]; /* of the last decision: what holds it up */
 };
 
 struct session {
@@ -80,6 +82,7 @@ struct session {
 	pthread_t thread;
 	bool threaded;	   /* thread must be joined */
 	int wake_fd;	   /* eventfd: cancelled, abort_wanted, a request, or the host ends */
+	int wish_fd;	   /* eventfd: tuned, switch_asked */
 	json_t *recovered; /* owned: merged journal after a crash, or NULL */
 
 	/* visible; under lock */
@@ -101,6 +104,9 @@ struct session {
 	char vm[128];
 	char vm_key[64]; /* pid and start time: one session a VM */
 	struct session_progress progress;
+	struct goals goals; /* source: as its thread works towards them; mode NULL: not known yet */
+	json_t *tuned;	    /* source: changes of them that its thread has not taken over yet */
+	bool switch_asked;  /* source: a person wants the switch-over now; stays */
 	json_t *checks, *events, *result, *answer;
 	struct failure failure;
 	uint64_t promised_bytes;	/* destination: RAM that is reserved but not yet there */

@@ -75,17 +75,19 @@ static int take_options(struct source *c)
 	const char *disks = session_option_text(s, "disks", "none");
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	struct source_options *o = &c->o;
+	int err;
 
-	o->max_downtime_ms = session_option_number(s, "max_downtime_ms", 300);
-	o->timeout_ms = session_option_number(s, "timeout_ms", 0);
-	o->bandwidth = session_option_number(s, "bandwidth", 0);
+	goals_init(&o->goals);
+	err = goals_take(&o->goals, json_object_get(s->request, "options"), &c->f);
+	if (err)
+		return err;
+	source_take_wishes(c);
 	o->streams = (uint32_t)session_option_number(s, "streams", 0);
 	o->cold = session_option_bool(s, "cold");
 	o->dry_run = session_option_bool(s, "dry_run");
 	o->keep_src = session_option_bool(s, "keep_src");
 	o->no_start = session_option_bool(s, "no_start");
 	o->verify = session_option_bool(s, "verify");
-	o->mode = session_option_text(s, "mode", "auto");
 	o->encrypt = session_option_text(s, "encrypt", "on");
 	o->compress = session_option_text(s, "compress", "auto");
 	if (!o->streams)
@@ -95,8 +97,6 @@ static int take_options(struct source *c)
 	if (o->streams > IPC_STREAMS_MAX)
 		return failure_set(&c->f, -EINVAL, "usage", NULL, "--streams takes 1 to %d.",
 				   IPC_STREAMS_MAX);
-	if (strcmp(o->mode, "auto") && strcmp(o->mode, "precopy"))
-		return unsupported(c, "--mode", o->mode, "Use --mode precopy.");
 	if (strcmp(transport, "auto") && strcmp(transport, "tcp"))
 		return unsupported(c, "--transport", transport, "Use --transport tcp.");
 	if (strcmp(disks, "none"))

@@ -15,11 +15,11 @@
 #include "control/session/session.h"
 
 struct source_options {
-	uint64_t max_downtime_ms, timeout_ms, bandwidth;
+	struct goals goals; /* as they are now */
 	uint32_t streams;
 	enum ipc_tx tx;
 	bool cold, dry_run, keep_src, no_start, verify;
-	const char *mode, *encrypt, *compress;
+	const char *encrypt, *compress;
 	struct compression compression; /* compress, and what came of it */
 };
 
@@ -48,6 +48,7 @@ struct source {
 	bool negotiated; /* the peer holds a session for us */
 	bool armed;
 	bool paused;	      /* the guest is stopped by us */
+	bool switch_asked;    /* a person wants the switch-over now */
 	bool load_asked;      /* the destination may hold a loaded VM, which waits for us */
 	bool committed;	      /* durably: only the destination may run the guest */
 	bool unsettled;	      /* who runs it is open, or it is ours and stands still */
@@ -68,6 +69,7 @@ struct source {
 	uint32_t round;
 	double rate;	     /* guest bytes per second, see source_copy.c */
 	uint64_t copying_ns; /* clock_ns() when COPYING began */
+	char reason[160];    /* of the last decision: what a result tells */
 	struct source_downtime downtime;
 	json_t *peer_account; /* what the destination said of its own costs */
 };
@@ -75,6 +77,11 @@ struct source {
 /* session_source.c */
 void source_init(struct source *c, struct session *s);
 void source_release(struct source *c);
+/*
+ * Takes over what was asked of the session meanwhile: goals (the data plane's limit at once) and the
+ * switch-over. The waits of source_wait_init() do so by themselves.
+ */
+void source_take_wishes(struct source *c);
 
 /* source_copy.c */
 int source_start_dataplane(struct source *c);

@@ -188,14 +188,14 @@ static json_t *progress_json(const struct session *s)
 				 ? 100.0 * (1.0 - (double)p->pending_bytes / (double)p->total_bytes)
 				 : 0;
 
-	return json_pack("{s:i, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:s}", "round",
+	return json_pack("{s:i, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:s, s:s}", "round",
 			 (int)p->round, "pending_bytes", (json_int_t)p->pending_bytes,
 			 "total_bytes", (json_int_t)p->total_bytes, "sent_bytes",
 			 (json_int_t)p->sent_bytes, "wire_bytes", (json_int_t)p->wire_bytes,
 			 "dirty_rate", p->dirty_rate, "throughput", p->throughput,
 			 "predicted_downtime_ms", p->predicted_downtime_ms, "percent",
 			 percent < 0 ? 0.0 : percent, "elapsed_ms", clock_ms_since(s->started_ns),
-			 "state", session_state_name(s->state));
+			 "state", session_state_name(s->state), "reason", p->reason);
 }
 
 json_t *session_json(const struct session *s, bool whole)
@@ -209,6 +209,8 @@ json_t *session_json(const struct session *s, bool whole)
 		return j;
 	json_object_set_new(j, "checks", json_deep_copy(s->checks));
 	json_object_set_new(j, "events", json_deep_copy(s->events));
+	if (s->goals.mode)
+		json_object_set_new(j, "goals", goals_json(&s->goals));
 	if (s->result)
 		json_object_set_new(j, "result", json_deep_copy(s->result));
 	if (failure_is_set(&s->failure))

@@ -70,17 +70,35 @@ static void on_progress(void *arg, const struct ipc_stats *stats)
 	c->stats_ns = now;
 }
 
+/* 0: none. A pause is not cut short by a time limit, which would only make it longer. */
+static uint64_t deadline(const struct source *c)
+{
+	return c->o.goals.timeout_ms && !c->paused
+		       ? c->s->started_ns + c->o.goals.timeout_ms * NSEC_PER_MSEC
+		       : 0;
+}
+
+/* In the middle of a wait: a new time limit counts for it too. */
+static void on_wish(void *arg, struct dataplane_wait *w)
+{
+	struct source *c = arg;
+
+	source_take_wishes(c);
+	if (w->deadline_ns || !c->paused)
+		w->deadline_ns = deadline(c);
+}
+
 void source_wait_init(struct source *c, struct dataplane_wait *w, bool limited)
 {
 	*w = (struct dataplane_wait){
 		.cancel_fd = c->s->wake_fd,
 		.guest_fd = c->g ? c->g->pidfd : -1,
-		.deadline_ns = limited && c->o.timeout_ms
-				       ? c->s->started_ns + c->o.timeout_ms * NSEC_PER_MSEC
-				       : 0,
+		.deadline_ns = limited ? deadline(c) : 0,
 		.stall_ms =
 			(c->paused ? STALL_PAUSED_MS : STALL_MS) +
 			(unsigned int)((c->g ? c->g->desc.ram_bytes : 0) >> 30) * STALL_MS_PER_GIB,
+		.notice_fd = c->s->wish_fd,
+		.noticed = on_wish,
 		.progress = on_progress,
 		.arg = c,
 	};
@@ -166,7 +184,7 @@ int source_start_dataplane(struct source *c)
 				.regions = c->g->desc.nregions,
 				.streams = c->o.streams,
 				.tx = c->o.tx,
-				.rate_limit = c->o.bandwidth,
+				.rate_limit = c->o.goals.bandwidth,
 				.track_dma = c->track_dma,
 				.encodings = c->o.compression.encodings,
 				.compress = c->o.compression.kind,
@@ -307,7 +325,7 @@ int source_barrier_round(struct source *c)
 static struct policy_decision decide(struct source *c, struct policy_history *history)
 {
 	uint64_t pending = c->scanned.pending_pages * PAGE_BYTES;
-	struct policy_input in = { .max_downtime_ns = c->o.max_downtime_ms * NSEC_PER_MSEC,
+	struct policy_input in = { .max_downtime_ns = c->o.goals.max_downtime_ms * NSEC_PER_MSEC,
 				   .round = c->round,
 				   .pending_bytes = pending,
 				   .rate = c->rate,
@@ -317,7 +335,13 @@ static struct policy_decision decide(struct source *c, struct policy_history *hi
 	struct policy_decision d = policy_decide(&in);
 
 	policy_note(history, pending);
+	if (c->switch_asked) {
+		d.action = POLICY_SWITCH_OVER;
+		snprintf(d.reason, sizeof(d.reason), "asked for by the user");
+	}
+	snprintf(c->reason, sizeof(c->reason), "%s", d.reason);
 	SCOPED_LOCK(&c->s->lock);
+	snprintf(c->s->progress.reason, sizeof(c->s->progress.reason), "%s", d.reason);
 	c->s->progress.predicted_downtime_ms = (double)d.predicted_ns / 1e6;
 	return d;
 }
@@ -354,6 +378,7 @@ int source_copy_rounds(struct source *c)
 		err = source_scan(c, 0);
 		if (err)
 			break;
+		source_take_wishes(c);
 		d = decide(c, &history);
 		if (d.action == POLICY_GIVE_UP)
 			return not_converging(c, &d);

@@ -41,7 +41,7 @@ json_t *source_result(const struct source *c, const char *status)
 	json_int_t dst_rss = json_integer_value(json_object_get(c->peer_account, "rss_bytes"));
 	json_t *j = json_pack(
 		"{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:s, s:f, s:f, s:f, s:o, s:O, "
-		"s:o, s:s, s:{s:i, s:i, s:f}, s:[], s:{s:f, s:f}, s:{s:I, s:I}, s:f}",
+		"s:o, s:s, s:{s:i, s:i, s:f}, s:[], s:{s:f, s:f}, s:{s:I, s:I}, s:f, s:s}",
 		"id", c->s->id, "vm", c->s->vm, "status", status, "mode",
 		c->o.cold || (c->pid && !c->was_running) ? "cold" : "precopy", "transport", "tcp",
 		"tx", tx_names[c->ready.tx % 4], "congestion", c->congestion, "encrypt", "off",
@@ -53,8 +53,8 @@ json_t *source_result(const struct source *c, const char *status)
 		(int)c->stats.encode_level, "changes", (int)c->stats.encode_changes, "cpu_ms",
 		(double)c->stats.encode_cpu_ns / 1e6, "disks", "cpu_ms", "source",
 		(double)c->stats.cpu_ns / 1e6, "destination", dst_cpu, "rss_bytes", "source",
-		(json_int_t)c->stats.rss_bytes, "destination", dst_rss, "throttle_max_percent",
-		0.0);
+		(json_int_t)c->stats.rss_bytes, "destination", dst_rss, "throttle_max_percent", 0.0,
+		"reason", c->reason);
 
 	if (c->o.dry_run)
 		json_object_set_new(j, "dry_run", json_true());

@@ -115,6 +115,16 @@ int host_cancel(struct host *h, const char *id, json_t **out, struct failure *f)
 	return fake_call(h, "cancel", id, NULL, out, f);
 }
 
+int host_tune(struct host *h, const char *id, const json_t *in, json_t **out, struct failure *f)
+{
+	return fake_call(h, "tune", id, in, out, f);
+}
+
+int host_switch(struct host *h, const char *id, json_t **out, struct failure *f)
+{
+	return fake_call(h, "switch", id, NULL, out, f);
+}
+
 int host_resolve(struct host *h, const char *id, const char *action, json_t **out,
 		 struct failure *f)
 {

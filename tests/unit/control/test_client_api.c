@@ -100,6 +100,8 @@ static void test_every_route_reaches_its_function(void **state)
 		{ "POST", "/v1/sessions", "migrate", false },
 		{ "GET", "/v1/sessions/" FAKE_ID, "status", true },
 		{ "POST", "/v1/sessions/" FAKE_ID "/cancel", "cancel", true },
+		{ "POST", "/v1/sessions/" FAKE_ID "/tune", "tune", true },
+		{ "POST", "/v1/sessions/" FAKE_ID "/switch", "switch", true },
 		{ "POST", "/v1/peer/sessions", "offer", false },
 		{ "GET", "/v1/peer/sessions/" FAKE_ID, "peer_status", true },
 		{ "POST", "/v1/peer/sessions/" FAKE_ID "/load", "load", true },

@@ -44,6 +44,13 @@ static void test_usage_errors(void **state)
 		{ "status", "../../../etc" },
 		{ "cancel" },
 		{ "cancel", "12345" },
+		{ "tune" },
+		{ "tune", FAKE_ID },
+		{ "tune", FAKE_ID, "--streams", "2" },
+		{ "tune", FAKE_ID, "--impact", "101" },
+		{ "tune", FAKE_ID, "--bandwidth", "0" },
+		{ "tune", "12345", "--impact", "5" },
+		{ "switch" },
 		{ "resolve", FAKE_ID },
 		{ "resolve", FAKE_ID, "--run-here", "--give-up" },
 		{ "dirty-rate" },
@@ -301,6 +308,32 @@ static void test_cancel_and_resolve(void **state)
 	json_decref(out_json());
 }
 
+static void test_tune_and_switch(void **state)
+{
+	json_t *want = json_pack("{s:i, s:i, s:i, s:i, s:s}", "bandwidth", 100000000,
+				 "max_downtime_ms", 500, "timeout_ms", 0, "impact", 40, "mode",
+				 "precopy");
+
+	(void)state;
+	fake.answer = json_pack("{s:s}", "id", FAKE_ID);
+	assert_int_equal(RUN("tune", FAKE_ID, "--bandwidth", "800Mbit", "--max-downtime", "500ms",
+			     "--timeout", "never", "--impact", "40", "--mode", "precopy", "--json"),
+			 CLI_DONE);
+	json_decref(out_json());
+	assert_string_equal(fake.call, "tune");
+	assert_true(json_equal(fake.in, want));
+	json_decref(want);
+	/* what is not given is not sent: 0 is a value, and means unlimited */
+	want = json_pack("{s:i}", "bandwidth", 0);
+	assert_int_equal(RUN("tune", FAKE_ID, "--bandwidth", "unlimited"), CLI_DONE);
+	assert_true(json_equal(fake.in, want));
+	want_in(out_text, "tuned");
+	json_decref(want);
+	assert_int_equal(RUN("switch", FAKE_ID), CLI_DONE);
+	assert_string_equal(fake.call, "switch");
+	assert_string_equal(fake.id, FAKE_ID);
+}
+
 /* --- the progress line ------------------------------------------------------------------------ */
 
 static void test_progress_line_fits(void **state)
@@ -358,6 +391,7 @@ int main(void)
 		CASE(test_status),
 		CASE(test_status_watch),
 		CASE(test_cancel_and_resolve),
+		CASE(test_tune_and_switch),
 		CASE(test_progress_line_fits),
 	};
 
