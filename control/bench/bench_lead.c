@@ -96,6 +96,7 @@ static void describe(struct leading *l)
 	bool receives = l->o.reverse || l->o.bidir;
 	const struct bench_answer *a = &l->answer;
 	json_t *j = l->result, *addresses = json_array();
+	char compress[16];
 
 	for (uint32_t i = 0; i < a->to.count; i++)
 		json_array_append_new(addresses, json_string(a->to.address[i]));
@@ -108,6 +109,7 @@ static void describe(struct leading *l)
 	json_object_set_new(j, "congestion",
 			    json_string(sends ? l->near.congestion : a->congestion));
 	json_object_set_new(j, "streams", json_integer(l->o.streams));
+	json_object_set_new(j, "compress", json_string(bench_compress_name(&l->o, compress)));
 	json_object_set_new(j, "data", json_string(bench_data_name(l->o.data)));
 	json_object_set_new(j, "memory_bytes", json_integer((json_int_t)l->o.memory));
 	json_object_set_new(j, "fresh_memory", json_boolean(l->o.fresh));

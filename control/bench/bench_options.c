@@ -32,6 +32,16 @@ const char *bench_tx_name(uint32_t tx)
 	return tx < 4 ? tx_names[tx] : "?";
 }
 
+const char *bench_compress_name(const struct bench_options *o, char buf[16])
+{
+	static const char *const names[] = { "off", "auto", "zstd" };
+
+	snprintf(buf, 16, "%s", names[o->compress.kind]);
+	if (o->compress.kind == IPC_COMPRESS_ZSTD)
+		snprintf(buf, 16, "zstd:%u", o->compress.level);
+	return buf;
+}
+
 /* --- texts ------------------------------------------------------------------------------------ */
 
 int bench_parse_sizes(const char *text, uint64_t sizes[BENCH_SIZES_MAX], uint32_t *count)
@@ -221,15 +231,12 @@ static int read_place(struct bench_options *o, const char *rx, struct failure *f
 static int read_kinds(struct bench_options *o, const json_t *j, struct failure *f)
 {
 	const char *transport = text_of(j, "transport", "tcp");
-	const char *compress = text_of(j, "compress", "off");
 	const char *encrypt = text_of(j, "encrypt", "on");
 	int tx = choice(text_of(j, "tx", "auto"), tx_names, 4);
 	int data = choice(text_of(j, "data", "random"), data_names, 4);
 
 	if (strcmp(transport, "tcp") && strcmp(transport, "auto"))
 		return unsupported(f, "--transport", transport, "Use --transport tcp.");
-	if (strcmp(compress, "off"))
-		return unsupported(f, "--compress", compress, "Use --compress off.");
 	if (strcmp(encrypt, "off"))
 		return failure_set(f, -EOPNOTSUPP, "encryption-unavailable",
 				   "On a trusted network give --encrypt off, and start both "
@@ -241,6 +248,8 @@ static int read_kinds(struct bench_options *o, const json_t *j, struct failure *
 		return malformed(f, "data", "zero, text, random or file");
 	o->tx = (enum ipc_tx)tx;
 	o->data = (enum ipc_bench_data)data;
+	if (compression_parse(&o->compress, text_of(j, "compress", "off"), f))
+		return -EINVAL;
 	return read_place(o, text_of(j, "rx", "auto"), f);
 }
 
@@ -308,6 +317,10 @@ static int check_whole(const struct bench_options *o, struct failure *f)
 		return malformed(f, "interval", "at least 10ms");
 	if (o->interval_ms && o->time_ms / o->interval_ms > BENCH_INTERVALS_MAX)
 		return malformed(f, "interval", "at least a ten-thousandth of its time");
+	if (o->latency && o->compress.kind != IPC_COMPRESS_OFF)
+		return failure_set(f, -EOPNOTSUPP, "unsupported-option", "Leave out one of them.",
+				   "A message that is waited for alone is not compressed: "
+				   "--latency goes without --compress.");
 	if (o->latency && o->bytes && !o->sizes[0])
 		return malformed(f, "bytes", "not for --latency without --size");
 	if (o->memory > IPC_BENCH_MEMORY_MAX)

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "control/session/compression.h"
 #include "dataplane/ipc.h"
 #include "lib/base/failure.h"
 
@@ -28,6 +29,7 @@ struct bench_options {
 	enum ipc_tx tx;
 	enum ipc_bench_place place;
 	bool fresh;
+	struct compression compress; /* kind and level */
 	enum ipc_bench_data data;
 	char file[PATH_MAX];
 	uint64_t sizes[BENCH_SIZES_MAX]; /* bytes; 0: a header alone */
@@ -58,5 +60,7 @@ int bench_parse_tos(const char *text, int *tos);
 
 const char *bench_data_name(enum ipc_bench_data data);
 const char *bench_tx_name(uint32_t tx);
+/* As --compress has it; into buf. */
+const char *bench_compress_name(const struct bench_options *o, char buf[16]);
 
 #endif

@@ -15,6 +15,8 @@ void bench_result_figures(json_t *to, const struct ipc_bench_figures *tx,
 
 	json_object_set_new(to, "seconds", json_real((double)tx->ns / 1e9));
 	json_object_set_new(to, "bytes", json_integer((json_int_t)tx->bytes));
+	json_object_set_new(to, "wire_bytes", json_integer((json_int_t)tx->wire_bytes));
+	json_object_set_new(to, "compress_ratio", json_real(per(tx->wire_bytes, tx->bytes)));
 	json_object_set_new(to, "gbytes_per_s", json_real(rate));
 	json_object_set_new(to, "gbit_per_s", json_real(rate * 8));
 	json_object_set_new(to, "tx_cpu_s_per_gb", json_real(per(tx->cpu_ns, tx->bytes)));

@@ -24,9 +24,9 @@ void bench_result_rows(json_t *rows, struct bench_totals *totals, const struct b
 		       const struct bench_account *far);
 
 /*
- * The members that a row, an interval and the whole have in common: seconds, bytes, gbytes_per_s,
- * gbit_per_s, tx_cpu_s_per_gb, rx_cpu_s_per_gb, zero_copy_share, retransmits. rx NULL: not known
- * (null).
+ * The members that a row, an interval and the whole have in common: seconds, bytes, wire_bytes,
+ * compress_ratio, gbytes_per_s, gbit_per_s, tx_cpu_s_per_gb, rx_cpu_s_per_gb, zero_copy_share,
+ * retransmits. rx NULL: not known (null).
  */
 void bench_result_figures(json_t *to, const struct ipc_bench_figures *tx,
 			  const struct ipc_bench_figures *rx);

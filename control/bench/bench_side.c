@@ -33,6 +33,8 @@ static int send_config(struct bench_side *s, const struct config *c, enum ipc_ro
 				.streams = bench_options_streams(o),
 				.tx = o->tx,
 				.thp = c->thp,
+				.compress = o->compress.kind,
+				.level = o->compress.level,
 				.connect_ms = CONNECT_MS,
 				.log_level = c->verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARN };
 	struct ipc_bench b = { .memory = o->memory,
@@ -53,6 +55,8 @@ static int send_config(struct bench_side *s, const struct config *c, enum ipc_ro
 	} else if (o->data == IPC_BENCH_FILE) {
 		b.data = IPC_BENCH_ZERO; /* this side only receives */
 	}
+	if (o->compress.kind != IPC_COMPRESS_OFF)
+		m.encodings = IPC_ENCODING_ZSTD;
 	memcpy(b.cpus, cpus->cpu, sizeof(b.cpus));
 	memcpy(m.id, id, sizeof(m.id));
 	memcpy(m.secret, secret, sizeof(m.secret));

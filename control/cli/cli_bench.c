@@ -43,6 +43,14 @@ static int check_tos(const char *value)
 	return bench_parse_tos(value, &tos);
 }
 
+static int check_compress(const char *value)
+{
+	struct compression c;
+	struct failure f = { 0 };
+
+	return compression_parse(&c, value, &f);
+}
+
 /* Members that begin with a dash are ours; the others are the request's options. */
 /* clang-format off */
 static const struct cli_option options[] = {
@@ -79,7 +87,7 @@ static const struct cli_option options[] = {
 	{ .name = "encrypt", .arg = "on|off", .kind = CLI_CHOICE, .member = "encrypt",
 	  .choices = "on|off", .help = "encryption of the data streams [on; --local: off]" },
 	{ .name = "compress", .arg = "KIND", .kind = CLI_TEXT, .member = "compress",
-	  .help = "off [off]" },
+	  .check = check_compress, .help = "off, auto, zstd or zstd:LEVEL [off]" },
 	{ .name = "data", .arg = "KIND", .kind = CLI_TEXT, .member = "data",
 	  .help = "what is sent: zero, text, random or a file's path [random]" },
 	{ .name = "memory", .arg = "SIZE", .kind = CLI_TEXT, .member = "memory",

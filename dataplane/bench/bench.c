@@ -337,17 +337,31 @@ static void stop(struct bench *b, bool idle)
 			pthread_join(b->streams[i].thread, NULL);
 		b->streams[i].running = false;
 	}
+	for (uint32_t i = 0; b->streams && i < b->s->config.streams; i++)
+		bench_encode_stop(&b->streams[i]);
 	bench_accept_stop(b);
+}
+
+/* Encoders are confined too. */
+static int start_encoders(struct bench *b, struct failure *f)
+{
+	int err = 0;
+
+	for (uint32_t i = 0; !err && i < b->s->config.streams; i++)
+		err = bench_encode_start(&b->streams[i]);
+	return err ? failure_set(f, err, "internal", NULL, "cannot make a thread: %s",
+				 strerror(-err))
+		   : 0;
 }
 
 static int serve(struct bench *b, struct failure *f)
 {
 	struct main_loop m = { .b = b, .measure.bench = b };
-	int err = 0;
+	int err = start_encoders(b, f);
 
-	if (!connects(b))
+	if (!err && !connects(b))
 		err = ipc_send(b->s->sock, IPC_READY, &b->ready, -1);
-	else
+	else if (!err)
 		err = start_connected(b, f);
 	while (!err && !m.quit)
 		err = serve_once(&m, f);
@@ -468,6 +482,7 @@ static int prepare(struct bench *b, struct failure *f)
 	b->latency = calloc(1, sizeof(*b->latency));
 	if (!err && !b->latency)
 		err = -ENOMEM;
+	bench_compress_init(b);
 	if (!err)
 		err = make_memory(b);
 	if (!err)
@@ -498,18 +513,21 @@ static void release(struct bench *b)
 	}
 	free(b->streams);
 	free(b->latency);
+	bench_compress_release(b);
 	fd_close(&b->memory_fd);
 	fd_close(&b->event_fd);
 	token_bucket_release(&b->bucket);
+	pthread_mutex_destroy(&b->compress.lock);
 	pthread_mutex_destroy(&b->lock);
 }
 
 int bench_run(struct setup *s, struct failure *f)
 {
-	struct bench b = { .s = s, .memory_fd = -1, .event_fd = -1 };
+	struct bench b = { .s = s, .memory_fd = -1, .event_fd = -1, .compress.uptime_fd = -1 };
 	int err;
 
 	pthread_mutex_init(&b.lock, NULL);
+	pthread_mutex_init(&b.compress.lock, NULL);
 	token_bucket_init(&b.bucket, 0, clock_ns());
 	err = prepare(&b, f);
 	if (!s->config.connect_ms)

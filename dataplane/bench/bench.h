@@ -2,7 +2,7 @@
 /*
  * The transport benchmark's data plane, shared by its files: bench.c (the main thread), bench_run.c
  * (a run and its figures), bench_accept.c (connections at the destination), bench_tx.c and
- * bench_rx.c (a stream's two ends). Nothing else includes this.
+ * bench_rx.c (a stream's two ends), bench_compress.c (its encoders). Nothing else includes this.
  *
  * Theory of operation
  *   Both sides run this and differ in who connects. Each stream carries data one way: 0 ..
@@ -17,6 +17,9 @@
  *   Runs. RUN comes on both sides, at the receiving one first. A side's run has ended when all it
  *   sends was acknowledged and the end of all it receives was seen. CPU time is that of the
  *   streams' threads, so that two directions at once can be told apart.
+ *
+ *   Compression. Messages are encoded by the encoders of a migration, and then come in any order;
+ *   see bench_compress.h.
  *
  *   Verifying. After each lap the sender sends hashes of what it sent (VERIFY, VERIFY_END), the
  *   receiver compares and then spoils its memory, so that the next lap's bytes must come again to
@@ -37,6 +40,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 
+#include "dataplane/bench/bench_compress.h"
 #include "dataplane/bench/bench_histogram.h"
 #include "dataplane/destination/place.h"
 #include "dataplane/destination/rx_reader.h"
@@ -78,6 +82,7 @@ struct bench_stream {
 	uint64_t *hashes;	       /* of the window's chunks, if everything is verified */
 	uint64_t verified, mismatches; /* chunks; atomic */
 	struct bench_histogram *latency;
+	struct bench_encode *encode; /* NULL: nothing is compressed */
 
 	/* a receiver's */
 	struct rx_reader rx;
@@ -106,6 +111,7 @@ struct bench {
 	uint32_t nknocks;
 	const struct tx_ops *tx_ops; /* NULL: this side sends nothing */
 	struct token_bucket bucket;
+	struct bench_compress compress;
 	struct bench_histogram *latency; /* of all streams, for the report */
 	struct ipc_ready ready;
 	int event_fd;	      /* streams -> main */
@@ -164,6 +170,18 @@ int bench_tx_init(struct bench_stream *st);
 void bench_tx_release(struct bench_stream *st);
 /* Serves runs until the process ends or the peer has gone. 0, -ECONNRESET ... */
 int bench_tx_serve(struct bench_stream *st);
+/* For bench_compress.c, of a run: a frame; waiting for the limit, and for a wake-up or ns. */
+int bench_tx_put(struct bench_stream *st, const void *head, size_t len,
+		 const struct tx_slice *slices, uint32_t count, bool more);
+int bench_tx_pace(struct bench_stream *st, uint64_t bytes);
+int bench_tx_wait(struct bench_stream *st, uint64_t ns);
+/* True if another `size` bytes of the run may be sent; takes them from the budget. Any thread. */
+bool bench_tx_may_send(struct bench_stream *st, uint64_t size);
+/*
+ * Has the receiver compare what was sent since the last time, up to end (bytes in the window, whole
+ * chunks; 0: nothing), and waits until it is ready for the next lap.
+ */
+int bench_tx_end_lap(struct bench_stream *st, uint64_t end);
 int bench_rx_init(struct bench_stream *st, char *why, size_t len);
 void bench_rx_release(struct bench_stream *st);
 int bench_rx_serve(struct bench_stream *st);

@@ -52,8 +52,10 @@ static void take_base(struct bench *b, struct bench_base *out)
 		f->wire_bytes += __atomic_load_n(&c->wire_bytes, __ATOMIC_RELAXED);
 		f->zero_copy_bytes += __atomic_load_n(&c->zero_copy_bytes, __ATOMIC_RELAXED);
 		f->cpu_ns += cpu_of(st) - __atomic_load_n(&c->aside_ns, __ATOMIC_RELAXED);
-		if (st->sends)
+		if (st->sends) {
+			f->cpu_ns += bench_encode_cpu_ns(st);
 			f->retransmits += retransmits_of(st);
+		}
 		out->verified += __atomic_load_n(&st->verified, __ATOMIC_RELAXED);
 		out->mismatches += __atomic_load_n(&st->mismatches, __ATOMIC_RELAXED);
 	}
@@ -211,6 +213,7 @@ int bench_measure_begin(struct bench_measure *m, const struct ipc_bench_run *run
 	b->budget = (int64_t)run->bytes;
 	__atomic_store_n(&b->run_stop, false, __ATOMIC_RELAXED);
 	token_bucket_set_rate(&b->bucket, run->rate_limit, now);
+	bench_compress_begin(b, run->rate_limit);
 	m->running = true;
 	m->counting = false;
 	if (!run->omit_ns)

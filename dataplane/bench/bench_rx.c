@@ -24,9 +24,11 @@ static int begin_placing(struct bench_stream *st, char *why, size_t len)
 {
 	static const enum place_kind kinds[] = { PLACE_AUTO, PLACE_MAP, PLACE_PWRITE };
 	const struct setup *s = st->bench->s;
+	int err = place_init(&st->place, &st->region, 1, kinds[s->bench.place], s->config.thp, why,
+			     len);
 
-	return place_init(&st->place, &st->region, 1, kinds[s->bench.place], s->config.thp, why,
-			  len);
+	st->place.encodings = s->config.encodings;
+	return err;
 }
 
 int bench_rx_init(struct bench_stream *st, char *why, size_t len)
@@ -71,17 +73,20 @@ static int refresh(struct bench_stream *st)
 
 static int take_pages(struct bench_stream *st, const struct wire_frame *f)
 {
+	const struct setup *s = st->bench->s;
+	const struct place_counters *c = &st->placer.counters;
 	int err = 0;
 
 	/* What is read ahead of a large payload would have to be copied once more. */
 	st->rx.ahead = f->length <= READ_AHEAD ? READ_AHEAD : 0;
-	if (st->bench->s->bench.fresh && f->offset < st->next)
+	/* compressed ones come in any order: their laps end with VERIFY_END */
+	if (s->bench.fresh && !s->config.encodings && f->offset < st->next)
 		err = refresh(st);
 	/* the chunk is begun: from its end on, lower offsets are another lap */
 	st->next = f->offset;
 	if (!err)
 		err = place_pages(&st->placer, f);
-	__atomic_store_n(&st->counts.bytes, st->placer.counters.raw_bytes, __ATOMIC_RELAXED);
+	__atomic_store_n(&st->counts.bytes, c->raw_bytes + c->zstd_in_bytes, __ATOMIC_RELAXED);
 	return err;
 }
 
@@ -148,10 +153,12 @@ static int take_verify(struct bench_stream *st, const struct wire_frame *f)
 static int take_verify_end(struct bench_stream *st, const struct wire_frame *f)
 {
 	struct wire_frame ack = { .type = WIRE_ACK, .of = WIRE_VERIFY_END, .extent = st->unequal };
+	const struct setup *s = st->bench->s;
+	int err = s->bench.fresh && s->config.encodings ? refresh(st) : 0;
 
 	(void)f;
 	st->unequal = 0;
-	return acknowledge(st, &ack);
+	return err ? err : acknowledge(st, &ack);
 }
 
 static int (*const takers[])(struct bench_stream *st, const struct wire_frame *f) = {

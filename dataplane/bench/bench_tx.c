@@ -33,7 +33,7 @@ int bench_tx_init(struct bench_stream *st)
 	for (uint64_t i = 0; b->s->bench.verify && i < chunks; i++)
 		st->hashes[i] =
 			htole64(XXH3_64bits(st->region.map + (i << CHUNK_SHIFT), CHUNK_BYTES));
-	return 0;
+	return bench_encode_init(st);
 }
 
 void bench_tx_release(struct bench_stream *st)
@@ -41,16 +41,17 @@ void bench_tx_release(struct bench_stream *st)
 	if (st->tx)
 		st->tx->ops->free(st->tx);
 	st->tx = NULL;
+	bench_encode_release(st);
 	free(st->latency);
 	free(st->hashes);
 	st->latency = NULL;
 	st->hashes = NULL;
 }
 
-static int put(struct bench_stream *st, const void *head, size_t len, const struct tx_slice *slice,
-	       bool more)
+int bench_tx_put(struct bench_stream *st, const void *head, size_t len,
+		 const struct tx_slice *slices, uint32_t count, bool more)
 {
-	int err = st->tx->ops->frame(st->tx, head, len, &st->region, slice, slice ? 1 : 0, more);
+	int err = st->tx->ops->frame(st->tx, head, len, &st->region, slices, count, more);
 
 	__atomic_store_n(&st->counts.wire_bytes, st->tx->counters.wire_bytes, __ATOMIC_RELAXED);
 	__atomic_store_n(&st->counts.zero_copy_bytes, st->tx->counters.zero_copy_bytes,
@@ -65,7 +66,7 @@ static int barrier(struct bench_stream *st, const struct wire_frame *f, struct w
 	int err;
 
 	wire_put_frame(bytes, f);
-	err = put(st, bytes, sizeof(bytes), NULL, false);
+	err = bench_tx_put(st, bytes, sizeof(bytes), NULL, 0, false);
 	if (!err)
 		err = io_read_full(st->fd, bytes, sizeof(bytes));
 	if (!err)
@@ -93,7 +94,7 @@ static int send_message(struct bench_stream *st, uint64_t size)
 
 	wire_put_frame(head, &f);
 	wire_put_run(head + WIRE_FRAME_SIZE, &run);
-	err = put(st, head, sizeof(head), &slice, true);
+	err = bench_tx_put(st, head, sizeof(head), &slice, 1, true);
 	st->at = (st->at + size) % st->bench->window;
 	bench_add(&st->counts.bytes, size);
 	return err;
@@ -101,8 +102,7 @@ static int send_message(struct bench_stream *st, uint64_t size)
 
 /* --- verifying -------------------------------------------------------------------------------- */
 
-/* What was sent since the last comparison, up to end (bytes in the window, whole chunks). */
-static int verify(struct bench_stream *st, uint64_t end)
+int bench_tx_end_lap(struct bench_stream *st, uint64_t end)
 {
 	uint8_t frame[WIRE_FRAME_SIZE + HASHES_AT_ONCE * WIRE_HASH_SIZE];
 	uint64_t from = st->unverified >> CHUNK_SHIFT, to = end >> CHUNK_SHIFT;
@@ -119,7 +119,7 @@ static int verify(struct bench_stream *st, uint64_t end)
 
 		wire_put_frame(frame, &f);
 		memcpy(frame + WIRE_FRAME_SIZE, st->hashes + from, n * WIRE_HASH_SIZE);
-		err = put(st, frame, WIRE_FRAME_SIZE + n * WIRE_HASH_SIZE, NULL, true);
+		err = bench_tx_put(st, frame, WIRE_FRAME_SIZE + n * WIRE_HASH_SIZE, NULL, 0, true);
 		from += n;
 	}
 	if (!err)
@@ -138,8 +138,8 @@ static int verify_due(struct bench_stream *st, bool last)
 	if (!st->bench->s->bench.verify)
 		return 0;
 	if (last)
-		return st->at > st->unverified ? verify(st, st->at) : 0;
-	return st->at ? 0 : verify(st, st->bench->window);
+		return st->at > st->unverified ? bench_tx_end_lap(st, st->at) : 0;
+	return st->at ? 0 : bench_tx_end_lap(st, st->bench->window);
 }
 
 /* --- a run ------------------------------------------------------------------------------------ */
@@ -156,7 +156,7 @@ static int on_idle_input(struct bench_stream *st)
 }
 
 /* Until a wake-up or the time: UINT64_MAX for ever. */
-static int wait_wake(struct bench_stream *st, uint64_t ns)
+int bench_tx_wait(struct bench_stream *st, uint64_t ns)
 {
 	struct timespec t = { .tv_sec = (time_t)(ns / NSEC_PER_SEC),
 			      .tv_nsec = (long)(ns % NSEC_PER_SEC) };
@@ -173,7 +173,7 @@ static int wait_wake(struct bench_stream *st, uint64_t ns)
 	return p[1].revents ? on_idle_input(st) : 0;
 }
 
-static int pace(struct bench_stream *st, uint64_t bytes)
+int bench_tx_pace(struct bench_stream *st, uint64_t bytes)
 {
 	struct token_bucket *bucket = &st->bench->bucket;
 	uint64_t reservation, wait;
@@ -184,12 +184,11 @@ static int pace(struct bench_stream *st, uint64_t bytes)
 	reservation = token_bucket_reserve(bucket, bytes, clock_ns());
 	while (!err && !bench_run_stopped(st->bench) &&
 	       (wait = token_bucket_wait_ns(bucket, reservation, clock_ns())))
-		err = wait_wake(st, wait);
+		err = bench_tx_wait(st, wait);
 	return err;
 }
 
-/* True if another message of the run may be sent; takes it from the budget. */
-static bool may_send(struct bench_stream *st, uint64_t size)
+bool bench_tx_may_send(struct bench_stream *st, uint64_t size)
 {
 	struct bench *b = st->bench;
 
@@ -209,11 +208,11 @@ static int send_bulk(struct bench_stream *st)
 	int err = 0;
 
 	while (!err) {
-		bool more = may_send(st, size);
+		bool more = bench_tx_may_send(st, size);
 
 		if (!more && !(whole && st->at % CHUNK_BYTES))
 			break;
-		err = more ? pace(st, size) : 0;
+		err = more ? bench_tx_pace(st, size) : 0;
 		if (!err)
 			err = send_message(st, size);
 		if (!err)
@@ -230,12 +229,12 @@ static int send_pings(struct bench_stream *st)
 	int err = 0;
 
 	for (uint32_t i = 0; !err; i++) {
-		bool more = may_send(st, run->size ? run->size : 1);
+		bool more = bench_tx_may_send(st, run->size ? run->size : 1);
 		uint64_t start;
 
 		if (!more && !(whole && st->at % CHUNK_BYTES))
 			break;
-		err = more ? pace(st, run->size + WIRE_FRAME_SIZE) : 0;
+		err = more ? bench_tx_pace(st, run->size + WIRE_FRAME_SIZE) : 0;
 		ping.number = BENCH_PING | i;
 		start = clock_ns();
 		if (!err && run->size)
@@ -259,7 +258,10 @@ static int send_run(struct bench_stream *st)
 	if (st->at % (run->size ? run->size : 1)) /* after smaller messages */
 		st->at = (st->at / run->size + 1) * run->size % st->bench->window;
 	bench_histogram_clear(st->latency);
-	err = run->flags & IPC_BENCH_LATENCY ? send_pings(st) : send_bulk(st);
+	if (run->flags & IPC_BENCH_LATENCY)
+		err = send_pings(st);
+	else
+		err = st->encode ? bench_encode_run(st) : send_bulk(st);
 	if (!err)
 		err = barrier(st, &end, &ack);
 	if (!err)
@@ -273,7 +275,7 @@ static int say_bye(struct bench_stream *st)
 	uint8_t head[WIRE_FRAME_SIZE];
 
 	wire_put_frame(head, &bye);
-	return put(st, head, sizeof(head), NULL, false);
+	return bench_tx_put(st, head, sizeof(head), NULL, 0, false);
 }
 
 int bench_tx_serve(struct bench_stream *st)
@@ -286,7 +288,7 @@ int bench_tx_serve(struct bench_stream *st)
 		uint32_t number = __atomic_load_n(&b->run_number, __ATOMIC_ACQUIRE);
 
 		if (number == st->run_seen) {
-			err = wait_wake(st, UINT64_MAX);
+			err = bench_tx_wait(st, UINT64_MAX);
 			continue;
 		}
 		st->run_seen = number;

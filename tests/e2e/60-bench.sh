@@ -68,6 +68,29 @@ bench a "$DEST" --encrypt off --data "$DIR/shared.bytes" --verify --memory 16MiB
 want_verified
 want '.data == "file"'
 
+# Compressed: as a migration's pages are, in both directions, whatever arrives is what was sent.
+for compress in auto zstd zstd:1; do
+	bench a "$DEST" --encrypt off --data text --compress $compress --verify --streams 2 --bidir \
+		--memory 16MiB --size 4KiB,2MiB --bytes 32MiB
+	want_verified
+	want ".compress == \"${compress/%zstd/zstd:3}\" and (.rows | length) == 4"
+	[ $compress = auto ] ||
+		want '[.rows[] | .compress_ratio > 0.2 and .compress_ratio < 0.5] | all'
+done
+want '.rows | map(.wire_bytes < .bytes / 2 and .zero_copy_share == 0) | all'
+bench a "$DEST" --encrypt off --data "$DIR/shared.bytes" --compress zstd --verify --reuse \
+	--memory 16MiB --bytes 32MiB --size 64KiB,2MiB --rx new
+want_verified
+want '.compress_ratio > 1 and .compress_ratio < 1.01'
+bench a "$DEST" --encrypt off --data text --compress auto --bandwidth 200Mbit --reverse --time 2s \
+	--memory 32MiB
+want_measured
+want '.compress_ratio < 0.9 and .gbit_per_s > 0.21'
+want '.wire_bytes * 8 / .seconds < 240e6'
+bench a "$DEST" --encrypt off --compress auto --latency
+want_status 2
+want '.status == "refused" and .error.code == "unsupported-option"'
+
 # Time, what is omitted of it, intervals, limits.
 bench a "$DEST" --encrypt off --time 1s --omit 300ms --interval 200ms --memory 32MiB
 want_measured
@@ -82,7 +105,7 @@ want_measured
 want '.gbit_per_s > 0.1 and .gbit_per_s < 0.44'
 bench a "$DEST" --encrypt off --bytes 100MiB --memory 32MiB
 want_measured
-want '.bytes == 104857600'
+want '.bytes == 104857600 and .compress == "off" and .compress_ratio > 1'
 
 # Latency: of a header, and of pages that are in place when they are acknowledged.
 bench a "$DEST" --encrypt off --latency --time 300ms --size 4KiB,64KiB
@@ -112,4 +135,7 @@ want '.addresses == ["10.77.0.2", "10.77.0.3"]'
 # Without a daemon.
 bench a --local --bytes 64MiB --memory 16MiB --verify --bidir
 want_verified
+bench a --local --bytes 32MiB --memory 16MiB --verify --data text --compress zstd:1
+want_verified
+want '.compress_ratio < 0.5'
 nothing_left

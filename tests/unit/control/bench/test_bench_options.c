@@ -112,9 +112,33 @@ static void test_not_in_this_version(void **state)
 {
 	(void)state;
 	want_refused("'transport': 'rdma'", "unsupported-option");
-	want_refused("'compress': 'zstd'", "unsupported-option");
-	want_refused("'compress': 'auto'", "unsupported-option");
+	want_refused("'compress': 'zstd', 'latency': true", "unsupported-option");
+	want_refused("'compress': 'auto', 'latency': true", "unsupported-option");
 	want_refused("'encrypt': 'on'", "encryption-unavailable");
+}
+
+static void test_compression(void **state)
+{
+	static const struct {
+		const char *text, *name;
+		enum ipc_compress kind;
+		uint32_t level;
+	} cases[] = {
+		{ "'size': '4KiB'", "off", IPC_COMPRESS_OFF, 0 },
+		{ "'compress': 'off', 'latency': true", "off", IPC_COMPRESS_OFF, 0 },
+		{ "'compress': 'auto'", "auto", IPC_COMPRESS_AUTO, 0 },
+		{ "'compress': 'zstd'", "zstd:3", IPC_COMPRESS_ZSTD, 3 },
+		{ "'compress': 'zstd:22'", "zstd:22", IPC_COMPRESS_ZSTD, 22 },
+	};
+	char name[16];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		assert_int_equal(read_options(cases[i].text), 0);
+		assert_int_equal(o.compress.kind, cases[i].kind);
+		assert_int_equal(o.compress.level, cases[i].level);
+		assert_string_equal(bench_compress_name(&o, name), cases[i].name);
+	}
 }
 
 static void test_malformed(void **state)
@@ -141,6 +165,10 @@ static void test_malformed(void **state)
 		"'memory': '17GiB'",
 		"'tx': 'rdma'",
 		"'rx': 'newmap'",
+		"'compress': 'on'",
+		"'compress': 'zstd:0'",
+		"'compress': 'zstd:23'",
+		"'compress': 'zstd:3x'",
 		"'rx': 'new-'",
 		"'data': 'junk'",
 		"'data': 'file'",
@@ -191,9 +219,10 @@ static void test_tos(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_defaults),   cmocka_unit_test(test_directions),
-		cmocka_unit_test(test_everything), cmocka_unit_test(test_not_in_this_version),
-		cmocka_unit_test(test_malformed),  cmocka_unit_test(test_tos),
+		cmocka_unit_test(test_defaults),    cmocka_unit_test(test_directions),
+		cmocka_unit_test(test_everything),  cmocka_unit_test(test_not_in_this_version),
+		cmocka_unit_test(test_malformed),   cmocka_unit_test(test_tos),
+		cmocka_unit_test(test_compression),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

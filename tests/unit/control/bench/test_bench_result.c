@@ -63,6 +63,8 @@ static void test_a_row(void **state)
 	want(row, "tx_cpu_s_per_gb", 0.2);
 	want(row, "rx_cpu_s_per_gb", 0.5);
 	want(row, "zero_copy_share", 0.75);
+	want(row, "wire_bytes", 8000100000);
+	want(row, "compress_ratio", 1.0000125);
 	want(row, "retransmits", 7);
 	assert_true(json_is_null(json_object_get(row, "latency_us")));
 	assert_null(json_object_get(row, "verified_chunks"));
@@ -82,6 +84,7 @@ static void test_nothing_was_moved(void **state)
 	want(row, "gbytes_per_s", 0);
 	want(row, "tx_cpu_s_per_gb", 0);
 	want(row, "zero_copy_share", 0);
+	want(row, "compress_ratio", 0);
 	json_decref(rows);
 }
 

@@ -6,13 +6,14 @@
 
 /* How the session ends: its status, and its error's code or NULL. */
 static const char *ending[2];
+static const char *compress = "off";
 
 static json_t *figures(double rate)
 {
-	return json_pack("{s:f, s:I, s:f, s:f, s:f, s:f, s:f, s:i, s:n}", "seconds", 1.0, "bytes",
-			 (json_int_t)(rate * 1e9), "gbytes_per_s", rate, "gbit_per_s", 8 * rate,
-			 "tx_cpu_s_per_gb", 0.125, "rx_cpu_s_per_gb", 0.25, "zero_copy_share", 0.5,
-			 "retransmits", 3, "latency_us");
+	return json_pack("{s:f, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:i, s:n}", "seconds", 1.0,
+			 "bytes", (json_int_t)(rate * 1e9), "compress_ratio", 0.325, "gbytes_per_s",
+			 rate, "gbit_per_s", 8 * rate, "tx_cpu_s_per_gb", 0.125, "rx_cpu_s_per_gb",
+			 0.25, "zero_copy_share", 0.5, "retransmits", 3, "latency_us");
 }
 
 static json_t *row(const char *kind, json_int_t size, double rate)
@@ -30,13 +31,13 @@ static json_t *result(const char *status)
 {
 	json_t *j = figures(2);
 
-	json_object_update_new(j,
-			       json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:I, "
-					 "s:[], s:n}",
-					 "status", status, "dest", "unix:/peer", "transport", "tcp",
-					 "congestion", "reno", "tx", "sendfile", "rx", "map",
-					 "data", "random", "encrypt", "off", "streams", 2,
-					 "memory_bytes", (json_int_t)(256 << 20), "rows", "error"));
+	json_object_update_new(
+		j, json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:I, "
+			     "s:[], s:n}",
+			     "status", status, "dest", "unix:/peer", "transport", "tcp",
+			     "congestion", "reno", "tx", "sendfile", "rx", "map", "data", "random",
+			     "encrypt", "off", "compress", compress, "streams", 2, "memory_bytes",
+			     (json_int_t)(256 << 20), "rows", "error"));
 	return j;
 }
 
@@ -129,6 +130,25 @@ static void test_the_table(void **state)
 	assert_string_equal(err_text, "");
 }
 
+/* With compression there is a column for it. */
+static void test_the_table_of_compressed_rows(void **state)
+{
+	(void)state;
+	begin("completed", NULL);
+	assert_int_equal(RUN("bench", "unix:/peer", "--encrypt", "off"), CLI_DONE);
+	assert_null(strstr(out_text, "WIRE"));
+	assert_null(strstr(out_text, "compression"));
+	json_decref(fake.answer);
+	begin("completed", NULL);
+	compress = "zstd:3";
+	assert_int_equal(RUN("bench", "unix:/peer", "--encrypt=off", "--compress=zstd:3"),
+			 CLI_DONE);
+	want_in(out_text, "compression zstd:3");
+	want_in(out_text, "RETRANS     WIRE\n");
+	want_in(out_text, "   32.5 %\n");
+	compress = "off";
+}
+
 static void test_json(void **state)
 {
 	json_t *j;
@@ -191,6 +211,10 @@ static void test_usage(void **state)
 	want_usage("/no/such/file");
 	assert_int_equal(RUN("bench", "--local", "--reverse", "--bidir"), CLI_USAGE);
 	want_usage("not both");
+	assert_int_equal(RUN("bench", "--local", "--compress", "zstd:23"), CLI_USAGE);
+	want_usage("--compress");
+	assert_int_equal(RUN("bench", "--local", "--latency", "--compress=auto"), CLI_REFUSED);
+	want_in(err_text, "[unsupported-option]");
 	assert_int_equal(RUN("bench", "--local", "--transport", "rdma"), CLI_REFUSED);
 	want_in(err_text, "[unsupported-option]");
 	assert_int_equal(RUN("bench", "--json", "--streams", "65"), CLI_USAGE);
@@ -214,6 +238,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_the_request, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_the_table, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_the_table_of_compressed_rows, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_json, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_ends, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_usage, setup, teardown),

@@ -38,6 +38,8 @@ struct side {
 static struct ipc_config config;
 static struct ipc_bench bench;
 static uint32_t tx;
+static enum ipc_compress compress;
+static uint32_t level;
 static struct side listening, connecting;
 static struct sockaddr_in address;
 static struct region window = { .page_size = PAGE_BYTES, .size = WINDOW };
@@ -116,7 +118,12 @@ static void listen_with(uint32_t streams, uint32_t forward)
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	socklen_t len = sizeof(address);
 
-	config = (struct ipc_config){ .streams = streams, .tx = tx, .connect_ms = WAIT_MS };
+	config = (struct ipc_config){ .streams = streams,
+				      .tx = tx,
+				      .compress = compress,
+				      .level = level,
+				      .encodings = compress ? IPC_ENCODING_ZSTD : 0,
+				      .connect_ms = WAIT_MS };
 	memset(config.id, 0x1d, sizeof(config.id));
 	memset(config.secret, 0x5e, sizeof(config.secret));
 	bench.forward = forward;
@@ -259,6 +266,27 @@ static void test_what_is_malformed_ends_it(void **state)
 		assert_int_equal(end_of(&listening), 1);
 		close(fd);
 	}
+}
+
+/* What was not agreed on is not taken, however well formed. */
+static void test_compressed_without_leave(void **state)
+{
+	struct wire_run run = { .pages = 1, .encoding = WIRE_ENC_ZSTD, .length = 16 };
+	uint8_t bytes[WIRE_RUN_SIZE + 16] = { 0 };
+	struct ipc_message m;
+	int fd;
+
+	(void)state;
+	listen_with(1, 1);
+	fd = join(0);
+	expect(&listening, IPC_CONNECTED);
+	put(fd, &(struct wire_frame){ .type = WIRE_PAGES, .count = 1, .length = sizeof(bytes) });
+	wire_put_run(bytes, &run);
+	assert_int_equal(io_write_full(fd, bytes, sizeof(bytes)), 0);
+	m = expect(&listening, IPC_FAILED);
+	assert_string_equal(m.body.failure.code, "data-protocol");
+	assert_int_equal(end_of(&listening), 1);
+	close(fd);
 }
 
 static void test_a_run_that_makes_no_sense(void **state)
@@ -467,6 +495,174 @@ static void test_all_ways(void **state)
 	tx = IPC_TX_AUTO;
 }
 
+/* --- compressed ------------------------------------------------------------------------------- */
+
+static void compress_by(enum ipc_compress kind, uint32_t zstd, enum ipc_bench_data data)
+{
+	compress = kind;
+	level = zstd;
+	bench = (struct ipc_bench){ .verify = 1, .data = data };
+}
+
+static void compress_no_more(void)
+{
+	compress_by(IPC_COMPRESS_OFF, 0, IPC_BENCH_ZERO);
+	bench.verify = 0;
+	tx = IPC_TX_AUTO;
+}
+
+/* Both sides' accounts of a run. */
+static void run_both(const struct ipc_bench_run *run, struct ipc_bench_done *here,
+		     struct ipc_bench_done *there)
+{
+	begin(&listening, run);
+	begin(&connecting, run);
+	*here = expect(&connecting, IPC_BENCH_DONE).body.bench_done;
+	*there = expect(&listening, IPC_BENCH_DONE).body.bench_done;
+}
+
+static void want_compressed(const struct ipc_bench_done *from, const struct ipc_bench_done *to,
+			    uint64_t bytes)
+{
+	assert_int_equal(from->tx.bytes, bytes);
+	assert_int_equal(to->rx.bytes, bytes);
+	/* text makes a third of it; of single pages less */
+	assert_in_range(from->tx.wire_bytes, bytes / 5, bytes / 2);
+	/* the rest are hashes, ends and handshakes */
+	assert_in_range(to->rx.wire_bytes, from->tx.wire_bytes - 4096, from->tx.wire_bytes + 4096);
+	assert_int_equal(from->tx.zero_copy_bytes, 0);
+	assert_int_equal(from->verified, bytes / CHUNK_BYTES);
+	assert_int_equal(from->mismatches, 0);
+}
+
+/* Laps through a window of two chunks, every way of sending and placing, both directions. */
+static void test_compressed_all_ways(void **state)
+{
+	const uint64_t bytes = 6ull * CHUNK_BYTES;
+
+	(void)state;
+	for (uint32_t way = 0; way < 3 * 3 * 2; way++) {
+		static const uint64_t sizes[] = { PAGE_BYTES, CHUNK_BYTES, 64 << 10 };
+		struct ipc_bench_run run = { .size = sizes[way % 3], .bytes = bytes };
+
+		compress_by(IPC_COMPRESS_ZSTD, 1, IPC_BENCH_TEXT);
+		tx = 1 + way / 3 % 3;
+		bench.place = way % 3;
+		bench.fresh = way / 9;
+		listen_with(2, 1);
+		connect_side();
+		for (run.number = 1; run.number <= 2; run.number++) {
+			struct ipc_bench_done here, there;
+
+			run_both(&run, &here, &there);
+			want_compressed(&here, &there, bytes);
+			want_compressed(&there, &here, bytes);
+		}
+		quit(&connecting);
+		assert_int_equal(end_of(&listening), 0);
+	}
+	compress_no_more();
+}
+
+/* New memory each lap, without comparing: laps end all the same. */
+static void test_compressed_into_new_memory(void **state)
+{
+	struct ipc_bench_run run = { .number = 1, .size = 64 << 10, .bytes = 10ull * CHUNK_BYTES };
+	struct ipc_bench_done here, there;
+
+	(void)state;
+	compress_by(IPC_COMPRESS_ZSTD, 1, IPC_BENCH_TEXT);
+	bench.verify = 0;
+	bench.fresh = 1;
+	listen_with(1, 1);
+	connect_side();
+	run_both(&run, &here, &there);
+	assert_int_equal(there.rx.bytes, run.bytes);
+	assert_int_equal(here.verified, 0);
+	quit(&connecting);
+	assert_int_equal(end_of(&listening), 0);
+	compress_no_more();
+}
+
+/* What does not compress goes by reference. */
+static void test_random_stays_raw(void **state)
+{
+	struct ipc_bench_run run = { .number = 1,
+				     .size = CHUNK_BYTES,
+				     .bytes = 8ull * CHUNK_BYTES };
+	struct ipc_bench_done here, there;
+
+	(void)state;
+	compress_by(IPC_COMPRESS_ZSTD, 3, IPC_BENCH_RANDOM);
+	tx = IPC_TX_SENDFILE;
+	listen_with(1, 1);
+	connect_side();
+	run_both(&run, &here, &there);
+	want_sent(&here, &there, run.bytes);
+	assert_int_equal(here.tx.zero_copy_bytes, run.bytes);
+	quit(&connecting);
+	assert_int_equal(end_of(&listening), 0);
+	compress_no_more();
+}
+
+/* Encoders' processor time is the sender's: level 9 costs many times what sending does. */
+static void test_encoders_are_counted(void **state)
+{
+	struct ipc_bench_run run = { .number = 1,
+				     .size = CHUNK_BYTES,
+				     .bytes = 4ull * CHUNK_BYTES };
+	struct ipc_bench_done raw, hard, there;
+
+	(void)state;
+	compress_by(IPC_COMPRESS_OFF, 0, IPC_BENCH_TEXT);
+	listen_with(1, 1);
+	connect_side();
+	run_both(&run, &raw, &there);
+	quit(&connecting);
+	assert_int_equal(end_of(&listening), 0);
+	compress_by(IPC_COMPRESS_ZSTD, 9, IPC_BENCH_TEXT);
+	listen_with(1, 1);
+	connect_side();
+	run_both(&run, &hard, &there);
+	assert_true(hard.tx.cpu_ns > 3 * raw.tx.cpu_ns);
+	quit(&connecting);
+	assert_int_equal(end_of(&listening), 0);
+	compress_no_more();
+}
+
+/* On a slow link auto compresses; a run that is stopped ends with what it has sent. */
+static void test_auto_on_a_slow_link(void **state)
+{
+	struct ipc_bench_run run = {
+		.number = 1, .size = CHUNK_BYTES, .bytes = 32ull << 20, .rate_limit = 20000000
+	};
+	struct ipc_bench_done here, there;
+
+	(void)state;
+	compress_by(IPC_COMPRESS_AUTO, 0, IPC_BENCH_TEXT);
+	listen_with(2, 2);
+	connect_side();
+	run_both(&run, &here, &there);
+	assert_int_equal(here.tx.bytes, run.bytes);
+	assert_int_equal(there.rx.bytes, run.bytes);
+	assert_int_equal(here.mismatches, 0);
+	assert_true(here.tx.wire_bytes < run.bytes * 9 / 10);
+	run = (struct ipc_bench_run){
+		.number = 2, .size = 64 << 10, .interval_ns = 1000000, .rate_limit = 1000000
+	};
+	begin(&listening, &run);
+	begin(&connecting, &run);
+	expect(&connecting, IPC_BENCH_INTERVAL);
+	assert_int_equal(ipc_send(connecting.sock, IPC_BENCH_STOP, NULL, -1), 0);
+	here = expect(&connecting, IPC_BENCH_DONE).body.bench_done;
+	there = expect(&listening, IPC_BENCH_DONE).body.bench_done;
+	assert_int_equal(here.tx.bytes, there.rx.bytes);
+	assert_int_equal(here.mismatches, 0);
+	quit(&connecting);
+	assert_int_equal(end_of(&listening), 0);
+	compress_no_more();
+}
+
 static void test_stop_and_latency(void **state)
 {
 	struct ipc_bench_run run = { .number = 1, .size = CHUNK_BYTES, .interval_ns = 1000000 };
@@ -510,6 +706,12 @@ int main(void)
 		cmocka_unit_test(test_left_alone),
 		cmocka_unit_test(test_nobody_comes),
 		cmocka_unit_test(test_all_ways),
+		cmocka_unit_test(test_compressed_without_leave),
+		cmocka_unit_test(test_compressed_all_ways),
+		cmocka_unit_test(test_compressed_into_new_memory),
+		cmocka_unit_test(test_random_stays_raw),
+		cmocka_unit_test(test_encoders_are_counted),
+		cmocka_unit_test(test_auto_on_a_slow_link),
 		cmocka_unit_test(test_stop_and_latency),
 	};
 
