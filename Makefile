@@ -63,7 +63,7 @@ $(LIB_BASE): $(call objs,lib/base)
 $(LIB_TRANSHIP): $(call objs,lib) $(BUILD)/obj/lib/base/io.o
 $(LIB_DATAPLANE): $(call objs,dataplane dataplane/bench dataplane/codec dataplane/destination dataplane/source dataplane/track dataplane/transport)
 $(LIB_CONTROL): $(call objs,control control/cli control/guest control/admission control/session \
-	control/bench)
+	control/bench control/policy)
 $(ARCHIVES):
 	$(call say,AR,$@)
 	@rm -f $@

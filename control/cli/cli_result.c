@@ -37,6 +37,7 @@ static json_t *template(void)
 
 	json_object_set_new(j, "downtime", nulls(downtime));
 	json_object_set_new(j, "rounds", json_array());
+	json_object_set_new(j, "decisions", json_array());
 	json_object_set_new(j, "ram", nulls(ram));
 	json_object_set_new(j, "compress", json_null());
 	json_object_set_new(j, "encode", nulls(encode));

@@ -68,6 +68,20 @@ static int parse_tx(struct source *c, const char *tx)
 			   "--tx takes auto, sendfile, uring or send, not %s.", tx);
 }
 
+/* 0 forgoes them, which to the data plane is what is too little for any. */
+static int take_page_hashes(struct source *c)
+{
+	const json_t *j = json_object_get(json_object_get(c->s->request, "options"), "page_hashes");
+
+	if (!j || json_is_null(j))
+		return 0;
+	if (!json_is_integer(j) || json_integer_value(j) < 0)
+		return failure_set(&c->f, -EINVAL, "usage", NULL,
+				   "page_hashes is a whole number of bytes, 0 for none.");
+	c->o.page_hashes = json_integer_value(j) ? (uint64_t)json_integer_value(j) : 1;
+	return 0;
+}
+
 static int take_options(struct source *c)
 {
 	const struct session *s = c->s;
@@ -114,6 +128,8 @@ static int take_options(struct source *c)
 				   "Start transhipd with --allow-plaintext on both hosts.",
 				   "This host's transhipd does not allow unencrypted streams.");
 	if (compression_parse(&o->compression, o->compress, &c->f))
+		return -EINVAL;
+	if (take_page_hashes(c))
 		return -EINVAL;
 	return parse_tx(c, session_option_text(s, "tx", "auto"));
 }
@@ -593,9 +609,11 @@ static void end_successfully(struct source *c)
 
 void source_init(struct source *c, struct session *s)
 {
-	*c = (struct source){
-		.s = s, .dp = DATAPLANE_NONE, .guard = GUARD_NONE, .rounds = json_array()
-	};
+	*c = (struct source){ .s = s,
+			      .dp = DATAPLANE_NONE,
+			      .guard = GUARD_NONE,
+			      .rounds = json_array(),
+			      .decisions = json_array() };
 }
 
 void source_release(struct source *c)
@@ -604,6 +622,7 @@ void source_release(struct source *c)
 	guest_free(c->g);
 	client_free(c->peer);
 	json_decref(c->rounds);
+	json_decref(c->decisions);
 	json_decref(c->ram_files);
 	json_decref(c->residue);
 	json_decref(c->arming);

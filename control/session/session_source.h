@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The source's side of one migration, shared by its files: session_source.c (stages and their
- * undoing), source_copy.c (data plane and rounds), source_peer.c (the destination's transhipd),
- * source_settle.c (what is left open, also by a crash), source_result.c (the account of it).
+ * undoing), source_copy.c (data plane and rounds), source_policy.c (decisions), source_peer.c (the
+ * destination's transhipd), source_settle.c (what is left open, also by a crash), source_result.c
+ * (the account of it).
  */
 #ifndef TRANSHIP_CONTROL_SESSION_SOURCE_H
 #define TRANSHIP_CONTROL_SESSION_SOURCE_H
 
 #include "control/client.h"
+#include "control/policy/policy.h"
 #include "control/session/compression.h"
 #include "control/session/dataplane_process.h"
 #include "control/session/guard.h"
-#include "control/session/policy.h"
 #include "control/session/session.h"
 
 struct source_options {
@@ -21,6 +22,7 @@ struct source_options {
 	bool cold, dry_run, keep_src, no_start, verify;
 	const char *encrypt, *compress;
 	struct compression compression; /* compress, and what came of it */
+	uint64_t page_hashes;		/* as in struct ipc_config */
 };
 
 /* Durations of the pause, ns. */
@@ -67,7 +69,20 @@ struct source {
 	struct ipc_verified verified;
 	json_t *rounds;
 	uint32_t round;
-	double rate;	     /* guest bytes per second, see source_copy.c */
+	/* source_policy.c */
+	struct policy_abilities can;
+	struct policy_history history;
+	struct policy_decision last; /* if there were any: ndecisions */
+	uint32_t ndecisions;
+	json_t *decisions;
+	double rate;		      /* guest bytes with content per second, recent rounds */
+	double wire_ratio;	      /* wire bytes for one of those */
+	uint64_t sent_bytes;	      /* of guest memory, by the last round */
+	uint64_t sending_ns; /* what the round under way was predicted to take; 0: unknown */
+	struct ipc_stats round_stats; /* at the end of the last round */
+	uint32_t throttle;	      /* percent, in force */
+	bool defer;		      /* in force */
+
 	uint64_t copying_ns; /* clock_ns() when COPYING began */
 	char reason[160];    /* of the last decision: what a result tells */
 	struct source_downtime downtime;
@@ -101,6 +116,15 @@ int source_send(struct source *c);
 /* A stop-scan-cont barrier against DMA in flight, see DESIGN hazards; then a round. */
 int source_barrier_round(struct source *c);
 void source_wait_init(struct source *c, struct dataplane_wait *w, bool limited);
+
+/*
+ * source_policy.c. A round is about to be sent, or was: what the policy knows of it. decide: after
+ * a scan; is noted for the result, the events and the status. gave_up: why not, as a failure.
+ */
+void source_policy_sending(struct source *c);
+void source_policy_sent(struct source *c, const struct ipc_sent *sent);
+struct policy_decision source_decide(struct source *c);
+int source_gave_up(struct source *c);
 
 /* source_result.c: the contract's result object. status: "completed", "failed" ... */
 json_t *source_result(const struct source *c, const char *status);

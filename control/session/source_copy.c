@@ -3,8 +3,9 @@
  * The copying part of a migration at the source: data plane, streams, rounds.
  *
  * Theory of operation
- *   The data plane scans and sends when told; this file tells it, and asks policy.c after every
- *   scan. A scan always precedes the send of what it found (protect first, then read).
+ *   The data plane scans and sends when told; this file tells it, and asks the policy after every
+ *   scan (source_policy.c). A scan always precedes the send of what it found (protect first, then
+ *   read).
  *
  *   DMA in flight (design, section 12): a page that a device is still writing when a scan reports
  *   and re-protects it is written again without a report. Stopping the guest drains its block I/O,
@@ -35,11 +36,7 @@
 #include "lib/base/fault.h"
 #include "lib/base/log.h"
 
-/* A round smaller than this says more about latency than about rate. */
-#define RATE_PAGES_MIN 2048u
-#define CONNECT_MS     10000u
-/* Stop, device state, load and resume together, before it has been measured: 11 ms measured. */
-#define OVERHEAD_NS	(15 * NSEC_PER_MSEC)
+#define CONNECT_MS	10000u
 #define FINAL_SCANS_MAX 16
 /*
  * How long a data plane may show no sign of life. A dead peer is noticed by its sockets sooner
@@ -190,6 +187,7 @@ int source_start_dataplane(struct source *c)
 				.compress = c->o.compression.kind,
 				.level = c->o.compression.level,
 				.delta_cache = c->o.compression.delta_cache,
+				.page_hashes = c->o.page_hashes,
 				.connect_ms = CONNECT_MS,
 				.log_level = session_config(c->s)->verbose ? LOG_LEVEL_DEBUG
 									   : LOG_LEVEL_INFO };
@@ -249,8 +247,10 @@ int source_scan(struct source *c, uint32_t flags)
 
 int source_send_begin(struct source *c)
 {
-	struct ipc_send m = { .round = ++c->round };
+	struct ipc_send m = { .round = c->round + 1 };
 
+	source_policy_sending(c);
+	c->round++;
 	{
 		SCOPED_LOCK(&c->s->lock);
 		c->s->progress.round = c->round;
@@ -274,8 +274,7 @@ int source_send_end(struct source *c)
 						   "pages", (json_int_t)sent->pages, "wire_bytes",
 						   (json_int_t)sent->wire_bytes, "ms",
 						   (double)sent->ns / 1e6));
-	if (sent->ns && (sent->pages >= RATE_PAGES_MIN || c->rate <= 0))
-		c->rate = (double)(sent->pages * PAGE_BYTES) * 1e9 / (double)sent->ns;
+	source_policy_sent(c, sent);
 	return 0;
 }
 
@@ -322,56 +321,24 @@ int source_barrier_round(struct source *c)
 	return err ? err : source_send(c);
 }
 
-static struct policy_decision decide(struct source *c, struct policy_history *history)
+/* The full pass. What was in flight when the tracker was armed ends before anything is read. */
+static int first_round(struct source *c)
 {
-	uint64_t pending = c->scanned.pending_pages * PAGE_BYTES;
-	struct policy_input in = { .max_downtime_ns = c->o.goals.max_downtime_ms * NSEC_PER_MSEC,
-				   .round = c->round,
-				   .pending_bytes = pending,
-				   .rate = c->rate,
-				   .dirty_rate = c->s->progress.dirty_rate,
-				   .overhead_ns = OVERHEAD_NS,
-				   .history = *history };
-	struct policy_decision d = policy_decide(&in);
+	/* So no page is suspect yet, which is what BARRIER says. */
+	int err = source_scan(c, IPC_SCAN_FIRST | IPC_SCAN_BARRIER);
 
-	policy_note(history, pending);
-	if (c->switch_asked) {
-		d.action = POLICY_SWITCH_OVER;
-		snprintf(d.reason, sizeof(d.reason), "asked for by the user");
-	}
-	snprintf(c->reason, sizeof(c->reason), "%s", d.reason);
-	SCOPED_LOCK(&c->s->lock);
-	snprintf(c->s->progress.reason, sizeof(c->s->progress.reason), "%s", d.reason);
-	c->s->progress.predicted_downtime_ms = (double)d.predicted_ns / 1e6;
-	return d;
-}
-
-static int not_converging(struct source *c, const struct policy_decision *d)
-{
-	return failure_set(
-		&c->f, -EAGAIN, "not-converging",
-		"Allow a longer --max-downtime, more --bandwidth, or reduce the load of "
-		"the VM.",
-		"The VM dirties %.0f MiB/s and %.0f MiB/s can be sent: the pause would be "
-		"%.0f ms, and %s.",
-		c->s->progress.dirty_rate / 1048576, c->rate / 1048576,
-		(double)d->predicted_ns / 1e6, d->reason);
+	if (!err && source_decide(c).action == POLICY_GIVE_UP)
+		err = source_gave_up(c);
+	if (!err && c->track_dma)
+		err = stopped(c, NULL);
+	return err ? err : source_send(c);
 }
 
 int source_copy_rounds(struct source *c)
 {
 	bool drained = !c->track_dma;
-	struct policy_history history = { 0 };
-	/*
-	 * What was in flight when this arms ends in the drain below, before anything is read: so no
-	 * page is suspect yet, which is what BARRIER says.
-	 */
-	int err = source_scan(c, IPC_SCAN_FIRST | IPC_SCAN_BARRIER);
+	int err = first_round(c);
 
-	if (!err && c->track_dma)
-		err = stopped(c, NULL);
-	if (!err)
-		err = source_send(c);
 	while (!err) {
 		struct policy_decision d;
 
@@ -379,17 +346,15 @@ int source_copy_rounds(struct source *c)
 		if (err)
 			break;
 		source_take_wishes(c);
-		d = decide(c, &history);
+		d = source_decide(c);
 		if (d.action == POLICY_GIVE_UP)
-			return not_converging(c, &d);
+			return source_gave_up(c);
 		if (d.action == POLICY_ROUND) {
 			err = source_send(c);
 		} else if (!drained) {
 			drained = true;
 			err = source_barrier_round(c);
 		} else {
-			session_event(c->s, "switch-over after %u rounds, %.1f MiB pending: %s",
-				      c->round, (double)c->scanned.pending_pages / 256, d.reason);
 			return 0;
 		}
 	}

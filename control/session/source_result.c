@@ -41,15 +41,16 @@ json_t *source_result(const struct source *c, const char *status)
 	json_int_t dst_rss = json_integer_value(json_object_get(c->peer_account, "rss_bytes"));
 	json_t *j = json_pack(
 		"{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:s, s:f, s:f, s:f, s:o, s:O, "
-		"s:o, s:s, s:{s:i, s:i, s:f}, s:[], s:{s:f, s:f}, s:{s:I, s:I}, s:f, s:s}",
+		"s:O, s:o, s:s, s:{s:i, s:i, s:f}, s:[], s:{s:f, s:f}, s:{s:I, s:I}, s:f, s:s}",
 		"id", c->s->id, "vm", c->s->vm, "status", status, "mode",
 		c->o.cold || (c->pid && !c->was_running) ? "cold" : "precopy", "transport", "tcp",
 		"tx", tx_names[c->ready.tx % 4], "congestion", c->congestion, "encrypt", "off",
 		"streams", (int)c->o.streams, "tracker", tracker_names[c->tracker % 2], "total_ms",
 		(double)((d->end ? d->end : now) - start) / 1e6, "setup_ms",
 		c->copying_ns ? (double)(c->copying_ns - start) / 1e6 : 0.0, "downtime_ms",
-		downtime, "downtime", downtime_json(d), "rounds", c->rounds, "ram", ram_json(c),
-		"compress", c->o.compress ? c->o.compress : "auto", "encode", "level",
+		downtime, "downtime", downtime_json(d), "rounds", c->rounds, "decisions",
+		c->decisions, "ram", ram_json(c), "compress",
+		c->o.compress ? c->o.compress : "auto", "encode", "level",
 		(int)c->stats.encode_level, "changes", (int)c->stats.encode_changes, "cpu_ms",
 		(double)c->stats.encode_cpu_ns / 1e6, "disks", "cpu_ms", "source",
 		(double)c->stats.cpu_ns / 1e6, "destination", dst_cpu, "rss_bytes", "source",

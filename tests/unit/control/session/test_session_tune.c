@@ -130,7 +130,7 @@ static void switched_over_by_its_user(void **unused)
 
 	(void)unused;
 	json_object_set_new(options, "bandwidth", json_integer(8 << 20));
-	json_object_set_new(options, "max_downtime_ms", json_integer(1));
+	json_object_set_new(options, "max_downtime_ms", json_integer(20));
 	assert_true(begin_move(A, B, "vm", options, id));
 	await_state(A, id, "copying");
 	json_decref(ask(A, id, "switch", NULL));

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Between a session and its policy: what was measured goes to control/policy/policy.c, what it
+ * decides is noted for whoever asks, and, if it gives up, put into words.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "control/session/session_source.h"
+#include "dataplane/region.h"
+#include "lib/base/cleanup.h"
+#include "lib/base/clock.h"
+
+/* Stop, device state, load and resume together, before it has been measured: 11 ms measured. */
+#define OVERHEAD_NS (15 * NSEC_PER_MSEC)
+/* In a pause: the final scan, and the one that finds nothing any more. */
+#define PAUSE_SCANS 2
+/* From a decision until the guest stands still: journal, guard, QEMU's pre-switchover. */
+#define STOP_NS (5 * NSEC_PER_MSEC)
+/* A round of less content says more about latency than about rate: 8 MiB. */
+#define RATE_BYTES_MIN (8ull << 20)
+/* A page that needs not be sent takes so much less time: bench/compress, zero to random. */
+#define EMPTY_SHARE 8
+/* Of a migration of many rounds the first and the latest decisions are kept. */
+#define DECISIONS_KEPT 200
+
+static void fill(const struct source *c, struct policy_input *in)
+{
+	const struct goals *g = &c->o.goals;
+	uint64_t scan = c->round ? c->scanned.scan_ns : 0;
+
+	*in = (struct policy_input){
+		.goals = { .max_downtime_ns = g->max_downtime_ms * NSEC_PER_MSEC,
+			   .timeout_ns = g->timeout_ms * NSEC_PER_MSEC,
+			   .bandwidth = g->bandwidth,
+			   .impact = g->impact },
+		.can = c->can,
+		.elapsed_ns = clock_ns() - c->s->started_ns,
+		.round = c->round,
+		.pending_bytes = c->scanned.pending_pages * PAGE_BYTES,
+		.sent_bytes = c->sent_bytes,
+		.rate = c->rate,
+		.wire_ratio = c->wire_ratio,
+		.dirty_rate = c->scanned.since_ns ? (double)(c->scanned.dirty_pages * PAGE_BYTES) *
+							    1e9 / (double)c->scanned.since_ns
+						  : 0,
+		.since_ns = c->scanned.since_ns,
+		.scan_ns = c->scanned.scan_ns,
+		.gap_ns = scan + STOP_NS,
+		.overhead_ns = OVERHEAD_NS + PAUSE_SCANS * scan,
+		.postcopy_ns = OVERHEAD_NS + scan,
+		.throttle = c->throttle,
+		.defer = c->defer,
+		.asked = c->switch_asked,
+		.history = c->history,
+	};
+	policy_mode_parse(g->mode, &in->goals.mode);
+}
+
+/* --- rounds ---------------------------------------------------------------------------------- */
+
+void source_policy_sending(struct source *c)
+{
+	struct policy_input in;
+
+	fill(c, &in);
+	c->sending_ns = c->rate > 0 ? policy_transfer_ns(&in, in.pending_bytes) : 0;
+}
+
+void source_policy_sent(struct source *c, const struct ipc_sent *sent)
+{
+	const struct ipc_stats *now = &sent->total, *was = &c->round_stats;
+	uint64_t content = now->raw_bytes - was->raw_bytes + now->zstd_in_bytes -
+			   was->zstd_in_bytes + now->delta_in_bytes - was->delta_in_bytes;
+	uint64_t empty = now->zero_bytes - was->zero_bytes + now->same_bytes - was->same_bytes;
+	uint64_t moved = content + empty / EMPTY_SHARE;
+
+	if (c->sending_ns && !c->paused)
+		policy_note_round(&c->history, c->sending_ns, sent->ns);
+	if (sent->ns && moved && (content >= RATE_BYTES_MIN || c->rate <= 0))
+		c->rate = (double)moved * 1e9 / (double)sent->ns;
+	if (content >= RATE_BYTES_MIN || (content && c->wire_ratio <= 0))
+		c->wire_ratio = (double)sent->wire_bytes / (double)content;
+	c->sent_bytes = sent->pages * PAGE_BYTES;
+	c->round_stats = *now;
+}
+
+/* --- decisions ------------------------------------------------------------------------------- */
+
+static json_t *decision_json(const struct source *c, const struct policy_input *in,
+			     const struct policy_decision *d)
+{
+	bool known = d->predicted_ns < POLICY_UNKNOWN_NS;
+
+	return json_pack("{s:i, s:f, s:s, s:s, s:o, s:f, s:I, s:i}", "round", (int)c->round, "ms",
+			 (double)in->elapsed_ns / 1e6, "action", policy_action_name(d->action),
+			 "reason", policy_reason_name(d->reason), "predicted_ms",
+			 known ? json_real((double)d->predicted_ns / 1e6) : json_null(),
+			 "margin_ms", (double)d->margin_ns / 1e6, "pending_bytes",
+			 (json_int_t)in->pending_bytes, "throttle_percent", (int)d->throttle);
+}
+
+static void tell(struct source *c, const struct policy_input *in, const struct policy_decision *d)
+{
+	bool news = !c->ndecisions || c->last.action != d->action || c->last.reason != d->reason ||
+		    c->last.throttle != d->throttle || c->last.defer != d->defer;
+
+	if (json_array_size(c->decisions) >= DECISIONS_KEPT)
+		json_array_remove(c->decisions, DECISIONS_KEPT / 2);
+	json_array_append_new(c->decisions, decision_json(c, in, d));
+	c->ndecisions++;
+	if (!news || !c->round)
+		return;
+	session_event(c->s, "%s after %u rounds, %.1f MiB pending: %s (%s)",
+		      policy_action_name(d->action), c->round, (double)in->pending_bytes / 1048576,
+		      policy_reason_text(d->reason), policy_reason_name(d->reason));
+}
+
+struct policy_decision source_decide(struct source *c)
+{
+	struct policy_input in;
+	struct policy_decision d;
+
+	fill(c, &in);
+	d = policy_decide(&in);
+	/* the set of the full pass says nothing of what is written */
+	if (c->round)
+		policy_note_scan(&c->history, &in, &d);
+	tell(c, &in, &d);
+	c->last = d;
+	snprintf(c->reason, sizeof(c->reason), "%s", policy_reason_text(d.reason));
+	SCOPED_LOCK(&c->s->lock);
+	snprintf(c->s->progress.reason, sizeof(c->s->progress.reason), "%s", c->reason);
+	c->s->progress.predicted_downtime_ms =
+		d.predicted_ns < POLICY_UNKNOWN_NS ? (double)d.predicted_ns / 1e6 : 0;
+	return d;
+}
+
+int source_gave_up(struct source *c)
+{
+	const struct policy_decision *d = &c->last;
+	double ms = (double)d->predicted_ns / 1e6;
+
+	if (d->reason == POLICY_TIMED_OUT)
+		return failure_set(&c->f, -ETIMEDOUT, "timeout",
+				   "Allow more time with --timeout, or a longer --max-downtime.",
+				   "The time limit passed after %u rounds: the pause would be "
+				   "%.0f ms.",
+				   c->round, ms);
+	if (d->reason == POLICY_BELOW_FLOOR)
+		return failure_set(
+			&c->f, -EAGAIN, "not-converging", "Allow a longer --max-downtime.",
+			"A pause of this VM takes about %.0f ms even with nothing left "
+			"to send, and %.0f ms are allowed.",
+			(double)(OVERHEAD_NS + (c->round ? PAUSE_SCANS * c->scanned.scan_ns : 0)) /
+				1e6,
+			(double)c->o.goals.max_downtime_ms);
+	return failure_set(
+		&c->f, -EAGAIN, "not-converging",
+		"Allow a longer --max-downtime, more --bandwidth, or reduce the load of the VM.",
+		"The VM dirties %.0f MiB/s and %.0f MiB/s can be sent: the pause would be %.0f ms, "
+		"and %s.",
+		c->s->progress.dirty_rate / 1048576, c->rate / 1048576, ms,
+		policy_reason_text(d->reason));
+}
