@@ -16,6 +16,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "control/guest/throttle.h"
 #include "dataplane/ipc.h"
 #include "lib/base/failure.h"
 
@@ -117,6 +118,14 @@ struct guest_ops {
 	int (*pause)(struct guest *g, int state_fd, struct failure *f);
 	int (*save)(struct guest *g, struct failure *f);
 	int (*resume)(struct guest *g, struct failure *f);
+	/*
+	 * Finds out how the guest's processors can be slowed down and changes nothing: *out is the
+	 * caller's, see throttle.h; owner as there. -EOPNOTSUPP (throttle-unavailable) if they
+	 * cannot be.
+	 */
+	int (*throttle)(struct guest *g, const char *owner, struct throttle **out,
+			struct failure *f);
+
 	/* Ends the VMM (source, after the move) and waits until it is gone. */
 	int (*quit)(struct guest *g, struct failure *f);
 

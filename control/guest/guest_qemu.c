@@ -68,6 +68,7 @@ static const struct guest_ops guest_qemu_ops = {
 	.pause = guest_qemu_pause,
 	.save = guest_qemu_save,
 	.resume = guest_qemu_resume,
+	.throttle = guest_qemu_throttle,
 	.quit = guest_qemu_quit,
 	.incoming = guest_qemu_incoming,
 	.load_begin = guest_qemu_load_begin,

@@ -89,6 +89,11 @@ void guest_qemu_disarm_residue(const json_t *residue);
 /* 0 if this kernel can track from outside; -errno and why. */
 int guest_qemu_tracker_probe(char *why, size_t len);
 
+/* --- throttling ----------------------------------------------------------------------------- */
+
+int guest_qemu_throttle(struct guest *g, const char *owner, struct throttle **out,
+			struct failure *f);
+
 /* --- the hand-over ---------------------------------------------------------------------------- */
 
 int guest_qemu_stop(struct guest *g, struct failure *f);

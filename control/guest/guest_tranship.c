@@ -383,6 +383,18 @@ static void tranship_free_guest(struct guest *g)
 	free(t);
 }
 
+/* Its protocol names no threads. */
+static int tranship_throttle(struct guest *g, const char *owner, struct throttle **out,
+			     struct failure *f)
+{
+	(void)g;
+	(void)owner;
+	*out = NULL;
+	return failure_set(f, -EOPNOTSUPP, "throttle-unavailable", NULL,
+			   "The VM's processors cannot be slowed down: a VMM with libtranship does "
+			   "not say which threads they are.");
+}
+
 static const struct guest_ops tranship_ops = {
 	.kind = "tranship",
 	.describe = tranship_describe,
@@ -395,6 +407,7 @@ static const struct guest_ops tranship_ops = {
 	.pause = tranship_pause,
 	.save = tranship_save,
 	.resume = tranship_resume,
+	.throttle = tranship_throttle,
 	.quit = tranship_quit,
 	.incoming = tranship_incoming,
 	.load_begin = tranship_load_begin,

@@ -43,6 +43,7 @@ const struct failure_code failure_codes[] = {
 	{ "tracker-unavailable", "this kernel cannot track the VM's writes from outside" },
 	{ "tracker-lost", "tracking of the VM's writes was lost during the session" },
 	{ "inject-failed", "no userfaultfd could be made inside the VM's process" },
+	{ "throttle-unavailable", "the VM's processors cannot be slowed down here" },
 	{ "data-connect", "the data streams could not be connected" },
 	{ "data-auth", "a data stream failed to authenticate itself" },
 	{ "data-protocol", "the data streams carried something malformed" },
