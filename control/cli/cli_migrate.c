@@ -75,6 +75,9 @@ static const struct cli_option options[] = {
 	  .check = check_compress, .help = "auto, off, zstd or zstd:LEVEL [auto]" },
 	{ .name = "delta-cache", .arg = "SIZE", .kind = CLI_SIZE, .member = "delta_cache",
 	  .help = "memory for versions of hot pages, 0: none [2 % of RAM, at most 256MiB]" },
+	{ .name = "page-hashes", .arg = "SIZE", .kind = CLI_SIZE, .member = "page_hashes",
+	  .choices = "off", .help = "memory for hashes of pages in huge ones, or off "
+				    "[16MiB and 1/4096 of RAM]" },
 	{ .name = "disks", .arg = "LIST", .kind = CLI_TEXT, .member = "disks",
 	  .help = "all, none or names: disks to move too" },
 	{ .name = "location", .arg = "PATH", .kind = CLI_TEXT, .member = "location",

@@ -92,7 +92,7 @@ static void form_of(const struct cli_option *o, char *form, size_t size)
 		snprintf(form, size, "a number from %ld to %ld%s%s", o->min, o->max, or, word);
 		break;
 	case CLI_SIZE:
-		snprintf(form, size, "a size, as 64MiB or 1GiB, or 0");
+		snprintf(form, size, "a size, as 64MiB or 1GiB, or 0%s%s", or, word);
 		break;
 	case CLI_RATE:
 		snprintf(form, size, "a rate in bits per second, as 800Mbit or 10Gbit%s%s", or,
@@ -126,7 +126,7 @@ static json_t *parse_value(const struct cli_option *o, const char *text)
 		err = is_choice(o->choices, text) ? 0 : parse_whole(text, o->min, o->max, &number);
 		break;
 	case CLI_SIZE:
-		err = units_parse_size(text, &bytes);
+		err = is_choice(o->choices, text) ? 0 : units_parse_size(text, &bytes);
 		number = (json_int_t)bytes;
 		err = number < 0 ? -ERANGE : err;
 		break;

@@ -36,7 +36,7 @@ const struct config *host_config(const struct host *h);
  *             "max_downtime_ms", "timeout_ms", "bandwidth" (bytes/s), "impact" (percent),
  *             "streams" (0: auto),
  *             "transport", "tx", "encrypt" "on"|"off", "allow_plaintext" bool, "compress",
- *             "delta_cache" (bytes),
+ *             "delta_cache" (bytes), "page_hashes" (bytes),
  *             "disks", "location", "incoming" string, "no_start", "keep_src", "keep_dst",
  *             "verify" bool
  *   status    by id: the session object (docs/protocol.md); it has "state", "terminal" bool, "seq"

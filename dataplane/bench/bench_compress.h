@@ -58,7 +58,7 @@ struct bench_encode {
 	uint64_t sending_ns, blocked_ns; /* atomic */
 };
 
-/* Before the streams and the sandbox. Without --compress nothing happens here or in what follows. */
+/* Before the streams and the sandbox. Without --compress nothing happens here nor below. */
 void bench_compress_init(struct bench *b);
 void bench_compress_release(struct bench *b);
 /* A stream that sends; its window is mapped. */

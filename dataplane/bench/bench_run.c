@@ -99,8 +99,8 @@ static int end_interval(struct bench_measure *m)
 }
 
 /*
- * What is left of a run after its last whole interval, when it is more of one than not: the sides come
- * to an end a little before and a little after that interval would.
+ * What is left of a run after its last whole interval, when it is more of one than not: the sides
+ * come to an end a little before and a little after that interval would.
  */
 static int end_last_interval(struct bench_measure *m, const struct bench_base *now)
 {

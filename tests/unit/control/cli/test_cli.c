@@ -34,6 +34,8 @@ static void test_usage_errors(void **state)
 		{ "migrate", "web1", "unix:/x", "--compress", "zstd:" },
 		{ "migrate", "web1", "unix:/x", "--compress", "zstd:23" },
 		{ "migrate", "web1", "unix:/x", "--delta-cache", "much" },
+		{ "migrate", "web1", "unix:/x", "--page-hashes", "many" },
+		{ "migrate", "web1", "unix:/x", "--delta-cache", "off" },
 		{ "migrate", "web1", "unix:/x", "--skip-check", "cpu,,disk" },
 		{ "migrate", "web1", "unix:/x", "--skip-check", "ram" },
 		{ "migrate", "web1", "unix:/x", "--dry-run=yes" },
@@ -139,7 +141,8 @@ static void test_migrate_sends_what_was_given(void **state)
 		"\"skip_check\":\"cpu,all\",\"mode\":\"precopy\",\"cold\":true,"
 		"\"max_downtime_ms\":100,\"timeout_ms\":600000,\"bandwidth\":1250000000,"
 		"\"streams\":3,\"transport\":\"tcp\",\"tx\":\"uring\",\"encrypt\":\"off\","
-		"\"compress\":\"zstd:3\",\"delta_cache\":1048576,\"disks\":\"none\",\"location\":"
+		"\"compress\":\"zstd:3\",\"delta_cache\":1048576,\"page_hashes\":0,"
+		"\"disks\":\"none\",\"location\":"
 		"\"/var/lib\","
 		"\"incoming\":\"qemu:/run/q\",\"no_start\":true,\"keep_src\":true,"
 		"\"keep_dst\":true,\"verify\":true}}",
@@ -151,7 +154,8 @@ static void test_migrate_sends_what_was_given(void **state)
 			     "precopy", "--cold", "--max-downtime=100ms", "--timeout", "10m",
 			     "--bandwidth", "10Gbit", "--streams", "3", "--transport", "tcp",
 			     "--tx", "uring", "--encrypt", "off", "--compress", "zstd:3",
-			     "--delta-cache", "1MiB", "unix:/peer", "--disks", "none"),
+			     "--delta-cache", "1MiB", "unix:/peer", "--page-hashes", "off",
+			     "--disks", "none"),
 			 CLI_REFUSED);
 	json_object_del(json_object_get(want, "options"), "location");
 	json_object_del(json_object_get(want, "options"), "incoming");

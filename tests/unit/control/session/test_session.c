@@ -234,6 +234,23 @@ static void cold(void **unused)
 	assert_true(vm_runs(B, "vm") && vm_is_right(B, "vm"));
 }
 
+/* What is no size is refused before anything is touched; none at all is a size. */
+static void page_hashes_are_checked(void **unused)
+{
+	json_t *options = plain_options(B, "vm");
+
+	(void)unused;
+	json_object_set_new(options, "page_hashes", json_integer(-1));
+	assert_status(move(A, B, options), "refused", "usage");
+	options = plain_options(B, "vm");
+	json_object_set_new(options, "page_hashes", json_string("16MiB"));
+	assert_status(move(A, B, options), "refused", "usage");
+	assert_true(vm_runs(A, "vm"));
+	options = plain_options(B, "vm");
+	json_object_set_new(options, "page_hashes", json_integer(0));
+	assert_status(move(A, B, options), "completed", "");
+}
+
 static void paused_stays_paused(void **unused)
 {
 	(void)unused;
@@ -758,6 +775,7 @@ int main(void)
 		CASE(four_to_and_fro),
 		CASE(paused_while_it_is_copied),
 		CASE(cold),
+		CASE(page_hashes_are_checked),
 		CASE(paused_stays_paused),
 		CASE(paused_stays_paused_when_it_fails),
 		CASE(no_start),
