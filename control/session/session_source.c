@@ -82,20 +82,6 @@ static int take_page_hashes(struct source *c)
 	return 0;
 }
 
-/* 0 forgoes them, which to the data plane is what is too little for any. */
-static int take_page_hashes(struct source *c)
-{
-	const json_t *j = json_object_get(json_object_get(c->s->request, "options"), "page_hashes");
-
-	if (!j || json_is_null(j))
-		return 0;
-	if (!json_is_integer(j) || json_integer_value(j) < 0)
-		return failure_set(&c->f, -EINVAL, "usage", NULL,
-				   "page_hashes is a whole number of bytes, 0 for none.");
-	c->o.page_hashes = json_integer_value(j) ? (uint64_t)json_integer_value(j) : 1;
-	return 0;
-}
-
 static int take_options(struct source *c)
 {
 	const struct session *s = c->s;
@@ -142,8 +128,6 @@ static int take_options(struct source *c)
 				   "Start transhipd with --allow-plaintext on both hosts.",
 				   "This host's transhipd does not allow unencrypted streams.");
 	if (compression_parse(&o->compression, o->compress, &c->f))
-		return -EINVAL;
-	if (take_page_hashes(c))
 		return -EINVAL;
 	if (take_page_hashes(c))
 		return -EINVAL;

@@ -23,7 +23,6 @@ struct source_options {
 	const char *encrypt, *compress;
 	struct compression compression; /* compress, and what came of it */
 	uint64_t page_hashes;		/* as in struct ipc_config */
-	uint64_t page_hashes;		/* as in struct ipc_config */
 };
 
 /* Durations of the pause, ns. */

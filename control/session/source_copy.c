@@ -188,7 +188,6 @@ int source_start_dataplane(struct source *c)
 				.level = c->o.compression.level,
 				.delta_cache = c->o.compression.delta_cache,
 				.page_hashes = c->o.page_hashes,
-				.page_hashes = c->o.page_hashes,
 				.connect_ms = CONNECT_MS,
 				.log_level = session_config(c->s)->verbose ? LOG_LEVEL_DEBUG
 									   : LOG_LEVEL_INFO };
