@@ -61,7 +61,7 @@ help:
 $(LIB_BASE): $(call objs,lib/base)
 # libtranship.a is installed alone: it brings what it uses of lib/base.
 $(LIB_TRANSHIP): $(call objs,lib) $(BUILD)/obj/lib/base/io.o
-$(LIB_DATAPLANE): $(call objs,dataplane dataplane/bench dataplane/codec dataplane/destination dataplane/source dataplane/track dataplane/transport)
+$(LIB_DATAPLANE): $(call objs,dataplane dataplane/bench dataplane/codec dataplane/destination dataplane/postcopy dataplane/source dataplane/track dataplane/transport)
 $(LIB_CONTROL): $(call objs,control control/cli control/guest control/admission control/session \
 	control/bench control/policy)
 $(ARCHIVES):

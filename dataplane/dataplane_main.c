@@ -35,7 +35,8 @@ static int die_with_parent(int sock)
 
 static void name_log(const struct ipc_config *c)
 {
-	static const char *const roles[] = { "", "src", "dst", "obs", "bench src", "bench dst" };
+	static const char *const roles[] = { "",	  "src",       "dst",	   "obs",
+					     "bench src", "bench dst", "post src", "post dst" };
 	char who[64];
 
 	snprintf(who, sizeof(who), "dataplane %s %02x%02x%02x%02x", roles[c->role], c->id[0],
@@ -49,7 +50,10 @@ static int run(struct setup *s, struct failure *f)
 	case IPC_ROLE_SOURCE:
 		return source_run(s, f);
 	case IPC_ROLE_DESTINATION:
+	case IPC_ROLE_POSTCOPY_DESTINATION:
 		return destination_run(s, f);
+	case IPC_ROLE_POSTCOPY_SOURCE:
+		return postcopy_source_run(s, f);
 	case IPC_ROLE_BENCH_SOURCE:
 	case IPC_ROLE_BENCH_DESTINATION:
 		return bench_run(s, f);

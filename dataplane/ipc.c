@@ -49,6 +49,14 @@ static const struct type_info types[] = {
 	{ IPC_BENCH_STOP, 0, FD_NONE, "BENCH_STOP" },
 	{ IPC_BENCH_INTERVAL, sizeof(struct ipc_bench_interval), FD_NONE, "BENCH_INTERVAL" },
 	{ IPC_BENCH_DONE, sizeof(struct ipc_bench_done), FD_NONE, "BENCH_DONE" },
+	{ IPC_HAND_OVER, 0, FD_NONE, "HAND_OVER" },
+	{ IPC_MISSING, 0, FD_ONE, "MISSING" },
+	{ IPC_UFFD, 0, FD_ONE, "UFFD" },
+	{ IPC_SERVE, 0, FD_NONE, "SERVE" },
+	{ IPC_HANDED_OVER, sizeof(struct ipc_count), FD_NONE, "HANDED_OVER" },
+	{ IPC_SERVING, 0, FD_NONE, "SERVING" },
+	{ IPC_POSTCOPY, sizeof(struct ipc_postcopy), FD_NONE, "POSTCOPY" },
+	{ IPC_COMPLETE, sizeof(struct ipc_postcopy), FD_NONE, "COMPLETE" },
 };
 
 static const struct type_info *info_of(uint32_t type)

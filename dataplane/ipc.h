@@ -23,6 +23,14 @@
  *   VERIFY                    -> VERIFIED         (hashes compared)      -> VERIFIED
  *   QUIT, or the socket ends: the process exits.
  *
+ *   Post-copy (postcopy.h). The pre-copy data planes, at the switch-over:
+ *   HAND_OVER -> HANDED_OVER                       MISSING (fd); the set came -> HANDED_OVER
+ *   A pair of their own serves then, and is begun anew when one of them or the link is lost:
+ *   CONFIG REGION* STREAM*                         CONFIG REGION* MAPPING* UFFD MISSING LISTEN
+ *   START -> READY                                 START -> READY, CONNECTED
+ *                                                  SERVE -> SERVING
+ *   -> POSTCOPY*, COMPLETE                         -> POSTCOPY*, COMPLETE
+ *
  *   A bench (bench.h): both sides take BENCH_RUN -> BENCH_INTERVAL*, BENCH_DONE, again.
  *   PROGRESS and FAILED may come at any time after READY. After FAILED only QUIT makes sense.
  *
@@ -69,6 +77,11 @@ enum ipc_type {
 		32, /* struct ipc_bench; bench, after CONFIG; fd: the file whose bytes are sent */
 	IPC_BENCH_RUN,	/* struct ipc_bench_run */
 	IPC_BENCH_STOP, /* no body; what this side sends ends early */
+	IPC_HAND_OVER =
+		40, /* no body; source: says what is pending to the destination, sends none of it */
+	IPC_MISSING, /* no body; destination; fd: file for what is missing, see page_set.h */
+	IPC_UFFD,    /* no body; post-copy destination; fd: the VMM's userfaultfd, registered */
+	IPC_SERVE,   /* no body; post-copy destination: the set of what is missing is final */
 
 	/* data plane -> transhipd */
 	IPC_READY = 64, /* struct ipc_ready; confined; source: all streams authenticated */
@@ -82,6 +95,11 @@ enum ipc_type {
 	IPC_FAILED,	/* struct failure */
 	IPC_BENCH_INTERVAL = 96, /* struct ipc_bench_interval; while a run is under way */
 	IPC_BENCH_DONE,		 /* struct ipc_bench_done; its end */
+	IPC_HANDED_OVER =
+		104,  /* struct ipc_count: pages; at both sides: the set is there, durably */
+	IPC_SERVING,  /* no body; post-copy destination: faults are served from now on */
+	IPC_POSTCOPY, /* struct ipc_postcopy; about every 100 ms while something moves */
+	IPC_COMPLETE, /* struct ipc_postcopy: nothing is missing any more */
 };
 
 enum ipc_role {
@@ -90,6 +108,8 @@ enum ipc_role {
 	IPC_ROLE_OBSERVER,
 	IPC_ROLE_BENCH_SOURCE,	    /* connects: CONFIG BENCH STREAM* START */
 	IPC_ROLE_BENCH_DESTINATION, /* is connected to: CONFIG BENCH LISTEN+ START */
+	IPC_ROLE_POSTCOPY_SOURCE,
+	IPC_ROLE_POSTCOPY_DESTINATION,
 	IPC_ROLE_END,
 };
 /* An observer only scans: dirty-rate. It needs CONFIG REGION* MAPPING* TRACKER START. */
@@ -119,8 +139,8 @@ struct ipc_config {
 	uint32_t track_dma; /* 1: keep what was reported since the last barrier (design, hazards) */
 	uint32_t thp;	    /* destination: 1: transparent huge pages where they serve */
 	uint32_t encodings; /* IPC_ENCODING_*: what may be sent, and is accepted */
-	uint32_t compress;  /* enum ipc_compress; source; needs IPC_ENCODING_ZSTD unless OFF */
-	uint32_t level;	    /* of zstd, 1 .. 22; source, with IPC_COMPRESS_ZSTD */
+	uint32_t compress;  /* enum ipc_compress; source, bench; with IPC_ENCODING_ZSTD or OFF */
+	uint32_t level;	    /* of zstd, 1 .. 22; source, bench; with IPC_COMPRESS_ZSTD */
 	uint64_t delta_cache; /* bytes; 0: no DELTA is sent; source; needs IPC_ENCODING_DELTA */
 	uint64_t page_hashes; /* bytes, of RAM in huge pages; 0: chosen; below 4096: none; source */
 	uint64_t state_max;   /* destination: most bytes of device state it will hold */
@@ -217,7 +237,20 @@ struct ipc_sent {
 };
 
 struct ipc_count {
-	uint64_t bytes;
+	uint64_t bytes; /* HANDED_OVER: pages */
+};
+
+/*
+ * Cumulative. At the destination over all data planes of the session, since it is kept in the file
+ * of IPC_MISSING; at the source since its start.
+ */
+struct ipc_postcopy {
+	uint64_t missing_pages;		 /* not there yet */
+	uint64_t faults;		 /* pages asked of the source because somebody waited */
+	uint64_t local_faults;		 /* faults on pages that were there already */
+	uint64_t p50_ns, p99_ns, max_ns; /* destination: from reading a fault to CONTINUE */
+	uint64_t demand_pages, push_pages;
+	uint64_t late_pages; /* came twice; the second went nowhere */
 };
 
 struct ipc_verified {
@@ -302,6 +335,7 @@ union ipc_body {
 	struct ipc_bench_run bench_run;
 	struct ipc_bench_interval bench_interval;
 	struct ipc_bench_done bench_done;
+	struct ipc_postcopy postcopy;
 };
 
 struct ipc_message {

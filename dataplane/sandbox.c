@@ -52,12 +52,14 @@
 
 /* A bench does what both sides of a migration do, for each of its two can send and receive. */
 #define ROLE_BENCH	 (1u << IPC_ROLE_BENCH_SOURCE | 1u << IPC_ROLE_BENCH_DESTINATION)
-#define ROLE_SOURCE	 (1u << IPC_ROLE_SOURCE | ROLE_BENCH)
-#define ROLE_DESTINATION (1u << IPC_ROLE_DESTINATION | ROLE_BENCH)
+#define ROLE_SOURCE	 (1u << IPC_ROLE_SOURCE | 1u << IPC_ROLE_POSTCOPY_SOURCE | ROLE_BENCH)
+#define ROLE_FAULTS	 (1u << IPC_ROLE_POSTCOPY_DESTINATION)
+#define ROLE_DESTINATION (1u << IPC_ROLE_DESTINATION | ROLE_FAULTS | ROLE_BENCH)
 #define ROLE_OBSERVER	 (1u << IPC_ROLE_OBSERVER)
 #define ROLE_ALL	 (ROLE_SOURCE | ROLE_DESTINATION | ROLE_OBSERVER)
 #define ROLE_MOVING	 (ROLE_SOURCE | ROLE_DESTINATION)
-#define ROLE_ACCEPTING	 (1u << IPC_ROLE_DESTINATION | 1u << IPC_ROLE_BENCH_DESTINATION)
+#define ROLE_ACCEPTING                                                                             \
+	(1u << IPC_ROLE_DESTINATION | ROLE_FAULTS | 1u << IPC_ROLE_BENCH_DESTINATION)
 
 static const struct {
 	int call;
@@ -178,6 +180,18 @@ static int allow_rings(scmp_filter_ctx ctx, unsigned int role)
 				SCMP_A1_32(SCMP_CMP_EQ, IORING_REGISTER_ENABLE_RINGS));
 }
 
+/* Post-copy lets the VMM see pages: all that may be done with its userfaultfd. */
+static int allow_faults(scmp_filter_ctx ctx, unsigned int role)
+{
+	static const unsigned long requests[] = { UFFDIO_CONTINUE, UFFDIO_WAKE };
+	int err = 0;
+
+	for (size_t i = 0; role & ROLE_FAULTS && !err && i < 2; i++)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
+				       SCMP_A1_32(SCMP_CMP_EQ, (uint32_t)requests[i]));
+	return err;
+}
+
 static int allow_checked(scmp_filter_ctx ctx)
 {
 	const unsigned int thread = CLONE_VM | CLONE_THREAD | CLONE_SIGHAND;
@@ -225,6 +239,8 @@ static int install_filter(enum ipc_role role)
 		err = allow_affinity(ctx, 1u << role);
 	if (!err)
 		err = allow_rings(ctx, 1u << role);
+	if (!err)
+		err = allow_faults(ctx, 1u << role);
 	if (!err)
 		err = allow_checked(ctx);
 	/* A tree instead of a list: the filter runs at every call of the hot path. */

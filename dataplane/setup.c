@@ -160,13 +160,24 @@ static int take_bench(struct setup *s, const struct ipc_bench *in, int *fd, stru
 
 static int take_listener(struct setup *s, int *fd, struct failure *f)
 {
-	if (s->config.role == IPC_ROLE_DESTINATION && s->listen_fd < 0) {
+	if ((s->config.role == IPC_ROLE_DESTINATION ||
+	     s->config.role == IPC_ROLE_POSTCOPY_DESTINATION) &&
+	    s->listen_fd < 0) {
 		s->listen_fd = fd_take(fd);
 		return 0;
 	}
 	if (s->config.role != IPC_ROLE_BENCH_DESTINATION || s->nlisteners == IPC_LISTENERS_MAX)
 		return malformed(f, "a listener that does not belong there");
 	s->listen_fds[s->nlisteners++] = fd_take(fd);
+	return 0;
+}
+
+/* A descriptor that comes once. */
+static int take_only(int *place, int *fd, struct failure *f)
+{
+	if (*place >= 0)
+		return malformed(f, "a descriptor that came twice");
+	*place = fd_take(fd);
 	return 0;
 }
 
@@ -181,6 +192,31 @@ static int check_bench(const struct setup *s, const struct progress *p, struct f
 	return 0;
 }
 
+static bool is_postcopy(uint32_t role)
+{
+	return role == IPC_ROLE_POSTCOPY_SOURCE || role == IPC_ROLE_POSTCOPY_DESTINATION;
+}
+
+/* One stream for faults, and at least one to push on. */
+static int check_postcopy(const struct setup *s, const struct progress *p, struct failure *f)
+{
+	if (s->config.streams < 2)
+		return malformed(f, "too few streams for post-copy");
+	if (s->config.role == IPC_ROLE_POSTCOPY_SOURCE)
+		return p->streams == s->config.streams ? 0 : malformed(f, "a stream is missing");
+	if (s->listen_fd < 0 || s->uffd < 0 || s->missing_fd < 0)
+		return malformed(f, "no listener, userfaultfd or file for missing pages");
+	for (uint32_t i = 0; i < s->nregions; i++) {
+		const struct region *r = &s->regions[i];
+
+		if (!r->nmappings)
+			return malformed(f, "a region without a mapping");
+		if (r->page_size != PAGE_BYTES && r->page_size != CHUNK_BYTES)
+			return malformed(f, "pages of this size");
+	}
+	return 0;
+}
+
 static int check_complete(const struct setup *s, const struct progress *p, struct failure *f)
 {
 	bool source = s->config.role == IPC_ROLE_SOURCE;
@@ -190,6 +226,8 @@ static int check_complete(const struct setup *s, const struct progress *p, struc
 		return malformed(f, "a region is missing");
 	if (is_bench(s->config.role))
 		return check_bench(s, p, f);
+	if (is_postcopy(s->config.role))
+		return check_postcopy(s, p, f);
 	if (!destination && !p->tracker)
 		return malformed(f, "no tracker");
 	if (source && p->streams != s->config.streams)
@@ -225,18 +263,25 @@ static int take_message(struct setup *s, struct progress *p, const struct ipc_me
 			break;
 		return take_mapping(s, &m->body.mapping, &p->mappings, f);
 	case IPC_TRACKER:
-		if (role == IPC_ROLE_DESTINATION || is_bench(role) || p->tracker)
+		if (role == IPC_ROLE_DESTINATION || is_bench(role) || is_postcopy(role) ||
+		    p->tracker)
 			break;
 		p->tracker = true;
 		return take_tracker(s, &m->body.tracker, fd, f);
 	case IPC_STREAM:
-		if (role != IPC_ROLE_SOURCE && role != IPC_ROLE_BENCH_SOURCE)
+		if (role != IPC_ROLE_SOURCE && role != IPC_ROLE_BENCH_SOURCE &&
+		    role != IPC_ROLE_POSTCOPY_SOURCE)
 			break;
 		err = take_stream(s, &m->body.stream, fd, f);
 		p->streams += !err;
 		return err;
 	case IPC_LISTEN:
 		return take_listener(s, fd, f);
+	case IPC_UFFD:
+	case IPC_MISSING:
+		if (role != IPC_ROLE_POSTCOPY_DESTINATION)
+			break;
+		return take_only(m->head.type == IPC_UFFD ? &s->uffd : &s->missing_fd, fd, f);
 	case IPC_BENCH:
 		if (!is_bench(role) || p->bench)
 			break;
@@ -254,7 +299,12 @@ int setup_receive(struct setup *s, int sock, struct failure *f)
 {
 	struct progress p = { 0 };
 
-	*s = (struct setup){ .sock = sock, .pagemap_fd = -1, .listen_fd = -1, .bench_fd = -1 };
+	*s = (struct setup){ .sock = sock,
+			     .pagemap_fd = -1,
+			     .listen_fd = -1,
+			     .bench_fd = -1,
+			     .missing_fd = -1,
+			     .uffd = -1 };
 	for (uint32_t i = 0; i < IPC_STREAMS_MAX; i++)
 		s->stream_fds[i] = -1;
 	for (uint32_t i = 0; i < IPC_LISTENERS_MAX; i++)
@@ -291,6 +341,8 @@ void setup_release(struct setup *s)
 	fd_close(&s->pagemap_fd);
 	fd_close(&s->listen_fd);
 	fd_close(&s->bench_fd);
+	fd_close(&s->missing_fd);
+	fd_close(&s->uffd);
 	for (uint32_t i = 0; i < IPC_LISTENERS_MAX; i++)
 		fd_close(&s->listen_fds[i]);
 	explicit_bzero(s->config.secret, sizeof(s->config.secret));

@@ -26,6 +26,8 @@ struct setup {
 	int bench_fd;			   /* bench: the file whose bytes are sent, or -1 */
 	int listen_fds[IPC_LISTENERS_MAX]; /* bench destination, -1 where unused */
 	uint32_t nlisteners;
+	int missing_fd; /* destination: IPC_MISSING; -1: none yet */
+	int uffd;	/* post-copy destination, or -1 */
 };
 
 /*
@@ -45,5 +47,7 @@ int source_run(struct setup *s, struct failure *f);
 int destination_run(struct setup *s, struct failure *f);
 int observer_run(struct setup *s, struct failure *f);
 int bench_run(struct setup *s, struct failure *f);
+/* Its destination is destination_run. */
+int postcopy_source_run(struct setup *s, struct failure *f);
 
 #endif

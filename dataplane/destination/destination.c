@@ -47,6 +47,7 @@ struct main_loop {
 	struct destination *d;
 	bool quit;		 /* QUIT came, or transhipd is gone */
 	bool state_reported;	 /* STATE_DONE was sent */
+	bool handover_reported;	 /* HANDED_OVER was sent */
 	int load_fd;		 /* the device state is being written there; -1: not */
 	uint64_t progress_ns;	 /* when PROGRESS was sent last */
 	uint64_t progress_total; /* and what had been done then, see report_progress */
@@ -104,6 +105,7 @@ static void collect_stats(const struct destination *d, struct ipc_stats *out)
 		out->wire_bytes += __atomic_load_n(&d->streams[i].rx.bytes, __ATOMIC_RELAXED);
 	}
 	out->state_bytes = __atomic_load_n(&d->state_bytes, __ATOMIC_RELAXED);
+	out->pending_pages = __atomic_load_n(&d->postcopy.left, __ATOMIC_RELAXED);
 }
 
 static int report_progress(struct main_loop *m, struct failure *f)
@@ -121,7 +123,29 @@ static int report_progress(struct main_loop *m, struct failure *f)
 	m->progress_ns = now;
 	m->progress_total = total;
 	self_usage_read(m->d->status_fd, &stats.cpu_ns, &stats.rss_bytes);
+	if (destination_is_postcopy(m->d) && m->d->postcopy.served) {
+		struct ipc_postcopy figures;
+		int err;
+
+		postcopy_report(&m->d->postcopy, &figures);
+		err = report(m, IPC_POSTCOPY, &figures, f);
+		if (err)
+			return err;
+	}
 	return report(m, IPC_PROGRESS, &stats, f);
+}
+
+/* Nothing is missing: the guest needs the source no more. */
+static int report_complete(struct main_loop *m, struct failure *f)
+{
+	struct postcopy *p = &m->d->postcopy;
+	struct ipc_postcopy figures;
+
+	if (p->reported || !postcopy_is_complete(p))
+		return 0;
+	p->reported = true;
+	postcopy_report(p, &figures);
+	return report(m, IPC_COMPLETE, &figures, f);
 }
 
 /* All streams are there: nobody else is let in. */
@@ -149,7 +173,7 @@ static int check_deadline(struct destination *d, uint32_t connected, struct fail
 static int handle_events(struct main_loop *m, struct failure *f)
 {
 	struct destination *d = m->d;
-	bool state_done, verified;
+	bool state_done, verified, handed_over;
 	struct ipc_verified result;
 	uint32_t connected;
 	int err;
@@ -163,6 +187,7 @@ static int handle_events(struct main_loop *m, struct failure *f)
 	verified = d->verified;
 	result = d->verify_result;
 	d->verified = false;
+	handed_over = d->handed_over && !m->handover_reported;
 	pthread_mutex_unlock(&d->lock);
 
 	if (!err && d->s->listen_fd >= 0)
@@ -176,7 +201,13 @@ static int handle_events(struct main_loop *m, struct failure *f)
 	}
 	if (!err && verified)
 		err = report(m, IPC_VERIFIED, &result, f);
-	return err;
+	if (!err && handed_over) {
+		struct ipc_count pages = { d->handover_pages };
+
+		m->handover_reported = true;
+		err = report(m, IPC_HANDED_OVER, &pages, f);
+	}
+	return err ? err : report_complete(m, f);
 }
 
 static int begin_load(struct main_loop *m, int fd, struct failure *f)
@@ -212,6 +243,36 @@ static int continue_load(struct main_loop *m, struct failure *f)
 	return report(m, IPC_LOADED, &count, f);
 }
 
+/* The file that the set of a post-copy is to be written to. */
+static int take_missing_file(struct main_loop *m, int fd, struct failure *f)
+{
+	struct destination *d = m->d;
+	struct page_set s;
+	int err = d->handover.words || destination_is_postcopy(d) ? -EALREADY : 0;
+
+	if (!err)
+		err = page_set_init(&s, d->s->regions, d->s->nregions, fd, 0, NULL);
+	close(fd);
+	if (err)
+		return failure_set(f, err, "internal", NULL,
+				   "the file for missing pages cannot be used: %s", strerror(-err));
+	SCOPED_LOCK(&d->lock);
+	d->handover = s;
+	return 0;
+}
+
+static int begin_serving(struct main_loop *m, struct failure *f)
+{
+	int err;
+
+	if (!destination_is_postcopy(m->d))
+		return failure_set(f, -EINVAL, "internal", NULL, "this is no post-copy");
+	err = postcopy_serve(&m->d->postcopy, f);
+	if (!err)
+		err = report(m, IPC_SERVING, NULL, f);
+	return err ? err : report_complete(m, f);
+}
+
 static int handle_message(struct main_loop *m, struct failure *f)
 {
 	struct ipc_message msg;
@@ -229,6 +290,10 @@ static int handle_message(struct main_loop *m, struct failure *f)
 	switch (msg.head.type) {
 	case IPC_LOAD:
 		return begin_load(m, fd, f);
+	case IPC_MISSING:
+		return take_missing_file(m, fd, f);
+	case IPC_SERVE:
+		return begin_serving(m, f);
 	case IPC_QUIT:
 		m->quit = true;
 		break;
@@ -374,11 +439,13 @@ static int prepare(struct destination *d, struct ipc_ready *ready, struct failur
 		err = warm_up_crypto();
 	if (!err)
 		err = page_hash_init(&d->hash, s->config.secret, s->config.id);
+	if (!err && destination_is_postcopy(d))
+		err = postcopy_init(&d->postcopy, d);
 	if (err)
 		return failure_set(f, err, err == -ENOMEM ? "memory" : "internal", NULL,
 				   "the destination's data plane cannot %s: %s", what,
 				   strerror(-err));
-	return sandbox_enter(IPC_ROLE_DESTINATION, d->nconnections, f);
+	return sandbox_enter((enum ipc_role)s->config.role, d->nconnections, f);
 }
 
 static void release(struct destination *d)
@@ -387,6 +454,8 @@ static void release(struct destination *d)
 		placer_release(&d->streams[i].placer);
 		rx_reader_release(&d->streams[i].rx);
 	}
+	postcopy_release(&d->postcopy);
+	page_set_release(&d->handover);
 	place_release(&d->place);
 	state_hold_release(&d->state);
 	free(d->streams);
@@ -416,6 +485,7 @@ int destination_run(struct setup *s, struct failure *f)
 	else if (err == -EPIPE || err == -ECONNRESET)
 		err = 0;
 	connections_stop(&d);
+	postcopy_stop(&d.postcopy);
 	release(&d);
 	return err;
 }

@@ -87,7 +87,8 @@ static void *connection_thread(void *arg)
 
 		destination_notify(d);
 		err = stream_receive(st, c->fd, &f);
-		if (err && !destination_stopping(d))
+		/* a post-copy that has everything needs its streams no more */
+		if (err && !destination_stopping(d) && !postcopy_is_complete(&d->postcopy))
 			destination_fail(d, err, &f);
 	}
 	end(c);

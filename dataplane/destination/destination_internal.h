@@ -14,6 +14,7 @@
 #include "dataplane/destination/rx_reader.h"
 #include "dataplane/destination/state_hold.h"
 #include "dataplane/page_hash.h"
+#include "dataplane/postcopy/postcopy.h"
 #include "dataplane/setup.h"
 
 /* Connections that may be open beyond the session's streams: whoever else knocks at the port. */
@@ -62,12 +63,13 @@ struct destination {
 	struct stream *streams;		/* s->config.streams */
 	struct connection *connections; /* nconnections */
 	uint32_t nconnections;
-	int event_fd;		 /* wakes the main thread: something below has changed */
-	int status_fd;		 /* self_usage */
-	uint64_t deadline_ns;	 /* all streams must have come; read-only after start */
-	struct state_hold state; /* stream 0's thread until state_complete, then main's */
-	uint64_t state_bytes;	 /* atomic: as far as it has come */
-	bool stopping;		 /* atomic: threads' errors no longer matter */
+	int event_fd;		  /* wakes the main thread: something below has changed */
+	int status_fd;		  /* self_usage */
+	uint64_t deadline_ns;	  /* all streams must have come; read-only after start */
+	struct postcopy postcopy; /* if that is the role */
+	struct state_hold state;  /* stream 0's thread until state_complete, then main's */
+	uint64_t state_bytes;	  /* atomic: as far as it has come */
+	bool stopping;		  /* atomic: threads' errors no longer matter */
 
 	pthread_mutex_t lock; /* the only one; never held over a system call that can block */
 	uint32_t connected;   /* lock: streams claimed */
@@ -76,7 +78,11 @@ struct destination {
 	struct ipc_verified verify_sum; /* lock: of those */
 	bool verified;			/* lock: verify_result is to be reported */
 	struct ipc_verified verify_result;
-	int error; /* lock: the first failure of a thread, and its words */
+	struct page_set
+		handover;	 /* lock, until it is mapped: the set of a post-copy; IPC_MISSING */
+	bool handed_over;	 /* lock: it has come */
+	uint64_t handover_pages; /* lock */
+	int error;		 /* lock: the first failure of a thread, and its words */
 	struct failure failure;
 };
 
@@ -84,6 +90,11 @@ struct destination {
 void destination_notify(struct destination *d);
 /* Records a thread's failure, if it is the first, and wakes the main thread. */
 void destination_fail(struct destination *d, int err, const struct failure *f);
+
+static inline bool destination_is_postcopy(const struct destination *d)
+{
+	return d->s->config.role == IPC_ROLE_POSTCOPY_DESTINATION;
+}
 
 static inline bool destination_stopping(const struct destination *d)
 {

@@ -55,6 +55,12 @@ static int take_pages(struct stream *st, const struct wire_frame *f)
 	return place_pages(&st->placer, f);
 }
 
+static int take_postcopy_pages(struct stream *st, const struct wire_frame *f)
+{
+	st->rx.ahead = f->length <= READ_AHEAD ? READ_AHEAD : 0;
+	return postcopy_take_pages(st, f);
+}
+
 static int take_holes(struct stream *st, const struct wire_frame *f)
 {
 	return place_holes(&st->placer, f);
@@ -201,12 +207,23 @@ static int take_held(struct stream *st, const struct wire_frame *f)
 }
 
 /* One row a frame type; what is not here is not the source's to send. BYE ends the loop. */
-static int (*const takers[])(struct stream *st, const struct wire_frame *f) = {
-	[WIRE_PAGES] = take_pages,	     [WIRE_HOLES] = take_holes,
-	[WIRE_ROUND_END] = take_round_end,   [WIRE_STATE] = take_state,
-	[WIRE_STATE_END] = take_state_end,   [WIRE_VERIFY] = take_verify,
-	[WIRE_VERIFY_END] = take_verify_end, [WIRE_HELD] = take_held,
+static int (*const takers[WIRE_TYPES])(struct stream *st, const struct wire_frame *f) = {
+	[WIRE_PAGES] = take_pages,
+	[WIRE_HOLES] = take_holes,
+	[WIRE_ROUND_END] = take_round_end,
+	[WIRE_STATE] = take_state,
+	[WIRE_STATE_END] = take_state_end,
+	[WIRE_VERIFY] = take_verify,
+	[WIRE_VERIFY_END] = take_verify_end,
+	[WIRE_HELD] = take_held,
 	[WIRE_HASHES] = stream_take_hashes,
+	[WIRE_MISSING] = postcopy_take_missing,
+	[WIRE_MISSING_END] = postcopy_take_missing_end,
+};
+
+static int (*const postcopy_takers[WIRE_TYPES])(struct stream *st, const struct wire_frame *f) = {
+	[WIRE_PAGES] = take_postcopy_pages,
+	[WIRE_ROUND_END] = take_round_end,
 };
 
 static int take_frames(struct stream *st)
@@ -214,6 +231,8 @@ static int take_frames(struct stream *st)
 	const struct setup *s = st->d->s;
 
 	for (;;) {
+		int (*const *table)(struct stream *, const struct wire_frame *) =
+			destination_is_postcopy(st->d) ? postcopy_takers : takers;
 		struct wire_frame f;
 		const uint8_t *head;
 		int err = rx_take(&st->rx, WIRE_FRAME_SIZE, &head);
@@ -224,9 +243,9 @@ static int take_frames(struct stream *st)
 			return err;
 		if (f.type == WIRE_BYE)
 			return rx_end(&st->rx);
-		if (f.type >= sizeof(takers) / sizeof(takers[0]) || !takers[f.type])
+		if (!table[f.type])
 			return -EBADMSG;
-		err = takers[f.type](st, &f);
+		err = table[f.type](st, &f);
 		if (err)
 			return err;
 	}
@@ -245,11 +264,10 @@ static int explain(const struct stream *st, int err, struct failure *f)
 				   "data stream %u uses an encoding that was not agreed on",
 				   st->index);
 	case -EILSEQ:
-		return failure_set(
-			f, err, "data-protocol",
-			"Report it, with both hosts' logs; --delta-cache 0 avoids it.",
-			"data stream %u: a page's changes do not fit what is here",
-			st->index);
+		return failure_set(f, err, "data-protocol",
+				   "Report it, with both hosts' logs; --delta-cache 0 avoids it.",
+				   "data stream %u: a page's changes do not fit what is here",
+				   st->index);
 	case -EFBIG:
 		return failure_set(f, err, "state-failed", NULL,
 				   "the device state is larger than the %llu bytes allowed",

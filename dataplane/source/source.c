@@ -246,6 +246,12 @@ static int on_message(struct serving *v, const struct ipc_message *m, int *fd, s
 		return 0;
 	case IPC_VERIFY:
 		return on_verify(v, m, f);
+	case IPC_HAND_OVER:
+		/* what was never populated is said by a first round */
+		if (v->busy || !v->sent)
+			return wrong_time(m, f);
+		begin_job(v, JOB_HAND_OVER, 0);
+		return 0;
 	case IPC_QUIT:
 		on_quit(v);
 		return 0;
@@ -259,6 +265,7 @@ static int end_job(struct serving *v)
 	struct source *src = v->src;
 	struct ipc_ready ready = { .tx = src->tx_ops->kind, .tracker = src->setup->tracker };
 	struct ipc_sent sent = { .round = src->round, .ns = clock_ns() - v->job_start_ns };
+	struct ipc_count count;
 
 	switch (src->job) {
 	case JOB_HANDSHAKE:
@@ -276,6 +283,9 @@ static int end_job(struct serving *v)
 		return ipc_send(src->setup->sock, IPC_SENT, &sent, -1);
 	case JOB_VERIFY:
 		return ipc_send(src->setup->sock, IPC_VERIFIED, &src->verified, -1);
+	case JOB_HAND_OVER:
+		count.bytes = scheduler_pending(&src->scheduler);
+		return ipc_send(src->setup->sock, IPC_HANDED_OVER, &count, -1);
 	default:
 		return 0;
 	}

@@ -35,7 +35,15 @@
 #include "dataplane/transport/tx.h"
 #include "dataplane/transport/wire.h"
 
-enum source_job { JOB_NONE, JOB_HANDSHAKE, JOB_COMPARE, JOB_ROUND, JOB_VERIFY, JOB_BYE };
+enum source_job {
+	JOB_NONE,
+	JOB_HANDSHAKE,
+	JOB_COMPARE,
+	JOB_ROUND,
+	JOB_VERIFY,
+	JOB_HAND_OVER,
+	JOB_BYE
+};
 
 struct source;
 
@@ -217,6 +225,9 @@ void source_compare_end(struct source *src);
 int stream_compare(struct stream *s);
 /* The answer f with its hashes. -EBADMSG if it was not asked for. */
 int stream_hashed(struct stream *s, const struct wire_frame *f, const uint8_t *hashes);
+
+/* source_hand_over.c: says what is pending, on stream 0, and waits until that is acknowledged. */
+int stream_hand_over(struct stream *s);
 
 /* source_verify.c: this stream's share of the verification, up to the acknowledgement. */
 int stream_verify(struct stream *s);

@@ -229,6 +229,8 @@ static int do_job(struct stream *s, enum source_job job, struct failure *f)
 		return stream_send_round(s);
 	case JOB_VERIFY:
 		return stream_verify(s);
+	case JOB_HAND_OVER:
+		return stream_hand_over(s);
 	case JOB_BYE:
 		return say_bye(s);
 	case JOB_NONE:

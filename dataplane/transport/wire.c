@@ -171,9 +171,22 @@ static bool check_hashed(const struct wire_frame *f, const struct region *r)
 	return !f->count && !f->length && f->extent % PAGE_BYTES == 0 && f->extent <= left;
 }
 
+static bool check_missing(const struct wire_frame *f, const struct region *r)
+{
+	return check_hashes(f, r) && f->count > 0 && f->count <= WIRE_MISSING_MAX &&
+	       f->length == f->count * WIRE_MISSING_SIZE &&
+	       f->count <= region_chunks(r) - (f->offset >> CHUNK_SHIFT);
+}
+
+static bool check_request(const struct wire_frame *f, const struct region *r)
+{
+	return check_holes(f, r) && f->extent <= CHUNK_BYTES &&
+	       f->offset % CHUNK_BYTES <= CHUNK_BYTES - f->extent;
+}
+
 static bool check_ack(const struct wire_frame *f, const struct region *r)
 {
-	if (f->of == WIRE_HELD)
+	if (f->of == WIRE_HELD || f->of == WIRE_MISSING_END)
 		return !f->number && !f->region && !f->offset;
 	if (f->of == WIRE_ROUND_END)
 		return !f->region && !f->offset && !f->extent;
@@ -222,6 +235,9 @@ static const struct frame_rule frame_rules[] = {
 	[WIRE_HASHES] = { HAS_REGION | HAS_OFFSET, check_hashes },
 	[WIRE_HASHED] = { HAS_REGION | HAS_OFFSET | HAS_COUNT | HAS_LENGTH | HAS_EXTENT,
 			  check_hashed },
+	[WIRE_MISSING] = { HAS_REGION | HAS_OFFSET | HAS_COUNT | HAS_LENGTH, check_missing },
+	[WIRE_MISSING_END] = { HAS_EXTENT, check_nothing },
+	[WIRE_REQUEST] = { HAS_REGION | HAS_OFFSET | HAS_EXTENT, check_request },
 };
 
 static unsigned int fields_set(const struct wire_frame *f)
@@ -253,6 +269,26 @@ int wire_get_frame(struct wire_frame *f, const uint8_t in[WIRE_FRAME_SIZE],
 	if ((rule->fields & HAS_REGION) && f->region >= nregions)
 		return -EBADMSG;
 	return rule->check(f, &regions[f->region]) ? 0 : -EBADMSG;
+}
+
+void wire_put_missing(uint8_t out[WIRE_MISSING_SIZE], const uint64_t words[CHUNK_PAGES / 64])
+{
+	for (unsigned int i = 0; i < CHUNK_PAGES / 64; i++)
+		put64(out + 8 * (size_t)i, words[i]);
+}
+
+int wire_get_missing(uint64_t words[CHUNK_PAGES / 64], const uint8_t in[WIRE_MISSING_SIZE],
+		     const struct region *region, uint64_t offset)
+{
+	uint64_t left = (region->size - offset) >> PAGE_SHIFT;
+
+	for (unsigned int i = 0; i < CHUNK_PAGES / 64; i++) {
+		words[i] = get64(in + 8 * (size_t)i);
+		if (left < 64 && words[i] >> left)
+			return -EBADMSG;
+		left -= left < 64 ? left : 64;
+	}
+	return 0;
 }
 
 static bool run_length_ok(const struct wire_run *r)

@@ -47,6 +47,9 @@
 #define WIRE_HASH_SIZE	 8
 #define WIRE_HASHES_MAX	 (WIRE_PAYLOAD_MAX / WIRE_HASH_SIZE) /* in one VERIFY frame */
 #define WIRE_HASHED_MAX	 (CHUNK_PAGES * WIRE_HASH_SIZE)	     /* the payload of a HASHED frame */
+/* MISSING: a bit a page, so many bytes a chunk, and the most chunks of one frame. */
+#define WIRE_MISSING_SIZE (CHUNK_PAGES / 8)
+#define WIRE_MISSING_MAX  1024u
 
 enum wire_frame_type {
 	WIRE_PAGES = 1,	     /* one chunk; see above */
@@ -61,10 +64,13 @@ enum wire_frame_type {
 	WIRE_BYE = 9, /* the source is done with this stream; an end without it is a loss */
 	WIRE_HELD =
 		10, /* what does the destination's RAM hold? answered with ACK: extent = bytes */
-	WIRE_HASHES = 11, /* what are the pages of the chunk at offset? answered with HASHED */
-	WIRE_HASHED = 12, /* destination to source; payload: count page_hash of the chunk's pages,
+	WIRE_HASHES = 11,  /* what are the pages of the chunk at offset? answered with HASHED */
+	WIRE_HASHED = 12,  /* destination to source; payload: count page_hash of the chunk's pages,
 			   * PAGE_HASH_NONE for zeros; or none: [offset, +extent) holds nothing */
-	WIRE_TYPES	  /* one more than the last */
+	WIRE_MISSING = 13, /* which pages of count chunks from offset are not up to date; payload */
+	WIRE_MISSING_END = 14, /* extent = pages named in all; answered with ACK */
+	WIRE_REQUEST = 15, /* post-copy, destination to source: [offset, +extent) is waited for */
+	WIRE_TYPES	   /* one more than the last */
 };
 
 enum wire_encoding {
@@ -94,6 +100,10 @@ enum wire_encoding {
  *   HASHES      region, offset (chunk-aligned)
  *   HASHED      region, offset (chunk-aligned); and either count = pages of the chunk, length
  *               = 8 * count, or extent > 0 (page-aligned)
+ *   MISSING     region, offset (chunk-aligned), count = chunks 1..WIRE_MISSING_MAX, length
+ *               = 64 * count
+ *   MISSING_END extent = pages in all; its ACK: extent
+ *   REQUEST     region, offset, extent > 0 (page-aligned), all of it in one chunk
  */
 struct wire_hello {
 	uint32_t version;
@@ -122,6 +132,7 @@ struct wire_run {
 };
 
 /* Encoders write exactly the SIZE of their message to out. */
+void wire_put_missing(uint8_t out[WIRE_MISSING_SIZE], const uint64_t words[CHUNK_PAGES / 64]);
 void wire_put_hello(uint8_t out[WIRE_HELLO_SIZE], const struct wire_hello *h);
 void wire_put_frame(uint8_t out[WIRE_FRAME_SIZE], const struct wire_frame *f);
 void wire_put_run(uint8_t out[WIRE_RUN_SIZE], const struct wire_run *r);
@@ -145,5 +156,9 @@ int wire_get_frame(struct wire_frame *f, const uint8_t in[WIRE_FRAME_SIZE],
  */
 int wire_get_runs(struct wire_run *runs, const uint8_t *in, size_t len, const struct wire_frame *f,
 		  const struct region *region);
+
+/* Bits of the chunk at offset from a MISSING frame; -EBADMSG if some lie beyond the region. */
+int wire_get_missing(uint64_t words[CHUNK_PAGES / 64], const uint8_t in[WIRE_MISSING_SIZE],
+		     const struct region *region, uint64_t offset);
 
 #endif

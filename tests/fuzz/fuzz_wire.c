@@ -56,6 +56,15 @@ static void check_frame(const struct wire_frame *f)
 		fuzz_check(f->extent ? f->extent <= r->size - f->offset
 				     : f->count && f->length == 8ull * f->count);
 		break;
+	case WIRE_MISSING:
+		fuzz_check(f->count && f->count <= WIRE_MISSING_MAX);
+		fuzz_check(f->length == f->count * WIRE_MISSING_SIZE && f->offset < r->size);
+		break;
+	case WIRE_REQUEST:
+		fuzz_check(f->extent && f->extent <= CHUNK_BYTES && !f->length);
+		fuzz_check(f->offset < r->size && f->extent <= r->size - f->offset);
+		fuzz_check(f->offset / CHUNK_BYTES == (f->offset + f->extent - 1) / CHUNK_BYTES);
+		break;
 	default:
 		fuzz_check(!f->length);
 	}
@@ -86,6 +95,22 @@ static void try_runs(struct fuzz_input *in, const struct wire_frame *f)
 	fuzz_check(payload + len == f->length);
 }
 
+static void try_missing(struct fuzz_input *in, const struct wire_frame *f)
+{
+	const struct region *r = &regions[f->region];
+	uint64_t words[CHUNK_PAGES / 64], left = (r->size - f->offset) >> PAGE_SHIFT;
+	uint8_t bytes[WIRE_MISSING_SIZE], again[WIRE_MISSING_SIZE];
+
+	for (size_t i = 0; i < sizeof(bytes); i++)
+		bytes[i] = fuzz_u8(in);
+	if (wire_get_missing(words, bytes, r, f->offset))
+		return;
+	for (uint64_t page = left; page < CHUNK_PAGES; page++)
+		fuzz_check(!(words[page / 64] >> (page % 64) & 1));
+	wire_put_missing(again, words);
+	fuzz_check(!memcmp(bytes, again, sizeof(again)));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct fuzz_input in = { data, size };
@@ -105,6 +130,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		fuzz_check(!memcmp(bytes, again, sizeof(again)));
 		if (f.type == WIRE_PAGES)
 			try_runs(&in, &f);
+		if (f.type == WIRE_MISSING)
+			try_missing(&in, &f);
 	}
 	return 0;
 }

@@ -110,9 +110,10 @@ static void test_frame(void **state)
 		{ { .number = 1 }, "u32", "number" }, { { .count = 1 }, "u32", "count" },
 		{ { .offset = 1 }, "u64", "offset" }, { { .extent = 1 }, "u64", "extent" },
 	};
-	static const char *const names[] = { "PAGES",	  "HOLES",  "ROUND_END",  "STATE",
-					     "STATE_END", "VERIFY", "VERIFY_END", "ACK",
-					     "BYE",	  "HELD",   "HASHES",	  "HASHED" };
+	static const char *const names[] = { "PAGES",	  "HOLES",	 "ROUND_END",  "STATE",
+					     "STATE_END", "VERIFY",	 "VERIFY_END", "ACK",
+					     "BYE",	  "HELD",	 "HASHES",     "HASHED",
+					     "MISSING",	  "MISSING_END", "REQUEST" };
 	static const char *const encodings[] = { "RAW", "ZERO", "HOLE", "ZSTD", "DELTA" };
 
 	(void)state;

@@ -43,13 +43,13 @@ static int open_descriptors(void)
 
 static void test_every_type_goes_over(void **state)
 {
-	static const uint32_t first[] = { IPC_CONFIG, IPC_READY };
-	static const uint32_t last[] = { IPC_QUIT, IPC_FAILED };
+	static const uint32_t first[] = { IPC_CONFIG, IPC_READY, IPC_HAND_OVER, IPC_HANDED_OVER };
+	static const uint32_t last[] = { IPC_QUIT, IPC_FAILED, IPC_SERVE, IPC_COMPLETE };
 	union ipc_body body;
 
 	(void)state;
 	memset(&body, 'a', sizeof(body));
-	for (int k = 0; k < 2; k++) {
+	for (int k = 0; k < 4; k++) {
 		for (uint32_t type = first[k]; type <= last[k]; type++) {
 			struct ipc_message m;
 			struct stat a, b;
@@ -156,7 +156,7 @@ static void test_end_and_time_limit(void **state)
 	assert_int_equal(shutdown(sv[1], SHUT_RDWR), 0);
 	assert_int_equal(ipc_send(sv[0], IPC_QUIT, NULL, -1), -EPIPE);
 	assert_int_equal(ipc_send(sv[0], IPC_SCAN, NULL, -1), -EINVAL);
-	assert_int_equal(ipc_send(sv[0], (enum ipc_type)40, NULL, -1), -EINVAL);
+	assert_int_equal(ipc_send(sv[0], (enum ipc_type)60, NULL, -1), -EINVAL);
 }
 
 int main(void)

@@ -78,6 +78,14 @@ static const struct wire_frame good[] = {
 	  .count = CHUNK_PAGES,
 	  .offset = CHUNK_BYTES },
 	{ .type = WIRE_HASHED, .region = 1, .offset = CHUNK_BYTES, .extent = PAGE_BYTES },
+	{ .type = WIRE_MISSING,
+	  .region = 1,
+	  .offset = CHUNK_BYTES,
+	  .count = 2,
+	  .length = 2 * WIRE_MISSING_SIZE },
+	{ .type = WIRE_MISSING_END, .extent = 12345 },
+	{ .type = WIRE_ACK, .of = WIRE_MISSING_END, .extent = 12345 },
+	{ .type = WIRE_REQUEST, .region = 1, .offset = PAGE_BYTES, .extent = 2 * PAGE_BYTES },
 };
 #define NGOOD (sizeof(good) / sizeof(good[0]))
 
@@ -213,6 +221,10 @@ static void test_unused_fields_must_be_zero(void **state)
 		REGION | OFFSET,
 		REGION | LENGTH | COUNT | OFFSET | EXTENT,
 		REGION | LENGTH | COUNT | OFFSET | EXTENT,
+		REGION | LENGTH | COUNT | OFFSET,
+		EXTENT,
+		OF | EXTENT,
+		REGION | OFFSET | EXTENT,
 	};
 
 	(void)state;
@@ -323,6 +335,55 @@ static void test_holes_header(void **state)
 	refuses(f);
 }
 
+static void test_missing_and_request(void **state)
+{
+	struct wire_frame f = good[16];
+	uint64_t words[CHUNK_PAGES / 64] = { 0 }, again[CHUNK_PAGES / 64];
+	uint8_t bytes[WIRE_MISSING_SIZE];
+
+	(void)state;
+	f.count = 0;
+	f.length = 0;
+	refuses(f);
+	f.count = 3; /* the region ends before */
+	f.length = 3 * WIRE_MISSING_SIZE;
+	refuses(f);
+	f.count = 1;
+	refuses(f);
+	f.offset = PAGE_BYTES;
+	f.length = WIRE_MISSING_SIZE;
+	refuses(f);
+	f = good[19];
+	f.offset = CHUNK_BYTES - PAGE_BYTES; /* over the end of a chunk */
+	refuses(f);
+	f.extent = PAGE_BYTES;
+	accepts(f);
+	f.extent = 100;
+	refuses(f);
+	f.offset = 0;
+	f.extent = CHUNK_BYTES;
+	accepts(f);
+	f.extent = CHUNK_BYTES + PAGE_BYTES;
+	refuses(f);
+	f.offset = regions[1].size;
+	f.extent = PAGE_BYTES;
+	refuses(f);
+
+	/* bits beyond the end of a region that is no whole number of chunks */
+	words[0] = 1ull << ((regions[1].size % CHUNK_BYTES >> PAGE_SHIFT) - 1);
+	wire_put_missing(bytes, words);
+	assert_int_equal(wire_get_missing(again, bytes, &regions[1], 2 * CHUNK_BYTES), 0);
+	assert_memory_equal(words, again, sizeof(words));
+	words[0] <<= 1;
+	wire_put_missing(bytes, words);
+	assert_int_equal(wire_get_missing(again, bytes, &regions[1], 0), 0);
+	assert_int_equal(wire_get_missing(again, bytes, &regions[1], 2 * CHUNK_BYTES), -EBADMSG);
+	words[0] = 0;
+	words[7] = 1;
+	wire_put_missing(bytes, words);
+	assert_int_equal(wire_get_missing(again, bytes, &regions[1], 2 * CHUNK_BYTES), -EBADMSG);
+}
+
 static void test_state_header(void **state)
 {
 	struct wire_frame f = good[3];
@@ -422,7 +483,7 @@ static void test_ack_header(void **state)
 		struct wire_frame f = { .type = WIRE_ACK, .of = (uint8_t)of };
 
 		if (of == WIRE_ROUND_END || of == WIRE_STATE_END || of == WIRE_VERIFY_END ||
-		    of == WIRE_HELD)
+		    of == WIRE_HELD || of == WIRE_MISSING_END)
 			accepts(f);
 		else
 			refuses(f);
@@ -651,6 +712,7 @@ int main(void)
 		cmocka_unit_test(test_unused_fields_must_be_zero),
 		cmocka_unit_test(test_pages_header),
 		cmocka_unit_test(test_holes_header),
+		cmocka_unit_test(test_missing_and_request),
 		cmocka_unit_test(test_state_header),
 		cmocka_unit_test(test_verify_header),
 		cmocka_unit_test(test_hashes_header),

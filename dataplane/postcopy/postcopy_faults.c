@@ -1,0 +1,466 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Post-copy at the destination: faults of the VMM, and letting it see pages; see postcopy.h.
+ *
+ * Theory of operation
+ *   The fault thread alone reads the userfaultfd and alone writes requests to stream 0. A fault on
+ *   a page that is in place (most pages of a guest that was pre-copied) maps what else is in place
+ *   around it in its chunk: so a chunk costs one such fault and not 512.
+ *
+ *   Faults that were read by a data plane that has died are not raised again by themselves:
+ *   whoever begins wakes everybody, and those who still have nothing fault again.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "dataplane/destination/destination_internal.h"
+#include "dataplane/postcopy/postcopy.h"
+#include "lib/base/cleanup.h"
+#include "lib/base/clock.h"
+#include "lib/base/kernel_abi.h"
+#include "lib/base/log.h"
+#include "lib/base/thread.h"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+#define FAULTS_AT_ONCE 32u
+/* How often a page may be punched under our hands, and memory be lacking for 1 ms. */
+#define RETRIES_MAX 1000u
+
+/* --- letting the VMM see pages ---------------------------------------------------------------- */
+
+static int fill_zeros(const struct region *r, uint64_t offset)
+{
+	static const uint8_t zeros[PAGE_BYTES];
+
+	if (!r->hugetlb)
+		return place_write(r, offset, zeros, sizeof(zeros));
+	/* a fresh huge page is cleared by the kernel */
+	return madvise(r->map + offset, r->page_size, MADV_POPULATE_WRITE) ? -errno : 0;
+}
+
+static void wake(int uffd, uint64_t at, uint64_t length)
+{
+	struct uffdio_range all = { .start = at, .len = length };
+
+	/* fails where nothing is registered any more: nobody waits there */
+	if (ioctl(uffd, UFFDIO_WAKE, &all) && errno != EINVAL && errno != ESRCH)
+		log_debug("UFFDIO_WAKE: %s", strerror(errno));
+}
+
+/* What a failed CONTINUE at `at` calls for: 0: again; 1: this page is done; -errno. */
+static int after_failure(struct postcopy *p, const struct region *r, uint64_t at, uint64_t offset,
+			 int err, unsigned int *retries)
+{
+	const struct timespec nap = { .tv_nsec = NSEC_PER_MSEC };
+
+	if (err == EEXIST) {
+		wake(p->uffd, at, r->page_size);
+		return 1;
+	}
+	if (++*retries > RETRIES_MAX)
+		return -err;
+	switch (err) {
+	case EFAULT: /* given back by the guest since it was filled */
+		return fill_zeros(r, offset);
+	case EAGAIN: /* the VMM's mappings are being changed */
+		sched_yield();
+		return 0;
+	case ENOMEM:
+		nanosleep(&nap, NULL);
+		return 0;
+	default:
+		return -err;
+	}
+}
+
+/* [at, at + length) of the VMM, which is at offset of r. */
+static int continue_range(struct postcopy *p, const struct region *r, uint64_t at, uint64_t offset,
+			  uint64_t length)
+{
+	unsigned int retries = 0;
+
+	while (length) {
+		struct uffdio_continue c = { .range = { .start = at, .len = length } };
+		uint64_t done = length;
+		int err;
+
+		if (ioctl(p->uffd, UFFDIO_CONTINUE, &c)) {
+			err = errno;
+			done = c.mapped > 0 ? (uint64_t)c.mapped : 0;
+			/* not mapped there, or not watched, any more: nobody waits */
+			if (!done && (err == ENOENT || err == EINVAL))
+				return 0;
+			if (!done) {
+				err = after_failure(p, r, at, offset, err, &retries);
+				if (err < 0)
+					return err;
+				done = err ? r->page_size : 0;
+			}
+		}
+		at += done;
+		offset += done;
+		length -= done;
+	}
+	return 0;
+}
+
+static int continue_region(struct postcopy *p, const struct region *r, uint64_t offset,
+			   uint64_t length)
+{
+	int err = 0;
+
+	for (uint32_t i = 0; !err && i < r->nmappings; i++) {
+		const struct region_mapping *m = &r->mappings[i];
+		uint64_t end = m->offset + (m->end - m->start);
+		uint64_t from = offset > m->offset ? offset : m->offset;
+		uint64_t to = offset + length < end ? offset + length : end;
+
+		if (from < to)
+			err = continue_range(p, r, m->start + (from - m->offset), from, to - from);
+	}
+	return err;
+}
+
+int postcopy_release_pages(struct postcopy *p, const struct region *r, uint64_t chunk,
+			   const uint64_t mask[PAGE_SET_WORDS])
+{
+	uint32_t count, first = page_mask_run(mask, 0, &count);
+	int err = 0;
+
+	while (!err && first < CHUNK_PAGES) {
+		err = continue_region(p, r, (chunk << CHUNK_SHIFT) + (uint64_t)first * PAGE_BYTES,
+				      (uint64_t)count * PAGE_BYTES);
+		first = page_mask_run(mask, first + count, &count);
+	}
+	return err;
+}
+
+/* --- who waits -------------------------------------------------------------------------------- */
+
+static void add_waiter(struct postcopy *p, const struct region *r, uint64_t page, uint64_t now)
+{
+	SCOPED_LOCK(&p->figures_lock);
+	if (p->nwaiters < POSTCOPY_WAITERS_MAX)
+		p->waiters[p->nwaiters++] = (struct postcopy_waiter){ r->index, page, now };
+	p->figures->faults++;
+}
+
+/* It was there all the same. */
+static void drop_waiter(struct postcopy *p, const struct region *r, uint64_t page, bool counted)
+{
+	SCOPED_LOCK(&p->figures_lock);
+	p->figures->local_faults++;
+	if (!counted)
+		return;
+	p->figures->faults--;
+	for (uint32_t i = 0; i < p->nwaiters; i++)
+		if (p->waiters[i].region == r->index && p->waiters[i].page == page) {
+			p->waiters[i] = p->waiters[--p->nwaiters];
+			return;
+		}
+}
+
+void postcopy_note_served(struct postcopy *p, const struct region *r, uint64_t chunk,
+			  const uint64_t mask[PAGE_SET_WORDS])
+{
+	uint64_t now = clock_ns();
+	SCOPED_LOCK(&p->figures_lock);
+
+	for (uint32_t i = 0; i < p->nwaiters;) {
+		const struct postcopy_waiter *w = &p->waiters[i];
+		uint64_t at = w->page % CHUNK_PAGES;
+
+		if (w->region != r->index || w->page / CHUNK_PAGES != chunk ||
+		    !(mask[at / 64] >> (at % 64) & 1)) {
+			i++;
+			continue;
+		}
+		bench_histogram_add(&p->figures->latency, now - w->since_ns);
+		p->waiters[i] = p->waiters[--p->nwaiters];
+	}
+}
+
+/* --- the fault thread ------------------------------------------------------------------------- */
+
+struct requests {
+	uint8_t bytes[FAULTS_AT_ONCE * WIRE_FRAME_SIZE];
+	size_t used;
+};
+
+static void request(struct requests *out, const struct region *r, uint64_t page)
+{
+	struct wire_frame f = { .type = WIRE_REQUEST,
+				.region = (uint16_t)r->index,
+				.offset = page << PAGE_SHIFT,
+				.extent = r->page_size };
+
+	wire_put_frame(out->bytes + out->used, &f);
+	out->used += WIRE_FRAME_SIZE;
+}
+
+/* Everything that is in place around a page of the chunk, in one run. */
+static int release_around(struct postcopy *p, const struct region *r, uint64_t page)
+{
+	uint64_t chunk = page / CHUNK_PAGES, mask[PAGE_SET_WORDS], left;
+	const uint64_t *missing = page_set_chunk(&p->missing, r->index, chunk);
+	uint32_t at = (uint32_t)(page % CHUNK_PAGES), first = at, end = at + 1, limit;
+
+	left = region_pages(r) - chunk * CHUNK_PAGES;
+	limit = left < CHUNK_PAGES ? (uint32_t)left : CHUNK_PAGES;
+	while (first > 0 && !page_set_has(missing, first - 1))
+		first--;
+	while (end < limit && !page_set_has(missing, end))
+		end++;
+	page_mask_fill(mask, first, end - first);
+	/* once: who faults again has lost a page or two, not all */
+	page_set_add(page_set_chunk(&p->shown, r->index, chunk), mask, mask);
+	return postcopy_release_pages(p, r, chunk, mask);
+}
+
+/* A page that is in place, and whoever waits for it. */
+static int release_local(struct postcopy *p, const struct region *r, uint64_t page)
+{
+	int err = continue_region(p, r, page << PAGE_SHIFT, r->page_size);
+
+	return err || r->page_size > PAGE_BYTES ? err : release_around(p, r, page);
+}
+
+static bool find_page(const struct destination *d, uint64_t address, const struct region **r,
+		      uint64_t *page)
+{
+	for (uint32_t i = 0; i < d->s->nregions; i++) {
+		*r = &d->s->regions[i];
+		for (uint32_t k = 0; k < (*r)->nmappings; k++) {
+			const struct region_mapping *m = &(*r)->mappings[k];
+
+			if (address < m->start || address >= m->end)
+				continue;
+			*page = ((m->offset + (address - m->start)) &
+				 ~(uint64_t)((*r)->page_size - 1)) >>
+				PAGE_SHIFT;
+			return true;
+		}
+	}
+	return false;
+}
+
+static int on_fault(struct postcopy *p, uint64_t address, uint64_t now, struct requests *out)
+{
+	uint64_t mask[PAGE_SET_WORDS], asked[PAGE_SET_WORDS], page, chunk;
+	const struct region *r;
+	bool first;
+
+	if (!find_page(p->d, address, &r, &page))
+		return 0; /* not guest RAM: not ours to answer */
+	chunk = page / CHUNK_PAGES;
+	page_mask_fill(mask, (uint32_t)(page % CHUNK_PAGES), r->page_size / PAGE_BYTES);
+	page_set_add(page_set_chunk(&p->requested, r->index, chunk), mask, asked);
+	first = page_mask_count(asked);
+	if (first)
+		add_waiter(p, r, page, now);
+	/* after noting that it is waited for: see postcopy.h */
+	page_set_keep(page_set_chunk(&p->missing, r->index, chunk), mask);
+	if (!page_mask_count(mask)) {
+		drop_waiter(p, r, page, first);
+		return release_local(p, r, page);
+	}
+	if (first)
+		request(out, r, page);
+	return 0;
+}
+
+static int send_requests(struct postcopy *p, const struct requests *out)
+{
+	SCOPED_LOCK(&p->send_lock);
+	return stream_answer(&p->d->streams[0], out->bytes, out->used);
+}
+
+static int take_faults(struct postcopy *p)
+{
+	struct uffd_msg m[FAULTS_AT_ONCE];
+	ssize_t n = read(p->uffd, m, sizeof(m));
+	struct requests out = { .used = 0 };
+	uint64_t now = clock_ns();
+	int err = 0;
+
+	if (n < 0)
+		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+	for (size_t i = 0; !err && i < (size_t)n / sizeof(m[0]); i++)
+		if (m[i].event == UFFD_EVENT_PAGEFAULT)
+			err = on_fault(p, m[i].arg.pagefault.address, now, &out);
+	return err || !out.used ? err : send_requests(p, &out);
+}
+
+/* An error that is the session's, unless all is there or we are ending. */
+static void fail(struct postcopy *p, int err, const char *what)
+{
+	struct failure f = { 0 };
+
+	if (destination_stopping(p->d) || postcopy_is_complete(p))
+		return;
+	if (err == -ESRCH)
+		failure_set(&f, err, "vm-gone", NULL, "The VM's process ended at the destination.");
+	else if (err == -EPIPE || err == -ECONNRESET || err == -ETIMEDOUT || err == -EHOSTUNREACH ||
+		 err == -ENETUNREACH)
+		failure_set(&f, err, "data-lost", NULL, "the source cannot be asked for pages: %s",
+			    strerror(-err));
+	else
+		failure_set(&f, err, "internal", NULL, "%s: %s", what, strerror(-err));
+	destination_fail(p->d, err, &f);
+}
+
+static void *fault_main(void *arg)
+{
+	struct postcopy *p = arg;
+	struct pollfd fds[2] = { { .fd = p->uffd, .events = POLLIN },
+				 { .fd = p->stop_fd, .events = POLLIN } };
+	int err = 0;
+
+	thread_name("fault", 0);
+	while (!err) {
+		if (poll(fds, 2, -1) < 0 && errno != EINTR)
+			err = -errno;
+		if (fds[1].revents)
+			return NULL;
+		if (!err && fds[0].revents & (POLLERR | POLLNVAL))
+			err = -EBADF;
+		if (!err && fds[0].revents)
+			err = take_faults(p);
+	}
+	fail(p, err, "serving the VM's faults");
+	return NULL;
+}
+
+/* --- beginning and end ------------------------------------------------------------------------ */
+
+/* Tells the source what is missing, on a stream that faults do not use. */
+static void *tell_main(void *arg)
+{
+	struct postcopy *p = arg;
+	uint64_t pages = 0;
+	int err = postcopy_send_set(p->d->streams[1].rx.fd, &p->missing, &p->d->stopping, &pages);
+
+	thread_name("tell", 0);
+	if (err)
+		fail(p, err, "naming what is missing");
+	else
+		log_info("post-copy: %llu pages are missing", (unsigned long long)pages);
+	return NULL;
+}
+
+int postcopy_init(struct postcopy *p, struct destination *d)
+{
+	const struct setup *s = d->s;
+	void *figures = NULL;
+	int err;
+
+	p->d = d;
+	p->uffd = s->uffd;
+	p->stop_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	pthread_mutex_init(&p->figures_lock, NULL);
+	pthread_mutex_init(&p->send_lock, NULL);
+	if (p->stop_fd < 0)
+		return -errno;
+	err = page_set_init(&p->missing, s->regions, s->nregions, s->missing_fd,
+			    sizeof(struct postcopy_figures), &figures);
+	p->figures = figures;
+	if (!err)
+		err = page_set_init(&p->claimed, s->regions, s->nregions, -1, 0, NULL);
+	if (!err)
+		err = page_set_init(&p->requested, s->regions, s->nregions, -1, 0, NULL);
+	if (!err)
+		err = page_set_init(&p->shown, s->regions, s->nregions, -1, 0, NULL);
+	return err;
+}
+
+void postcopy_release(struct postcopy *p)
+{
+	if (!p->d)
+		return;
+	page_set_release(&p->missing);
+	page_set_release(&p->claimed);
+	page_set_release(&p->requested);
+	page_set_release(&p->shown);
+	fd_close(&p->stop_fd);
+	pthread_mutex_destroy(&p->figures_lock);
+	pthread_mutex_destroy(&p->send_lock);
+}
+
+static void wake_everybody(struct postcopy *p)
+{
+	const struct setup *s = p->d->s;
+
+	for (uint32_t i = 0; i < s->nregions; i++)
+		for (uint32_t k = 0; k < s->regions[i].nmappings; k++) {
+			const struct region_mapping *m = &s->regions[i].mappings[k];
+
+			wake(p->uffd, m->start, m->end - m->start);
+		}
+}
+
+int postcopy_serve(struct postcopy *p, struct failure *f)
+{
+	int err = p->served ? EALREADY : 0;
+
+	if (!err && p->d->s->listen_fd >= 0)
+		err = ENOTCONN;
+	if (err)
+		return failure_set(f, -err, "internal", NULL,
+				   "post-copy was to begin at the wrong time: %s", strerror(err));
+	p->left = page_set_count(&p->missing);
+	__atomic_store_n(&p->served, true, __ATOMIC_RELEASE);
+	wake_everybody(p);
+	err = pthread_create(&p->fault_thread, NULL, fault_main, p);
+	p->fault_runs = !err;
+	if (!err) {
+		err = pthread_create(&p->tell_thread, NULL, tell_main, p);
+		p->tell_runs = !err;
+	}
+	return err ? failure_set(f, -err, "internal", NULL, "cannot make a thread: %s",
+				 strerror(err))
+		   : 0;
+}
+
+void postcopy_stop(struct postcopy *p)
+{
+	uint64_t one = 1;
+
+	if (!p->d)
+		return;
+	/* fails only when the counter is full, and then it is readable */
+	if (write(p->stop_fd, &one, sizeof(one)) < 0)
+		log_debug("eventfd: %s", strerror(errno));
+	if (p->fault_runs)
+		pthread_join(p->fault_thread, NULL);
+	if (p->tell_runs)
+		pthread_join(p->tell_thread, NULL);
+	p->fault_runs = p->tell_runs = false;
+}
+
+void postcopy_report(struct postcopy *p, struct ipc_postcopy *out)
+{
+	const struct postcopy_figures *g = p->figures;
+	SCOPED_LOCK(&p->figures_lock);
+
+	*out = (struct ipc_postcopy){
+		.missing_pages = __atomic_load_n(&p->left, __ATOMIC_RELAXED),
+		.faults = g->faults,
+		.local_faults = g->local_faults,
+		.p50_ns = bench_histogram_quantile(&g->latency, 500),
+		.p99_ns = bench_histogram_quantile(&g->latency, 990),
+		.max_ns = g->latency.max,
+		.demand_pages = __atomic_load_n(&g->demand_pages, __ATOMIC_RELAXED),
+		.push_pages = __atomic_load_n(&g->push_pages, __ATOMIC_RELAXED),
+		.late_pages = __atomic_load_n(&g->late_pages, __ATOMIC_RELAXED),
+	};
+}

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: MIT
+/* Post-copy at the source: what is pushed, and in which order; see postcopy_server.h. */
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "dataplane/postcopy/postcopy_server.h"
+#include "lib/base/cleanup.h"
+#include "lib/base/clock.h"
+#include "lib/base/log.h"
+
+#ifndef TCP_NOTSENT_LOWAT
+#define TCP_NOTSENT_LOWAT 25
+#endif
+
+/* Around a fault, in this order: itself, what follows (guests go upwards), one before. */
+static const int8_t around[] = { 0, 1, 2, 3, -1 };
+
+/* While a push waits for the bandwidth limit it looks whether it is to end. */
+#define PACE_MAX_NS (20 * NSEC_PER_MSEC)
+
+/* --- what is missing -------------------------------------------------------------------------- */
+
+static int take_missing(struct server_stream *t, const struct wire_frame *f)
+{
+	struct server *v = t->v;
+	const struct region *r = &v->s->regions[f->region];
+	uint64_t chunk = f->offset >> CHUNK_SHIFT;
+
+	for (uint32_t i = 0; i < f->count; i++, chunk++) {
+		uint64_t *words = page_set_chunk(&v->wanted, f->region, chunk);
+		uint8_t in[WIRE_MISSING_SIZE];
+		int err = server_read(t, in, sizeof(in));
+
+		if (!err)
+			err = wire_get_missing(words, in, r, chunk << CHUNK_SHIFT);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+/* Chunks by how much of them is missing, most first; equal ones as they lie. */
+static int make_order(struct server *v)
+{
+	uint64_t chunks = page_set_chunks(&v->wanted), pages = 0, at = 0;
+	uint64_t first[CHUNK_PAGES + 1] = { 0 };
+
+	for (uint64_t i = 0; i < chunks; i++) {
+		uint32_t n = page_mask_count(v->wanted.words + i * PAGE_SET_WORDS);
+
+		first[n]++;
+		pages += n;
+	}
+	v->order_count = chunks - first[0];
+	v->order = malloc((v->order_count + 1) * sizeof(*v->order));
+	if (!v->order)
+		return -ENOMEM;
+	for (uint32_t n = CHUNK_PAGES; n > 0; n--) {
+		uint64_t count = first[n];
+
+		first[n] = at;
+		at += count;
+	}
+	for (uint64_t i = 0; i < chunks; i++) {
+		uint32_t n = page_mask_count(v->wanted.words + i * PAGE_SET_WORDS);
+
+		if (n)
+			v->order[first[n]++] = (uint32_t)i;
+	}
+	v->wanted_pages = pages;
+	return 0;
+}
+
+/* Stream 1's thread takes what is missing; then all push. */
+static int learn(struct server_stream *t)
+{
+	struct server *v = t->v;
+
+	for (;;) {
+		uint8_t head[WIRE_FRAME_SIZE];
+		struct wire_frame f;
+		int err = server_read(t, head, sizeof(head));
+
+		if (!err)
+			err = wire_get_frame(&f, head, v->s->regions, v->s->nregions);
+		if (!err && f.type == WIRE_MISSING)
+			err = take_missing(t, &f);
+		else if (!err && f.type != WIRE_MISSING_END)
+			err = -EBADMSG;
+		if (err)
+			return err;
+		if (f.type != WIRE_MISSING_END)
+			continue;
+		err = make_order(v);
+		if (!err && v->wanted_pages != f.extent)
+			err = -EBADMSG;
+		if (err)
+			return err;
+		log_info("post-copy: %llu pages in %llu chunks are to be sent",
+			 (unsigned long long)v->wanted_pages, (unsigned long long)v->order_count);
+		SCOPED_LOCK(&v->lock);
+		__atomic_store_n(&v->state, SERVER_PUSHING, __ATOMIC_RELEASE);
+		pthread_cond_broadcast(&v->changed);
+		return 0;
+	}
+}
+
+/* --- the order -------------------------------------------------------------------------------- */
+
+void server_note_fault(struct server *v, uint64_t number)
+{
+	uint32_t at = 0;
+	SCOPED_LOCK(&v->lock);
+
+	while (at < v->nrecent && v->recent[at] != number)
+		at++;
+	if (at == v->nrecent && at < RECENT_MAX)
+		v->nrecent++;
+	else if (at == RECENT_MAX)
+		at--;
+	memmove(v->recent + 1, v->recent, at * sizeof(*v->recent));
+	v->recent[0] = number;
+}
+
+/* Under lock: takes a chunk that nobody has. */
+static bool take(struct server *v, uint64_t number)
+{
+	if (number >= page_set_chunks(&v->wanted) || v->taken[number] ||
+	    !page_mask_count(v->wanted.words + number * PAGE_SET_WORDS))
+		return false;
+	v->taken[number] = 1;
+	return true;
+}
+
+static bool next_chunk(struct server *v, uint64_t *number)
+{
+	SCOPED_LOCK(&v->lock);
+
+	while (v->nrecent) {
+		for (size_t i = 0; i < sizeof(around); i++) {
+			*number = v->recent[0] + (uint64_t)(int64_t)around[i];
+			if (take(v, *number))
+				return true;
+		}
+		memmove(v->recent, v->recent + 1, --v->nrecent * sizeof(*v->recent));
+	}
+	while (v->cursor < v->order_count) {
+		*number = v->order[v->cursor++];
+		if (take(v, *number))
+			return true;
+	}
+	return false;
+}
+
+/* --- pushing ---------------------------------------------------------------------------------- */
+
+static int pace(struct server *v, uint64_t bytes)
+{
+	uint64_t reservation, wait;
+
+	if (!token_bucket_rate(&v->bucket))
+		return 0;
+	reservation = token_bucket_reserve(&v->bucket, bytes, clock_ns());
+	while ((wait = token_bucket_wait_ns(&v->bucket, reservation, clock_ns()))) {
+		struct timespec nap = { .tv_nsec =
+						(long)(wait < PACE_MAX_NS ? wait : PACE_MAX_NS) };
+
+		if (server_stopping(v))
+			return -ECANCELED;
+		nanosleep(&nap, NULL);
+	}
+	return 0;
+}
+
+static int push_chunk(struct server_stream *t, uint64_t number)
+{
+	struct server *v = t->v;
+	uint64_t mask[PAGE_SET_WORDS], chunk, n;
+	uint32_t region = page_set_region(&v->wanted, number, &chunk);
+	int err;
+
+	memcpy(mask, v->wanted.words + number * PAGE_SET_WORDS, sizeof(mask));
+	page_set_add(v->sent.words + number * PAGE_SET_WORDS, mask, mask);
+	n = page_mask_count(mask);
+	if (!n)
+		return 0;
+	err = pace(v, n * PAGE_BYTES);
+	return err ? err : server_send_pages(t, region, chunk, mask, true);
+}
+
+static int await_order(struct server *v)
+{
+	SCOPED_LOCK(&v->lock);
+
+	while (__atomic_load_n(&v->state, __ATOMIC_RELAXED) != SERVER_PUSHING &&
+	       !server_stopping(v))
+		pthread_cond_wait(&v->changed, &v->lock);
+	return server_stopping(v) ? -ECANCELED : 0;
+}
+
+/* The destination has everything that came on this stream. */
+static int finish(struct server_stream *t)
+{
+	struct wire_frame end = { .type = WIRE_ROUND_END, .number = 1 }, ack;
+	uint8_t head[WIRE_FRAME_SIZE];
+	int err;
+
+	wire_put_frame(head, &end);
+	err = t->tx->ops->frame(t->tx, head, sizeof(head), NULL, NULL, 0, false);
+	if (!err)
+		err = server_read(t, head, sizeof(head));
+	if (!err)
+		err = wire_get_frame(&ack, head, t->v->s->regions, t->v->s->nregions);
+	if (!err && (ack.type != WIRE_ACK || ack.of != WIRE_ROUND_END || ack.number != 1))
+		err = -EBADMSG;
+	return err;
+}
+
+int server_push(struct server_stream *t)
+{
+	struct server *v = t->v;
+	uint64_t number;
+	int err = t->index == 1 ? learn(t) : await_order(v);
+
+	while (!err && next_chunk(v, &number))
+		err = server_stopping(v) ? -ECANCELED : push_chunk(t, number);
+	return err ? err : finish(t);
+}
+
+void server_bound_queue(const struct server_stream *t)
+{
+	const struct ipc_config *c = &t->v->s->config;
+	int queue = (int)(PUSH_QUEUE / (c->streams - 1)), unsent = queue / 2;
+	struct tcp_info info = { 0 };
+	socklen_t len = sizeof(info);
+
+	if (setsockopt(t->fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent)))
+		log_debug("no TCP_NOTSENT_LOWAT: %s", strerror(errno));
+	if (getsockopt(t->fd, IPPROTO_TCP, TCP_INFO, &info, &len) || info.tcpi_rtt >= NEAR_US)
+		return;
+	/* the kernel doubles it, for its own book-keeping */
+	queue /= 2;
+	if (setsockopt(t->fd, SOL_SOCKET, SO_SNDBUF, &queue, sizeof(queue)))
+		log_debug("SO_SNDBUF: %s", strerror(errno));
+}

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Post-copy at the source: what postcopy_source.c (life, stream 0) and postcopy_push.c (all other
+ * streams) share. Nothing else includes this.
+ *
+ * Theory of operation
+ *   The guest stands still here and its RAM does not change any more: any page may be sent at any
+ *   time, by any way. Stream 0's thread answers requests as they come, whether the page was pushed
+ *   already or not (it may be behind much else); the destination takes what comes first. Push
+ *   threads send every page of the set once that has not been asked for, a chunk at a time.
+ *
+ *   Bytes ahead of a fault. What the push streams have given to the kernel goes over the link
+ *   before an answer does, so that is little: PUSH_QUEUE in all their sockets' buffers. Between
+ *   near hosts that is enough to fill the link; between distant ones the buffers are left to the
+ *   kernel, and only what is not sent yet is bounded. The answers' packets have priority where the
+ *   host's queues know one.
+ *
+ *   Order. First what lies around the latest faults, then the chunks of which most is missing: what
+ *   was written in the last moments before the switch is what the guest works with.
+ *
+ *   Threads and locks: every stream has a thread that alone reads and writes it. `lock` guards the
+ *   order and the first failure; it is taken once a chunk.
+ */
+#ifndef TRANSHIP_DATAPLANE_POSTCOPY_SERVER_H
+#define TRANSHIP_DATAPLANE_POSTCOPY_SERVER_H
+
+#include <pthread.h>
+
+#include "dataplane/postcopy/page_set.h"
+#include "dataplane/setup.h"
+#include "dataplane/source/chunk_plan.h"
+#include "dataplane/source/page_reader.h"
+#include "dataplane/transport/token_bucket.h"
+#include "dataplane/transport/tx.h"
+#include "dataplane/transport/wire.h"
+
+#define PUSH_QUEUE (256u * 1024)
+/* A first round trip below this: near, as control/session/sockets.c has it. */
+#define NEAR_US 1000u
+
+#define RECENT_MAX 8u /* faults that the push goes around */
+
+struct server;
+
+struct server_stream {
+	struct server *v;
+	uint32_t index;
+	int fd; /* the setup's */
+	struct tx *tx;
+	pthread_t thread;
+	bool running;
+	uint8_t *scratch;	    /* PAGE_READER_SCRATCH, owned */
+	uint64_t pages, wire_bytes; /* atomic */
+	struct chunk_plan plan;
+	struct plan_frame frame;
+};
+
+enum server_state {
+	SERVER_SHAKING,
+	SERVER_LISTENING, /* what is missing is not known yet */
+	SERVER_PUSHING,
+};
+
+struct server {
+	struct setup *s;
+	struct page_reader reader;
+	struct token_bucket bucket;
+	const struct tx_ops *tx_ops;
+	char tx_reason[96];
+	struct server_stream *streams; /* config.streams of them; owned */
+	int event_fd;		       /* streams -> main */
+	int usage_fd;
+	struct page_set wanted; /* stream 1's thread until PUSHING, then read-only */
+	struct page_set sent;	/* taken by somebody */
+	uint64_t wanted_pages;
+	uint64_t requests;	 /* atomic */
+	bool stopping;		 /* atomic */
+	enum server_state state; /* atomic */
+
+	pthread_mutex_t lock; /* what follows */
+	pthread_cond_t changed;
+	uint32_t shaken, ended; /* streams that are through the handshake; that have pushed */
+	uint8_t *taken;		/* a chunk each; owned */
+	uint32_t *order;	/* chunks that hold something, best first; owned */
+	uint64_t order_count, cursor;
+	uint64_t recent[RECENT_MAX]; /* chunks of faults, latest first */
+	uint32_t nrecent;
+	int failed;
+	struct failure failure;
+};
+
+static inline bool server_stopping(const struct server *v)
+{
+	return __atomic_load_n(&v->stopping, __ATOMIC_RELAXED);
+}
+
+/* Wakes the main thread. */
+void server_notify(struct server *v);
+/* Sends these pages of a chunk; returns their number in *pages. -errno. */
+int server_send_pages(struct server_stream *t, uint32_t region, uint64_t chunk,
+		      const uint64_t mask[PAGE_SET_WORDS], bool more);
+/* Reads len bytes; -ECONNRESET at the end. */
+int server_read(const struct server_stream *t, void *out, size_t len);
+
+/* postcopy_push.c: a push thread's work, up to the acknowledgement of its ROUND_END. */
+int server_push(struct server_stream *t);
+/* A fault in this chunk (numbered through). */
+void server_note_fault(struct server *v, uint64_t number);
+/* Bounds what waits in a push stream's socket. */
+void server_bound_queue(const struct server_stream *t);
+
+#endif

@@ -1,0 +1,470 @@
+// SPDX-License-Identifier: MIT
+/* Post-copy at the source: its life, and the answers to faults; see postcopy_server.h. */
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "dataplane/postcopy/postcopy_server.h"
+#include "dataplane/sandbox.h"
+#include "dataplane/self_usage.h"
+#include "dataplane/transport/stream_auth.h"
+#include "lib/base/cleanup.h"
+#include "lib/base/clock.h"
+#include "lib/base/log.h"
+#include "lib/base/thread.h"
+
+#define CONNECT_MS_DEFAULT 10000
+#define PROGRESS_MS	   100
+#define REQUESTS_AT_ONCE   64u
+#define URGENT		   6 /* SO_PRIORITY: the highest that takes no privilege */
+
+void server_notify(struct server *v)
+{
+	uint64_t one = 1;
+
+	/* fails only when the counter is full, and then it is readable */
+	if (write(v->event_fd, &one, sizeof(one)) < 0)
+		return;
+}
+
+/* --- streams ---------------------------------------------------------------------------------- */
+
+int server_read(const struct server_stream *t, void *out, size_t len)
+{
+	uint8_t *p = out;
+
+	while (len) {
+		ssize_t n = recv(t->fd, p, len, 0);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n ? -errno : -ECONNRESET;
+		p += n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+/* What the pages of mask are: enum page_kind, a byte a page. */
+static int look(struct server_stream *t, const struct region *r, uint64_t chunk,
+		const uint64_t *mask, uint8_t *kinds)
+{
+	uint32_t count, first = page_mask_run(mask, 0, &count);
+	int err = 0;
+
+	memset(kinds, PAGE_NOT_SENT, CHUNK_PAGES);
+	while (!err && first < CHUNK_PAGES) {
+		err = page_reader_classify(&t->v->reader, r, chunk * CHUNK_PAGES + first, count,
+					   kinds + first, t->scratch);
+		first = page_mask_run(mask, first + count, &count);
+	}
+	return err;
+}
+
+int server_send_pages(struct server_stream *t, uint32_t region, uint64_t chunk,
+		      const uint64_t mask[PAGE_SET_WORDS], bool more)
+{
+	const struct region *r = &t->v->s->regions[region];
+	uint64_t left = region_pages(r) - chunk * CHUNK_PAGES;
+	struct scheduler_chunk c = { .region = r,
+				     .first_page = chunk * CHUNK_PAGES,
+				     .pages = left < CHUNK_PAGES ? (uint32_t)left : CHUNK_PAGES };
+	struct plan_cursor at = { 0 };
+	uint8_t kinds[CHUNK_PAGES];
+	int err = look(t, r, chunk, mask, kinds);
+
+	if (err)
+		return err;
+	plan_from_kinds(&t->plan, &c, kinds, NULL);
+	while (!err && plan_next_frame(&t->plan, &at, CHUNK_BYTES, &t->frame)) {
+		const struct plan_frame *f = &t->frame;
+
+		err = t->tx->ops->frame(t->tx, f->head, f->head_len, r, f->slice, f->slices, more);
+		__atomic_store_n(&t->pages, t->pages + f->pages, __ATOMIC_RELAXED);
+	}
+	__atomic_store_n(&t->wire_bytes, t->tx->counters.wire_bytes, __ATOMIC_RELAXED);
+	return err;
+}
+
+/* --- faults ----------------------------------------------------------------------------------- */
+
+static int answer(struct server_stream *t, const struct wire_frame *f, bool more)
+{
+	struct server *v = t->v;
+	uint64_t mask[PAGE_SET_WORDS], ignored[PAGE_SET_WORDS], chunk = f->offset >> CHUNK_SHIFT;
+	uint64_t number = v->wanted.first_chunk[f->region] + chunk;
+	uint64_t *sent = v->sent.words + number * PAGE_SET_WORDS;
+
+	page_mask_fill(mask, (uint32_t)(f->offset % CHUNK_BYTES / PAGE_BYTES),
+		       (uint32_t)(f->extent / PAGE_BYTES));
+	__atomic_add_fetch(&v->requests, 1, __ATOMIC_RELAXED);
+	if (f->extent == PAGE_BYTES) {
+		page_set_add(sent, mask, ignored);
+	} else {
+		/* of a huge page what is on its way comes soon enough */
+		if (__atomic_load_n(&v->state, __ATOMIC_ACQUIRE) == SERVER_PUSHING)
+			page_set_keep(v->wanted.words + number * PAGE_SET_WORDS, mask);
+		page_set_add(sent, mask, mask);
+	}
+	token_bucket_reserve(&v->bucket, f->extent, clock_ns()); /* charged, not held back */
+	server_note_fault(v, number);
+	return server_send_pages(t, f->region, chunk, mask, more);
+}
+
+static int answer_all(struct server_stream *t, const uint8_t *bytes, size_t count)
+{
+	const struct setup *s = t->v->s;
+	int err = 0;
+
+	for (size_t i = 0; !err && i < count; i++) {
+		struct wire_frame f;
+
+		err = wire_get_frame(&f, bytes + i * WIRE_FRAME_SIZE, s->regions, s->nregions);
+		if (!err && f.type != WIRE_REQUEST)
+			err = -EBADMSG;
+		if (!err)
+			err = answer(t, &f, i + 1 < count);
+	}
+	return err;
+}
+
+static int serve_faults(struct server_stream *t)
+{
+	uint8_t bytes[REQUESTS_AT_ONCE * WIRE_FRAME_SIZE];
+	size_t have = 0;
+
+	for (;;) {
+		ssize_t n = recv(t->fd, bytes + have, sizeof(bytes) - have, 0);
+		size_t whole;
+		int err;
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n ? -errno : -ECONNRESET;
+		have += (size_t)n;
+		whole = have / WIRE_FRAME_SIZE;
+		err = answer_all(t, bytes, whole);
+		if (err)
+			return err;
+		have -= whole * WIRE_FRAME_SIZE;
+		memmove(bytes, bytes + whole * WIRE_FRAME_SIZE, have);
+	}
+}
+
+/* --- threads ---------------------------------------------------------------------------------- */
+
+static int shake(struct server_stream *t, struct failure *f)
+{
+	struct server *v = t->v;
+	const struct ipc_config *c = &v->s->config;
+	uint64_t ms = c->connect_ms ? c->connect_ms : CONNECT_MS_DEFAULT;
+	int err = stream_auth_source(t->fd, c, t->index, clock_ns() + ms * NSEC_PER_MSEC, f);
+
+	if (err)
+		return err;
+	if (t->index)
+		server_bound_queue(t);
+	SCOPED_LOCK(&v->lock);
+	if (++v->shaken < c->streams)
+		return 0;
+	/* stream 1 may have learned what is missing before this one was through */
+	if (v->state == SERVER_SHAKING)
+		__atomic_store_n(&v->state, SERVER_LISTENING, __ATOMIC_RELEASE);
+	server_notify(v);
+	return 0;
+}
+
+static void explain(const struct server_stream *t, int err, struct failure *f)
+{
+	if (err == -EBADMSG)
+		failure_set(f, err, "data-protocol", NULL,
+			    "the destination said something malformed on post-copy stream %u",
+			    t->index);
+	else if (err == -EPIPE || err == -ECONNRESET || err == -ETIMEDOUT || err == -EHOSTUNREACH ||
+		 err == -ENETUNREACH || err == -ECONNABORTED)
+		failure_set(f, err, "data-lost", NULL, "post-copy stream %u broke: %s", t->index,
+			    strerror(-err));
+	else
+		failure_set(f, err, "internal", NULL, "post-copy stream %u: %s", t->index,
+			    strerror(-err));
+}
+
+static void *stream_main(void *arg)
+{
+	struct server_stream *t = arg;
+	struct server *v = t->v;
+	struct failure f = { 0 };
+	int err;
+
+	thread_name(t->index ? "push" : "serve", t->index);
+	err = shake(t, &f);
+	if (!err)
+		err = t->index ? server_push(t) : serve_faults(t);
+	pthread_mutex_lock(&v->lock);
+	v->ended += !err;
+	/* when all is pushed and acknowledged, the fault stream may end as it likes */
+	if (err && !v->failed && !server_stopping(v) && v->ended + 1 < v->s->config.streams) {
+		explain(t, err, &f);
+		v->failed = err;
+		v->failure = f;
+	}
+	pthread_mutex_unlock(&v->lock);
+	server_notify(v);
+	return NULL;
+}
+
+static int stream_init(struct server *v, uint32_t i)
+{
+	struct server_stream *t = &v->streams[i];
+	int on = 1, urgent = URGENT;
+
+	t->v = v;
+	t->index = i;
+	t->fd = v->s->stream_fds[i];
+	t->scratch = aligned_alloc(PAGE_BYTES, PAGE_READER_SCRATCH);
+	if (!t->scratch)
+		return -ENOMEM;
+	if (setsockopt(t->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) && errno != EOPNOTSUPP &&
+	    errno != ENOPROTOOPT)
+		return -errno;
+	if (!i && setsockopt(t->fd, SOL_SOCKET, SO_PRIORITY, &urgent, sizeof(urgent)))
+		log_debug("SO_PRIORITY: %s", strerror(errno));
+	/* an answer is a page: never worth a reference */
+	return (i ? v->tx_ops : &tx_send_ops)->new (&t->tx, t->fd, v->s->regions, v->s->nregions);
+}
+
+static int start_threads(struct server *v, struct failure *f)
+{
+	for (uint32_t i = 0; i < v->s->config.streams; i++) {
+		struct server_stream *t = &v->streams[i];
+		int err = pthread_create(&t->thread, NULL, stream_main, t);
+
+		if (err)
+			return failure_set(f, -err, "internal", NULL, "cannot make a thread: %s",
+					   strerror(err));
+		t->running = true;
+	}
+	return 0;
+}
+
+static void stop_threads(struct server *v)
+{
+	uint32_t n = v->streams ? v->s->config.streams : 0;
+
+	pthread_mutex_lock(&v->lock);
+	__atomic_store_n(&v->stopping, true, __ATOMIC_RELAXED);
+	pthread_cond_broadcast(&v->changed);
+	pthread_mutex_unlock(&v->lock);
+	for (uint32_t i = 0; i < n; i++)
+		if (v->streams[i].running)
+			shutdown(v->streams[i].fd, SHUT_RDWR);
+	for (uint32_t i = 0; i < n; i++)
+		if (v->streams[i].running)
+			pthread_join(v->streams[i].thread, NULL);
+}
+
+/* --- the main thread -------------------------------------------------------------------------- */
+
+struct serving {
+	struct server *v;
+	bool ready, complete, quit;
+	uint64_t told_bytes; /* of the last PROGRESS */
+};
+
+static uint64_t total_bytes(const struct server *v)
+{
+	uint64_t n = 0;
+
+	for (uint32_t i = 0; i < v->s->config.streams; i++)
+		n += __atomic_load_n(&v->streams[i].wire_bytes, __ATOMIC_RELAXED);
+	return n;
+}
+
+static void figures(const struct server *v, struct ipc_postcopy *out)
+{
+	uint64_t demand = __atomic_load_n(&v->streams[0].pages, __ATOMIC_RELAXED), push = 0;
+
+	for (uint32_t i = 1; i < v->s->config.streams; i++)
+		push += __atomic_load_n(&v->streams[i].pages, __ATOMIC_RELAXED);
+	*out = (struct ipc_postcopy){ .faults = __atomic_load_n(&v->requests, __ATOMIC_RELAXED),
+				      .demand_pages = demand,
+				      .push_pages = push };
+	if (v->wanted_pages > push)
+		out->missing_pages = v->wanted_pages - push;
+}
+
+static int progress(struct serving *m)
+{
+	struct ipc_stats stats = { .wire_bytes = total_bytes(m->v) };
+	struct ipc_postcopy p;
+	int err;
+
+	if (stats.wire_bytes == m->told_bytes)
+		return 0;
+	m->told_bytes = stats.wire_bytes;
+	figures(m->v, &p);
+	stats.sent_pages = p.demand_pages + p.push_pages;
+	stats.pending_pages = p.missing_pages;
+	self_usage_read(m->v->usage_fd, &stats.cpu_ns, &stats.rss_bytes);
+	err = ipc_send(m->v->s->sock, IPC_POSTCOPY, &p, -1);
+	return err ? err : ipc_send(m->v->s->sock, IPC_PROGRESS, &stats, -1);
+}
+
+static int on_event(struct serving *m, struct failure *f)
+{
+	struct server *v = m->v;
+	struct ipc_ready ready = { .tx = v->tx_ops->kind };
+	struct ipc_postcopy p;
+	bool shaken, pushed;
+	uint64_t count;
+	int err;
+
+	if (read(v->event_fd, &count, sizeof(count)) < 0)
+		return errno == EAGAIN ? 0 : -errno;
+	pthread_mutex_lock(&v->lock);
+	err = v->failed;
+	if (err)
+		*f = v->failure;
+	shaken = v->shaken == v->s->config.streams;
+	pushed = v->ended + 1 >= v->s->config.streams;
+	pthread_mutex_unlock(&v->lock);
+	if (!err && shaken && !m->ready) {
+		m->ready = true;
+		snprintf(ready.tx_reason, sizeof(ready.tx_reason), "%s", v->tx_reason);
+		err = ipc_send(v->s->sock, IPC_READY, &ready, -1);
+	}
+	if (!err && pushed && !m->complete) {
+		m->complete = true;
+		err = progress(m);
+		figures(v, &p);
+		p.missing_pages = 0;
+		if (!err)
+			err = ipc_send(v->s->sock, IPC_COMPLETE, &p, -1);
+	}
+	return err;
+}
+
+static int on_message(struct serving *m, struct failure *f)
+{
+	struct ipc_message msg;
+	int fd, err = ipc_recv(m->v->s->sock, &msg, &fd, 0);
+
+	if (err == -ETIMEDOUT)
+		return 0;
+	fd_close(&fd);
+	if (err)
+		return err;
+	if (msg.head.type == IPC_LIMIT) {
+		token_bucket_set_rate(&m->v->bucket, msg.body.limit.rate_limit, clock_ns());
+		return 0;
+	}
+	m->quit = msg.head.type == IPC_QUIT;
+	return m->quit ? 0
+		       : failure_set(f, -EPROTO, "internal", NULL,
+				     "%s is not a message for a post-copy's source",
+				     ipc_type_name(msg.head.type));
+}
+
+static int serve(struct server *v, struct failure *f)
+{
+	struct serving m = { .v = v };
+	struct pollfd p[2] = { { .fd = v->s->sock, .events = POLLIN },
+			       { .fd = v->event_fd, .events = POLLIN } };
+	int err = start_threads(v, f);
+
+	while (!err && !m.quit) {
+		if (poll(p, 2, PROGRESS_MS) < 0 && errno != EINTR)
+			err = -errno;
+		if (!err && p[1].revents)
+			err = on_event(&m, f);
+		if (!err && p[0].revents)
+			err = on_message(&m, f);
+		if (!err && !m.quit && m.ready)
+			err = progress(&m);
+	}
+	if ((err == -ECONNRESET || err == -EPIPE) && !failure_is_set(f))
+		return -ECANCELED; /* transhipd is gone */
+	return err;
+}
+
+static int prepare(struct server *v, struct failure *f)
+{
+	struct setup *s = v->s;
+	int err;
+
+	v->usage_fd = self_usage_open();
+	v->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	v->streams = calloc(s->config.streams, sizeof(*v->streams));
+	err = v->event_fd < 0 || !v->streams ? -ENOMEM : 0;
+	if (!err)
+		err = page_set_init(&v->wanted, s->regions, s->nregions, -1, 0, NULL);
+	if (!err)
+		err = page_set_init(&v->sent, s->regions, s->nregions, -1, 0, NULL);
+	if (!err) {
+		v->taken = calloc(page_set_chunks(&v->wanted) + 1, 1);
+		err = v->taken ? 0 : -ENOMEM;
+	}
+	if (err)
+		return failure_set(f, err, "internal", NULL, "no memory for post-copy");
+	err = page_reader_init(&v->reader, s->regions, s->nregions, f);
+	if (err)
+		return err;
+	v->tx_ops = tx_choose((enum ipc_tx)s->config.tx, s->stream_fds[0], s->regions, s->nregions,
+			      v->tx_reason, sizeof(v->tx_reason));
+	if (!v->tx_ops)
+		return failure_set(f, -EOPNOTSUPP, "unsupported-option", "use --tx auto",
+				   "this way of sending does not work here: %s", v->tx_reason);
+	for (uint32_t i = 0; !err && i < s->config.streams; i++)
+		err = stream_init(v, i);
+	return err ? failure_set(f, err, "internal", NULL, "cannot prepare post-copy: %s",
+				 strerror(-err))
+		   : 0;
+}
+
+static void release(struct server *v)
+{
+	stop_threads(v);
+	for (uint32_t i = 0; v->streams && i < v->s->config.streams; i++) {
+		if (v->streams[i].tx)
+			v->streams[i].tx->ops->free(v->streams[i].tx);
+		free(v->streams[i].scratch);
+	}
+	free(v->streams);
+	free(v->taken);
+	free(v->order);
+	page_reader_release(&v->reader);
+	page_set_release(&v->wanted);
+	page_set_release(&v->sent);
+	token_bucket_release(&v->bucket);
+	fd_close(&v->event_fd);
+	fd_close(&v->usage_fd);
+	pthread_mutex_destroy(&v->lock);
+	pthread_cond_destroy(&v->changed);
+}
+
+int postcopy_source_run(struct setup *s, struct failure *f)
+{
+	struct server v = { .s = s, .event_fd = -1, .usage_fd = -1 };
+	int err;
+
+	v.reader.uffd = -1;
+	pthread_mutex_init(&v.lock, NULL);
+	pthread_cond_init(&v.changed, NULL);
+	token_bucket_init(&v.bucket, s->config.rate_limit, clock_ns());
+	err = prepare(&v, f);
+	if (!err)
+		err = sandbox_enter(IPC_ROLE_POSTCOPY_SOURCE, 0, f);
+	if (!err)
+		err = serve(&v, f);
+	release(&v);
+	return err;
+}

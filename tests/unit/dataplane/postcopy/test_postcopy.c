@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: MIT
+/* Post-copy between two real data planes, while a guest reads, checks and writes its pages. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "tests/unit/dataplane/postcopy/vmm.h"
+
+static struct vmm v;
+
+static void prepare(uint32_t regions, uint64_t mib, uint32_t streams, unsigned int flags)
+{
+	v = (struct vmm){ .p = PAIR_INIT(streams, IPC_TX_AUTO) };
+	v.p.nregions = regions;
+	for (uint32_t i = 0; i < regions; i++)
+		v.p.size[i] = mib << 20;
+	v.p.memfd_flags = flags;
+	v.p.page_size = flags & MFD_HUGETLB ? CHUNK_BYTES : 0;
+	if (!vmm_init(&v, streams))
+		skip();
+}
+
+static struct ipc_postcopy expect_complete(void)
+{
+	struct ipc_postcopy at_source, p;
+
+	at_source = vmm_expect(&v.p.src, IPC_COMPLETE)->postcopy;
+	p = vmm_expect(&v.p.dst, IPC_COMPLETE)->postcopy;
+	assert_int_equal(p.missing_pages, 0);
+	assert_int_equal(at_source.missing_pages, 0);
+	assert_int_equal(page_set_count(&v.missing), 0);
+	return p;
+}
+
+static void test_a_running_guest_gets_every_page(void **state)
+{
+	uint64_t missing;
+	struct ipc_postcopy p;
+
+	(void)state;
+	prepare(2, 48, 3, 0);
+	v.p.rate = 200u << 20; /* so that there is something to fault on */
+	missing = page_set_count(&v.missing);
+	vmm_serve(&v);
+	vmm_run(&v);
+	p = expect_complete();
+	vmm_let_it_touch(&v, 2000);
+	vmm_stop(&v);
+	vmm_check_all(&v);
+	assert_true(p.faults > 0);
+	assert_true(p.local_faults > 0);
+	assert_int_equal(p.demand_pages + p.push_pages, missing);
+	assert_true(p.p50_ns > 0 && p.p50_ns <= p.p99_ns && p.p99_ns <= p.max_ns);
+	print_message("%llu faults, p50 %.3f ms, p99 %.3f ms; %llu local, %llu asked for, "
+		      "%llu pushed, %llu late\n",
+		      (unsigned long long)p.faults, (double)p.p50_ns / 1e6, (double)p.p99_ns / 1e6,
+		      (unsigned long long)p.local_faults, (unsigned long long)p.demand_pages,
+		      (unsigned long long)p.push_pages, (unsigned long long)p.late_pages);
+	vmm_quit(&v);
+	vmm_release(&v);
+}
+
+static void test_huge_pages(void **state)
+{
+	char line[128] = "";
+	FILE *f = fopen("/proc/sys/vm/nr_hugepages", "re");
+
+	(void)state;
+	if (!f || !fgets(line, sizeof(line), f) || atoi(line) < 40) {
+		print_message("needs 40 huge pages of 2 MiB\n");
+		skip();
+	}
+	fclose(f);
+	prepare(1, 32, 2, MFD_HUGETLB);
+	v.p.rate = 100u << 20;
+	vmm_serve(&v);
+	vmm_run(&v);
+	assert_true(expect_complete().faults > 0);
+	vmm_stop(&v);
+	vmm_check_all(&v);
+	vmm_quit(&v);
+	vmm_release(&v);
+}
+
+/* The guest gives pages back while others still come, and touches them again: zeros. */
+static void test_pages_given_back(void **state)
+{
+	(void)state;
+	prepare(1, 16, 2, 0);
+	vmm_serve(&v);
+	expect_complete();
+	for (uint64_t page = 0; page < 512; page += 3) {
+		static const uint8_t zeros[4096];
+		off_t at = (off_t)(page * 4096);
+
+		if (page % 2) /* mapped before */
+			vmm_touch(&v, 0, page, 0);
+		pair_check(!fallocate(v.p.dst_ram[0], FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				      at, 4096));
+		assert_memory_equal(v.map[0] + at, zeros, 4096);
+	}
+	vmm_quit(&v);
+	vmm_release(&v);
+}
+
+/* What is left of both sides after a loss. */
+static void bury(struct pair_side *s)
+{
+	kill(s->pid, SIGKILL);
+	pair_wait(s);
+}
+
+static void expect_lost(struct pair_side *s)
+{
+	const struct failure *f = &vmm_expect(s, IPC_FAILED)->failure;
+
+	assert_string_equal(f->code, "data-lost");
+}
+
+enum loss { LOSE_LINK, LOSE_SOURCE, LOSE_DESTINATION };
+
+/* Whatever is lost in the middle, the guest goes on as soon as there are two data planes again. */
+static void lose(enum loss what)
+{
+	uint64_t left;
+
+	prepare(1, 64, 3, 0);
+	v.p.rate = 60u << 20;
+	vmm_serve(&v);
+	vmm_run(&v);
+	left = page_set_count(&v.missing);
+	while (page_set_count(&v.missing) > left / 2)
+		sched_yield();
+	switch (what) {
+	case LOSE_LINK:
+		for (uint32_t i = 0; i < v.p.streams; i++)
+			shutdown(v.cut_fds[i], SHUT_RDWR);
+		expect_lost(&v.p.src);
+		expect_lost(&v.p.dst);
+		break;
+	case LOSE_SOURCE:
+		bury(&v.p.src);
+		v.p.src.pid = 0;
+		for (uint32_t i = 0; i < v.p.streams; i++)
+			fd_close(&v.cut_fds[i]);
+		expect_lost(&v.p.dst);
+		break;
+	case LOSE_DESTINATION:
+		bury(&v.p.dst);
+		v.p.dst.pid = 0;
+		expect_lost(&v.p.src);
+		break;
+	}
+	if (v.p.src.pid)
+		bury(&v.p.src);
+	if (v.p.dst.pid)
+		bury(&v.p.dst);
+	left = page_set_count(&v.missing);
+	assert_true(left > 0);
+	v.p.rate = 0;
+	vmm_serve(&v);
+	expect_complete();
+	vmm_let_it_touch(&v, 1000);
+	vmm_stop(&v);
+	vmm_check_all(&v);
+	vmm_quit(&v);
+	vmm_release(&v);
+}
+
+static void test_link_lost(void **state)
+{
+	(void)state;
+	lose(LOSE_LINK);
+}
+
+static void test_source_killed(void **state)
+{
+	(void)state;
+	lose(LOSE_SOURCE);
+}
+
+static void test_destination_killed(void **state)
+{
+	(void)state;
+	lose(LOSE_DESTINATION);
+}
+
+/* One that was killed between filling a page and mapping it, at the very end. */
+static void test_nothing_is_missing(void **state)
+{
+	(void)state;
+	prepare(1, 8, 2, 0);
+	vmm_serve(&v);
+	expect_complete();
+	vmm_quit(&v);
+	madvise(v.map[0], v.p.size[0], MADV_DONTNEED);
+	vmm_run(&v);
+	vmm_serve(&v);
+	expect_complete();
+	vmm_let_it_touch(&v, 1000);
+	vmm_stop(&v);
+	vmm_check_all(&v);
+	vmm_quit(&v);
+	vmm_release(&v);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_a_running_guest_gets_every_page),
+		cmocka_unit_test(test_huge_pages),
+		cmocka_unit_test(test_pages_given_back),
+		cmocka_unit_test(test_link_lost),
+		cmocka_unit_test(test_source_killed),
+		cmocka_unit_test(test_destination_killed),
+		cmocka_unit_test(test_nothing_is_missing),
+	};
+
+	signal(SIGPIPE, SIG_IGN);
+	log_init("test", LOG_LEVEL_WARN);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
