@@ -14,6 +14,14 @@ mkdir -p "$OUT"
 # this keeps it for as long as the benchmark runs.
 # bench/run does this once for all and sets BENCH_WARM.
 REPORT_ORDER=/sys/module/page_reporting/parameters/page_reporting_order
+end_warm() {
+	local status=$?
+
+	echo "$REPORT_BEFORE" >$REPORT_ORDER
+	[ -n "${DIR:-}" ] || exit $status
+	(exit $status) # for cleanup to see
+	cleanup
+}
 warm_memory() {
 	local mib
 	[ -z "${BENCH_WARM:-}" ] || return 0
@@ -21,7 +29,7 @@ warm_memory() {
 	if [ -w $REPORT_ORDER ]; then
 		REPORT_BEFORE=$(cat $REPORT_ORDER)
 		echo 11 >$REPORT_ORDER
-		trap 'echo "$REPORT_BEFORE" >$REPORT_ORDER; [ -z "${DIR:-}" ] || cleanup' EXIT
+		trap end_warm EXIT
 	fi
 	note "warming $mib MiB of memory"
 	dd if=/dev/zero of=/dev/shm/tranship-warm bs=1M count="$mib" status=none

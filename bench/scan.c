@@ -5,8 +5,8 @@
  *   scan [GIB [REPEATS]]     8 GiB, 3 repeats; medians
  *
  * Another process, as a VMM is, maps a memfd of that size, populates it and registers it for
- * asynchronous write protection. It writes to a share of its pages, scattered evenly, and waits; then
- * it is scanned
+ * asynchronous write protection. It writes to a share of its pages, scattered evenly, and waits;
+ * then it is scanned
  *   read-only    what is written is reported, and stays written
  *   re-protect   what is written is reported and protected again, in windows of 16 MiB
  *   collect      as a session does: read-only first, then re-protecting where something was found

@@ -13,11 +13,11 @@
  *   Order (wire.h). At any moment a chunk of the round is at one place: behind the cursor, offered,
  *   in an encoder, on the queue, or in a stream. A stream is told ENCODE_END, and says ROUND_END,
  *   when the first four are empty: the cursor has come to its end, nothing is offered, no encoder
- *   works and the queue is empty. An encoder counts as working from before it asks the cursor until its result is on the
- *   queue, so nothing is between two places unseen; and from then on until the next round begins
- *   no encoder asks the cursor again. What streams still hold they send before their own
- *   ROUND_END. So when all streams' ROUND_END are acknowledged, every chunk of the round is in
- *   place.
+ *   works and the queue is empty. An encoder counts as working from before it asks the cursor until
+ *   its result is on the queue, so nothing is between two places unseen; and from then on until the
+ *   next round begins no encoder asks the cursor again. What streams still hold they send before
+ *   their own ROUND_END. So when all streams' ROUND_END are acknowledged, every chunk of the round
+ *   is in place.
  *
  *   Memory. A result needs a buffer, of which there are a fixed number; an encoder gets one before
  *   it takes a chunk, so they are the bound of the queue and what stops encoders that are faster

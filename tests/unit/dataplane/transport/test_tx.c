@@ -223,6 +223,33 @@ static void test_exact_to_a_fast_reader(void **state)
 		exact(all[i], false, 1 << 20, 40);
 }
 
+/* A user who has used up his share of pipes' pages gets small ones: then it is sendfile itself. */
+static void test_sendfile_without_large_pipes(void **state)
+{
+	int pipes[128][2], n = 0;
+	bool refused = false;
+
+	(void)state;
+	if (geteuid())
+		skip();
+	assert_int_equal(seteuid(65534), 0);
+	while (!refused && n < 128) {
+		assert_int_equal(pipe2(pipes[n], O_CLOEXEC), 0);
+		refused = fcntl(pipes[n++][0], F_SETPIPE_SZ, 1 << 20) < 0;
+	}
+	if (refused) {
+		exact(&tx_sendfile_ops, false, 256 * 1024, 32);
+		exact(&tx_sendfile_ops, true, 2048, 4);
+	}
+	assert_int_equal(seteuid(0), 0);
+	while (n--) {
+		close(pipes[n][0]);
+		close(pipes[n][1]);
+	}
+	if (!refused) /* this host has no such limit */
+		skip();
+}
+
 static void test_hugetlb(void **state)
 {
 	(void)state;
@@ -445,6 +472,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_exact_to_a_slow_reader, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_exact_to_a_fast_reader, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_sendfile_without_large_pipes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_hugetlb, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_large_head, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_many_frames_of_own_data, setup, teardown),
