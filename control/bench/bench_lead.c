@@ -15,6 +15,7 @@
 #include "control/bench/bench_lead.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -35,6 +36,46 @@ struct leading {
 	json_t *going; /* the row that is under way, as it is shown */
 	struct failure *f;
 };
+
+/* --- the other side's answer ------------------------------------------------------------------ */
+
+/* It goes into results and on terminals: plain characters, and not half of one at the end. */
+static void copy_text(char *to, size_t size, const json_t *j, const char *member)
+{
+	const char *text = json_string_value(json_object_get(j, member)) ?: "";
+
+	snprintf(to, size, "%s", text);
+	for (; *to; to++)
+		if (*to < ' ' || *to > '~')
+			*to = '?';
+}
+
+int bench_answer_from_json(struct bench_answer *a, const json_t *j)
+{
+	const json_t *data = json_object_get(j, "data");
+	size_t n = json_array_size(data);
+
+	*a = (struct bench_answer){ .to.count = 0 };
+	if (!n || n > IPC_LISTENERS_MAX)
+		return -EPROTO;
+	for (size_t i = 0; i < n; i++) {
+		const json_t *at = json_array_get(data, i);
+		const char *address = json_string_value(json_object_get(at, "address"));
+		json_int_t port = json_integer_value(json_object_get(at, "port"));
+
+		if (!address || strlen(address) >= sizeof(a->to.address[i]) || port < 1 ||
+		    port > UINT16_MAX)
+			return -EPROTO;
+		snprintf(a->to.address[i], sizeof(a->to.address[i]), "%s", address);
+		a->to.port[i] = (uint16_t)port;
+	}
+	a->to.count = (uint32_t)n;
+	copy_text(a->tx, sizeof(a->tx), j, "tx");
+	copy_text(a->tx_reason, sizeof(a->tx_reason), j, "tx_reason");
+	copy_text(a->rx_reason, sizeof(a->rx_reason), j, "rx");
+	copy_text(a->congestion, sizeof(a->congestion), j, "congestion");
+	return 0;
+}
 
 /* --- the result ------------------------------------------------------------------------------- */
 

@@ -29,6 +29,9 @@ struct bench_answer {
 	char congestion[16];
 };
 
+/* -EPROTO if it is not of the form. Texts become plain ones. */
+int bench_answer_from_json(struct bench_answer *a, const json_t *j);
+
 /* All return 0 or -errno with f. */
 struct bench_far_ops {
 	int (*open)(void *far, const struct bench_opening *o, struct bench_answer *out,

@@ -316,29 +316,33 @@ json_t *bench_account_to_json(const struct bench_account *a)
 			 "intervals", intervals);
 }
 
-/* An array of exactly count numbers, none negative. */
+/*
+ * A number that can be: not negative, and so far from the largest there is that rows and directions
+ * can be added up.
+ */
+static int take_number(const json_t *n, uint64_t *out)
+{
+	if (!json_is_integer(n) || json_integer_value(n) < 0 ||
+	    json_integer_value(n) > INT64_MAX / (4 * BENCH_SIZES_MAX))
+		return -EPROTO;
+	*out = (uint64_t)json_integer_value(n);
+	return 0;
+}
+
+/* An array of exactly count numbers. */
 static int numbers(const json_t *j, uint64_t *out, size_t count)
 {
 	if (json_array_size(j) != count)
 		return -EPROTO;
-	for (size_t i = 0; i < count; i++) {
-		const json_t *n = json_array_get(j, i);
-
-		if (!json_is_integer(n) || json_integer_value(n) < 0)
+	for (size_t i = 0; i < count; i++)
+		if (take_number(json_array_get(j, i), &out[i]))
 			return -EPROTO;
-		out[i] = (uint64_t)json_integer_value(n);
-	}
 	return 0;
 }
 
 static int number(const json_t *j, const char *member, uint64_t *out)
 {
-	const json_t *n = json_object_get(j, member);
-
-	if (!json_is_integer(n) || json_integer_value(n) < 0)
-		return -EPROTO;
-	*out = (uint64_t)json_integer_value(n);
-	return 0;
+	return take_number(json_object_get(j, member), out);
 }
 
 static int figures_from_json(struct ipc_bench_figures *f, const json_t *j)

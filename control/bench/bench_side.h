@@ -71,7 +71,10 @@ int bench_side_message(struct bench_side *s, const struct bench_wait *w, bool *d
 void bench_side_end(struct bench_side *s);
 
 void bench_account_clear(struct bench_account *a);
-/* Over the API; from: -EPROTO if it is not of the form. to_json: new reference. */
+/*
+ * Over the API; from: -EPROTO if it is not of the form, or a number is so large that it cannot be
+ * added up with others. to_json: new reference.
+ */
 json_t *bench_account_to_json(const struct bench_account *a);
 int bench_account_from_json(struct bench_account *a, const json_t *j);
 

@@ -38,38 +38,6 @@ static int malformed(struct failure *f)
 			   "The destination's answer about the benchmark is malformed.");
 }
 
-static void copy_text(char *to, size_t size, const json_t *j, const char *member)
-{
-	snprintf(to, size, "%s", json_string_value(json_object_get(j, member)) ?: "");
-}
-
-static int read_answer(const json_t *j, struct bench_answer *out, struct failure *f)
-{
-	const json_t *data = json_object_get(j, "data");
-	size_t n = json_array_size(data);
-
-	memset(out, 0, sizeof(*out));
-	if (!n || n > IPC_LISTENERS_MAX)
-		return malformed(f);
-	for (size_t i = 0; i < n; i++) {
-		const json_t *at = json_array_get(data, i);
-		const char *address = json_string_value(json_object_get(at, "address"));
-		json_int_t port = json_integer_value(json_object_get(at, "port"));
-
-		if (!address || strlen(address) >= sizeof(out->to.address[i]) || port < 1 ||
-		    port > UINT16_MAX)
-			return malformed(f);
-		snprintf(out->to.address[i], sizeof(out->to.address[i]), "%s", address);
-		out->to.port[i] = (uint16_t)port;
-	}
-	out->to.count = (uint32_t)n;
-	copy_text(out->tx, sizeof(out->tx), j, "tx");
-	copy_text(out->tx_reason, sizeof(out->tx_reason), j, "tx_reason");
-	copy_text(out->rx_reason, sizeof(out->rx_reason), j, "rx");
-	copy_text(out->congestion, sizeof(out->congestion), j, "congestion");
-	return 0;
-}
-
 static int far_open(void *arg, const struct bench_opening *o, struct bench_answer *out,
 		    struct failure *f)
 {
@@ -94,8 +62,8 @@ static int far_open(void *arg, const struct bench_opening *o, struct bench_answe
 	client_set_interrupt(far->peer, -1);
 	/* also when the answer was not waited for */
 	far->open = client_was_sent(far->peer);
-	if (!err)
-		err = read_answer(answer, out, f);
+	if (!err && bench_answer_from_json(out, answer))
+		err = malformed(f);
 	json_decref(answer);
 	json_decref(in);
 	return err;

@@ -198,6 +198,9 @@ static void test_account_over_the_api(void **state)
 	assert_int_equal(bench_account_from_json(&b, j), -EPROTO);
 	json_object_del(j, "verified");
 	assert_int_equal(bench_account_from_json(&b, j), -EPROTO);
+	/* of which two could not be added up */
+	json_object_set_new(j, "verified", json_integer(INT64_MAX));
+	assert_int_equal(bench_account_from_json(&b, j), -EPROTO);
 	json_object_set_new(j, "verified", json_integer(1));
 	json_object_set_new(j, "intervals", json_pack("[{}]"));
 	assert_int_equal(bench_account_from_json(&b, j), -EPROTO);
