@@ -178,6 +178,5 @@ static enum cli_exit run_unavailable(struct cli *cli, const char *name)
 		.unavailable = true,                                                               \
 	}
 
-UNAVAILABLE(predict, "predict");
 UNAVAILABLE(evacuate, "evacuate");
 UNAVAILABLE(pki, "pki");

@@ -52,6 +52,9 @@
 #define CURVE_KNOWN   4.0 /* times between which a curve must be known to promise anything */
 #define FIXPOINT_MAX  64
 
+/* Sizes of two scans' finds must differ by so much for their durations to tell costs apart. */
+#define SCANS_DIFFER 1.5
+
 /* In post-copy the push reaches at least so much of the pre-copy rate. */
 #define PUSH_SHARE  0.6
 #define ERROR_DECAY 0.85 /* of an overrun's weight, a round */
@@ -126,10 +129,39 @@ static void learn(struct curve *c, const struct policy_input *in)
 		  (uint64_t)(in->dirty_rate * (double)in->since_ns / 1e9));
 }
 
+static bool differ(uint64_t a, uint64_t b)
+{
+	double less = (double)(a < b ? a : b), more = (double)(a < b ? b : a);
+
+	return more >= SCANS_DIFFER * less && more > 0;
+}
+
+static struct policy_scan this_scan(const struct policy_input *in)
+{
+	return (struct policy_scan){
+		.bytes = (uint64_t)(in->dirty_rate * (double)in->since_ns / 1e9),
+		.ns = in->scan_ns,
+	};
+}
+
+/* Of two scans, one before the other; the older is kept if it says more than the newer. */
+static void learn_scan(struct policy_scan *last, struct policy_scan *other,
+		       const struct policy_scan *now)
+{
+	if (last->ns && differ(last->bytes, now->bytes))
+		*other = *last;
+	else if (other->ns && !differ(other->bytes, now->bytes))
+		*other = (struct policy_scan){ 0 };
+	*last = *now;
+}
+
 void policy_note_scan(struct policy_history *h, const struct policy_input *in,
 		      const struct policy_decision *d)
 {
+	struct policy_scan now = this_scan(in);
+
 	learn(&h->curve, in);
+	learn_scan(&h->last_scan, &h->other_scan, &now);
 	if (!h->best_pending || (double)in->pending_bytes < PROGRESS * (double)h->best_pending) {
 		h->best_pending = in->pending_bytes;
 		h->rounds_since_best = 0;
@@ -192,9 +224,12 @@ struct view {
 	struct curve curve;
 	double rate;
 	uint64_t copy_ns, predicted_ns, margin_ns;
+	double overhead_ns; /* of a pause: all but RAM */
+	double floor_ns;    /* the same, if nothing at all were found any more */
+	double postcopy_ns; /* the pause of post-copy */
 	bool fits, pays;
-	bool may_postcopy; /* now */
-	uint32_t impact;   /* the most that may be taken from the guest, percent */
+	bool could_postcopy, may_postcopy; /* some time, now */
+	uint32_t impact;		   /* the most that may be taken from the guest, percent */
 };
 
 /* What a round that sends bytes finds to be sent again. */
@@ -209,7 +244,7 @@ static double next_set(const struct view *v, double bytes, uint32_t throttle)
 static bool would_fit(const struct view *v, uint32_t throttle, double share)
 {
 	double late = curve_bytes(&v->curve, guest_time((double)v->in->gap_ns, throttle));
-	double room = share * (double)v->in->goals.max_downtime_ns - (double)v->in->overhead_ns -
+	double room = share * (double)v->in->goals.max_downtime_ns - v->overhead_ns -
 		      (double)v->margin_ns - late / v->rate * 1e9;
 	double set = (double)v->in->pending_bytes;
 
@@ -239,31 +274,55 @@ static uint32_t throttle_needed(const struct view *v, bool *enough)
 	return v->impact;
 }
 
-/* Allowed, possible, and its own pause fits; at once or after the first pass. */
-static bool could_postcopy(const struct policy_input *in)
+/*
+ * What the scans of a pause cost, that find late bytes: the time of a scan is that of looking at all
+ * RAM, and more for what it finds and protects again. Two scans of different finds tell these
+ * apart; until then every scan is taken to be as the last, and the least of one is not known.
+ */
+static void weigh_scans(struct view *v, double late)
 {
-	return in->can.postcopy && in->goals.mode != POLICY_MODE_PRECOPY &&
-	       in->postcopy_ns <= in->goals.max_downtime_ns;
+	const struct policy_input *in = v->in;
+	struct policy_scan a = in->history.last_scan, b = in->history.other_scan;
+	struct policy_scan now = this_scan(in);
+	double each = 0, look = (double)now.ns, least = 0;
+
+	learn_scan(&a, &b, &now);
+	if (b.ns) {
+		each = ((double)a.ns - (double)b.ns) / ((double)a.bytes - (double)b.bytes);
+		each = fmax(0, each);
+		look = fmin((double)a.ns, (double)b.ns);
+		look = fmax(0, look - each * (double)(a.bytes < b.bytes ? a.bytes : b.bytes));
+		least = look;
+	}
+	v->floor_ns = (double)in->overhead_ns + in->pause_scans * least;
+	v->overhead_ns = (double)in->overhead_ns + in->pause_scans * look +
+			 (in->pause_scans ? each * late : 0);
+	v->postcopy_ns = (double)in->postcopy_ns + (in->round ? look + each * late : 0);
 }
 
 static void look(struct view *v, const struct policy_input *in)
 {
 	uint32_t impact =
 		in->goals.impact < POLICY_IMPACT_MAX ? in->goals.impact : POLICY_IMPACT_MAX;
-	uint64_t late, final_ns;
+	uint64_t final_ns;
+	double late;
 
 	*v = (struct view){ .in = in, .curve = in->history.curve, .rate = rate_of(in) };
 	learn(&v->curve, in);
 	v->copy_ns = policy_transfer_ns(in, in->pending_bytes);
-	late = (uint64_t)curve_bytes(&v->curve, guest_time((double)in->gap_ns, in->throttle));
-	final_ns = policy_transfer_ns(in, in->pending_bytes + late);
-	v->predicted_ns = final_ns + in->overhead_ns;
+	late = curve_bytes(&v->curve, guest_time((double)in->gap_ns, in->throttle));
+	weigh_scans(v, late);
+	final_ns = policy_transfer_ns(in, in->pending_bytes + (uint64_t)late);
+	v->predicted_ns = final_ns + (uint64_t)v->overhead_ns;
 	v->margin_ns = margin(&in->history, final_ns);
 	v->fits = v->predicted_ns + v->margin_ns <= in->goals.max_downtime_ns;
 	v->pays = v->rate > 0 && next_set(v, (double)in->pending_bytes, in->throttle) <
 					 PROGRESS * (double)in->pending_bytes;
 	v->impact = in->can.throttle ? impact : 0;
-	v->may_postcopy = in->round && could_postcopy(in);
+	/* Allowed, possible, and its own pause fits; at once or after the first pass. */
+	v->could_postcopy = in->can.postcopy && in->goals.mode != POLICY_MODE_PRECOPY &&
+			    v->postcopy_ns <= (double)in->goals.max_downtime_ns;
+	v->may_postcopy = in->round && v->could_postcopy;
 }
 
 /* --- decisions ------------------------------------------------------------------------------- */
@@ -286,7 +345,8 @@ static struct policy_decision decide(const struct view *v, enum policy_action ac
 	return (struct policy_decision){
 		.action = action,
 		.reason = reason,
-		.predicted_ns = post ? in->postcopy_ns : v->predicted_ns,
+		.predicted_ns = post ? (uint64_t)v->postcopy_ns : v->predicted_ns,
+		.floor_ns = (uint64_t)v->floor_ns,
 		.margin_ns = post ? 0 : v->margin_ns,
 		.throttle = in->throttle < v->impact ? in->throttle : v->impact,
 		.defer = action == POLICY_ROUND && defer(in),
@@ -309,10 +369,10 @@ static struct policy_decision decide_fitting(const struct view *v)
 		return decide(v, POLICY_SWITCH_OVER, POLICY_ENOUGH_ROUNDS);
 	if (h->best_pending &&
 	    (double)in->pending_bytes > SHRINK_FACTOR * (double)h->best_pending &&
-	    ratio > CALM_RATIO)
+	    (ratio > CALM_RATIO || !v->pays))
 		return decide(v, POLICY_SWITCH_OVER, POLICY_LOCAL_MINIMUM);
 	if (timeout &&
-	    in->elapsed_ns + 2 * (v->copy_ns + v->margin_ns) + in->overhead_ns >= timeout)
+	    in->elapsed_ns + 2 * (v->copy_ns + v->margin_ns) + (uint64_t)v->overhead_ns >= timeout)
 		return decide(v, POLICY_SWITCH_OVER, POLICY_NO_TIME_LEFT);
 	return decide(v, POLICY_ROUND, POLICY_SHORTENS);
 }
@@ -391,7 +451,7 @@ struct policy_decision policy_decide(const struct policy_input *in)
 	look(&v, in);
 	if (g->timeout_ns && in->elapsed_ns >= g->timeout_ns)
 		return decide(&v, POLICY_GIVE_UP, POLICY_TIMED_OUT);
-	if (in->overhead_ns > g->max_downtime_ns && !in->asked && !could_postcopy(in))
+	if (v.floor_ns > (double)g->max_downtime_ns && !in->asked && !v.could_postcopy)
 		return decide(&v, POLICY_GIVE_UP, POLICY_BELOW_FLOOR);
 	if (!in->round || (v.rate <= 0 && in->pending_bytes))
 		return decide(&v, POLICY_ROUND, POLICY_FIRST_ROUND);

@@ -54,6 +54,10 @@ struct policy_history {
 		uint64_t predicted_ns, actual_ns;
 	} rounds[POLICY_ROUNDS_KEPT]; /* the latest; rounds[n % POLICY_ROUNDS_KEPT] */
 	uint32_t nrounds;	      /* ever */
+	/* The last scan, and the latest before it that found a set of another size; ns 0: none. */
+	struct policy_scan {
+		uint64_t bytes, ns;
+	} last_scan, other_scan;
 };
 
 struct policy_input {
@@ -69,11 +73,12 @@ struct policy_input {
 	uint64_t since_ns;	/* time between the two scans; 0: not known */
 	uint64_t scan_ns;	/* duration of the last scan */
 	uint64_t gap_ns;	/* between the last scan's start and a guest stopped after it */
-	uint64_t overhead_ns; /* of a pause besides RAM: stop, scans, device state, load, resume */
-	uint64_t postcopy_ns; /* the whole pause of a switch to post-copy */
-	uint32_t throttle;    /* percent in force since the scan before */
-	bool defer;	      /* hot pages were left for later in the last round */
-	bool asked;	      /* a person wants the switch-over now */
+	uint64_t overhead_ns;	/* of a pause besides RAM and scans: stop, state, load, resume */
+	uint32_t pause_scans;	/* of all RAM, in a pause */
+	uint64_t postcopy_ns;	/* the pause of a switch to post-copy, but for its one scan */
+	uint32_t throttle;	/* percent in force since the scan before */
+	bool defer;		/* hot pages were left for later in the last round */
+	bool asked;		/* a person wants the switch-over now */
 	struct policy_history history; /* of the scans before this one */
 };
 
@@ -114,6 +119,7 @@ struct policy_decision {
 	enum policy_action action;
 	enum policy_reason reason;
 	uint64_t predicted_ns; /* of the pause, if it began now: of this action, if it has one */
+	uint64_t floor_ns;     /* of a pause with nothing to send, as far as it is known */
 	uint64_t margin_ns;    /* by how much predictions have been wrong; both: what is promised */
 	uint32_t throttle;     /* percent from now on */
 	bool defer;	       /* from now on leave pages for later that were written meanwhile */

@@ -39,6 +39,7 @@ void simulator_defaults(struct simulator_model *m)
 {
 	*m = (struct simulator_model){
 		.wire_ratio = 1,
+		.dirty_scale = 1,
 		.round_ns = 2e6,
 		.streams = 1,
 		/* docs/benchmarks.md, "Finding written pages" and docs/very-large-vms.md */
@@ -109,7 +110,7 @@ static double scan_cost(const struct simulator_model *m, double dirty)
 /* Time as the guest has it. */
 static double slowed(const struct run *r, double ns)
 {
-	return ns * (1 - r->in.throttle / 100.0 * r->m->throttle_effect);
+	return r->m->dirty_scale * ns * (1 - r->in.throttle / 100.0 * r->m->throttle_effect);
 }
 
 /* --- a round ---------------------------------------------------------------------------------- */
@@ -239,17 +240,17 @@ static struct policy_decision ask(struct run *r)
 {
 	const struct simulator_model *m = r->m;
 	struct policy_input *in = &r->in;
-	double scans = in->round ? m->pause_scans * r->scan_ns : 0;
 	double rate = r->rate > 0 ? r->rate : m->link_rate;
 
 	in->elapsed_ns = (uint64_t)r->now_ns;
 	in->rate = r->rate;
 	in->wire_ratio = m->wire_ratio;
-	in->scan_ns = (uint64_t)r->scan_ns;
+	/* the first one arms, which is not what later ones cost */
+	in->scan_ns = in->round ? (uint64_t)r->scan_ns : 0;
 	in->gap_ns = (uint64_t)(r->scan_ns + STOP_NS);
-	in->overhead_ns = (uint64_t)(m->pause_ns + scans);
-	in->postcopy_ns = (uint64_t)(m->pause_ns + (in->round ? r->scan_ns : 0) +
-				     m->ram_bytes / PAGE_SIZE / 8 / rate * 1e9);
+	in->overhead_ns = (uint64_t)m->pause_ns;
+	in->pause_scans = m->pause_scans;
+	in->postcopy_ns = (uint64_t)(m->pause_ns + m->ram_bytes / PAGE_SIZE / 8 / rate * 1e9);
 	return policy_decide(in);
 }
 

@@ -38,6 +38,7 @@ struct simulator_model {
 	struct simulator_class classes[SIMULATOR_CLASSES_MAX];
 	uint32_t nclasses;
 	struct curve curve;
+	double dirty_scale; /* times as fast as they say */
 	/* The path: the least of them counts. */
 	double link_rate;   /* wire bytes */
 	double first_rate;  /* at which the hosts move memory that is new there; 0: not a limit */

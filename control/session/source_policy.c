@@ -28,6 +28,7 @@
 static void fill(const struct source *c, struct policy_input *in)
 {
 	const struct goals *g = &c->o.goals;
+	/* the first one arms, which is not what later ones cost */
 	uint64_t scan = c->round ? c->scanned.scan_ns : 0;
 
 	*in = (struct policy_input){
@@ -46,10 +47,11 @@ static void fill(const struct source *c, struct policy_input *in)
 							    1e9 / (double)c->scanned.since_ns
 						  : 0,
 		.since_ns = c->scanned.since_ns,
-		.scan_ns = c->scanned.scan_ns,
+		.scan_ns = scan,
 		.gap_ns = scan + STOP_NS,
-		.overhead_ns = OVERHEAD_NS + PAUSE_SCANS * scan,
-		.postcopy_ns = OVERHEAD_NS + scan,
+		.overhead_ns = OVERHEAD_NS,
+		.pause_scans = PAUSE_SCANS,
+		.postcopy_ns = OVERHEAD_NS,
 		.throttle = c->throttle,
 		.defer = c->defer,
 		.asked = c->switch_asked,

@@ -6,6 +6,7 @@
 #include "control/cli/cli.h"
 #include "control/cli/cli_result.h"
 #include "control/config.h"
+#include "control/policy/model.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -217,6 +218,23 @@ static void test_members_of_the_result(void **state)
 	json_decref(result);
 }
 
+static void test_members_of_a_model(void **state)
+{
+	char member[64];
+	struct words w;
+	unsigned int i;
+
+	(void)state;
+	read_page("tranship.1");
+	collect(&w, "\n.Sh MODELS\n", ".It Li ");
+	for (i = 0; model_member(i, member, sizeof(member)); i++)
+		if (!has(&w, member))
+			fail_msg("the model's member %s is not documented", member);
+	/* and guest.writes, which is a list */
+	assert_true(has(&w, "guest.writes"));
+	assert_int_equal(w.count, i + 1);
+}
+
 static void test_settings_of_the_daemon(void **state)
 {
 	static const char *const others[] = { "config", "version", "help" };
@@ -276,6 +294,7 @@ int main(void)
 		cmocka_unit_test(test_error_codes),
 		cmocka_unit_test(test_exit_statuses),
 		cmocka_unit_test(test_members_of_the_result),
+		cmocka_unit_test(test_members_of_a_model),
 		cmocka_unit_test(test_settings_of_the_daemon),
 		cmocka_unit_test(test_synopsis_of_the_daemon),
 	};

@@ -107,11 +107,11 @@ static void test_help_and_version(void **state)
 
 static void test_commands_of_later_versions(void **state)
 {
-	static const char *const names[] = { "predict", "evacuate", "pki" };
+	static const char *const names[] = { "evacuate", "pki" };
 	json_t *j;
 
 	(void)state;
-	for (int i = 0; i < 3; i++) {
+	for (int i = 0; i < 2; i++) {
 		assert_int_equal(RUN(names[i], "init", "--whatever", "3"), CLI_REFUSED);
 		want_in(err_text, "[unsupported-option]");
 		assert_int_equal(RUN(names[i], "--json"), CLI_REFUSED);

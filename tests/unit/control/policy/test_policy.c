@@ -188,6 +188,44 @@ static void a_prediction_counts_copy_gap_and_overhead(void **state)
 	assert_int_equal(policy_decide(&in).predicted_ns, 120 * MS);
 }
 
+static void scans_of_a_pause_are_weighed_by_what_they_find(void **state)
+{
+	struct policy_input in = usual();
+
+	(void)state;
+	in.pause_scans = 2;
+	in.pending_bytes = 0;
+	in.scan_ns = 110 * MS; /* with 200 MiB found: 10 ms of looking, and 0.5 ms a MiB */
+	in.since_ns = 2000 * MS;
+	in.dirty_rate = 100.0 * MIB;
+	/* one scan alone does not tell */
+	assert_in_range(policy_decide(&in).predicted_ns, 235 * MS, 235 * MS);
+	assert_int_equal(policy_decide(&in).floor_ns, 15 * MS);
+	in.history.last_scan = (struct policy_scan){ .bytes = 40 * MIB, .ns = 30 * MS };
+	assert_in_range(policy_decide(&in).predicted_ns, 34 * MS, 36 * MS);
+	assert_in_range(policy_decide(&in).floor_ns, 34 * MS, 36 * MS);
+	/* what such a VM's pause cannot be, is told as soon as it is known */
+	in.goals.max_downtime_ns = 30 * MS;
+	assert_int_equal(policy_decide(&in).reason, POLICY_BELOW_FLOOR);
+}
+
+static void what_scans_keep_from_shrinking_is_taken(void **state)
+{
+	struct policy_input in = fitting();
+
+	(void)state;
+	/* a calm guest: 10 MiB in 1 s, 9 MiB of them in any 100 ms; and a scan takes 100 ms */
+	in.rate = 1000.0 * MIB;
+	in.dirty_rate = 10.0 * MIB;
+	in.since_ns = 1000 * MS;
+	in.pending_bytes = 10 * MIB;
+	in.history.best_pending = 11 * MIB;
+	assert_int_equal(policy_decide(&in).reason, POLICY_SHORTENS);
+	curve_add(&in.history.curve, 100 * MS, 9 * MIB);
+	in.scan_ns = 100 * MS;
+	assert_int_equal(policy_decide(&in).reason, POLICY_LOCAL_MINIMUM);
+}
+
 static void a_limit_that_was_lowered_counts_at_once(void **state)
 {
 	struct policy_input in = { .goals.max_downtime_ns = 1000 * MS,
@@ -364,6 +402,8 @@ int main(void)
 		cmocka_unit_test(reasons_have_words_of_their_own),
 		cmocka_unit_test(a_pause_that_is_too_long_is_never_begun),
 		cmocka_unit_test(a_prediction_counts_copy_gap_and_overhead),
+		cmocka_unit_test(scans_of_a_pause_are_weighed_by_what_they_find),
+		cmocka_unit_test(what_scans_keep_from_shrinking_is_taken),
 		cmocka_unit_test(a_limit_that_was_lowered_counts_at_once),
 		cmocka_unit_test(the_margin_is_what_rounds_were_late_by),
 		cmocka_unit_test(precopy_never_goes_postcopy),

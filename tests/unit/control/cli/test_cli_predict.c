@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: MIT
+/* tranship predict: shipped models without a daemon, what is refused, what is asked of a daemon. */
+#include "tests/unit/control/cli/cli_harness.h"
+
+static const char *model_path(const char *name)
+{
+	static char path[4096];
+	const char *root = getenv("TRANSHIP_SOURCE");
+
+	snprintf(path, sizeof(path), "%s/docs/models/%s.json", root ? root : ".", name);
+	return path;
+}
+
+static json_t *first_mode(const json_t *forecast)
+{
+	return json_array_get(json_object_get(forecast, "modes"), 0);
+}
+
+static double expected(const json_t *forecast, const char *member)
+{
+	return json_number_value(
+		json_object_get(json_object_get(first_mode(forecast), member), "expected"));
+}
+
+static void test_models_run_without_a_daemon(void **state)
+{
+	static const char *const names[] = { "1tib", "6tib", "24tib" };
+
+	(void)state;
+	api_free(api);
+	api = NULL;
+	for (int i = 0; i < 3; i++) {
+		json_t *j;
+
+		assert_int_equal(RUN("predict", "--model", model_path(names[i])), CLI_DONE);
+		want_in(out_text, "precopy");
+		want_in(out_text, "a pause with nothing to send");
+		assert_string_equal(err_text, "");
+		assert_int_equal(RUN("predict", "--json", "--model", model_path(names[i])),
+				 CLI_DONE);
+		j = out_json();
+		assert_true(expected(j, "total_ms") > 1000);
+		assert_string_equal(cli_text(first_mode(j), "mode"), "precopy");
+		json_decref(j);
+	}
+}
+
+static void test_goals_come_before_the_models(void **state)
+{
+	double free_ms, limited_ms;
+	json_t *j;
+
+	(void)state;
+	assert_int_equal(RUN("predict", "--json", "--model", model_path("1tib")), CLI_DONE);
+	j = out_json();
+	free_ms = expected(j, "total_ms");
+	json_decref(j);
+	assert_int_equal(RUN("predict", "--json", "--model", model_path("1tib"), "--bandwidth",
+			     "100Gbit", "--max-downtime", "5s", "--impact", "0", "--timeout", "1h"),
+			 CLI_DONE);
+	j = out_json();
+	limited_ms = expected(j, "total_ms");
+	assert_true(limited_ms > 1.5 * free_ms);
+	assert_true(json_number_value(json_object_get(json_object_get(j, "goals"),
+						      "max_downtime_ms")) == 5000);
+	json_decref(j);
+}
+
+static void test_what_is_no_model(void **state)
+{
+	(void)state;
+	assert_int_equal(RUN("predict"), CLI_USAGE);
+	want_in(err_text, "needs a VM and a DEST");
+	assert_int_equal(RUN("predict", "web1"), CLI_USAGE);
+	assert_int_equal(RUN("predict", "web1", "unix:/x", "--model", model_path("1tib")),
+			 CLI_USAGE);
+	assert_int_equal(RUN("predict", "--model", "/nonexistent.json"), CLI_USAGE);
+	want_in(err_text, "/nonexistent.json");
+	want_in(err_text, "[usage]");
+	assert_int_equal(RUN("predict", "--model", model_path("1tib"), "--impact", "101"),
+			 CLI_USAGE);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		CASE(test_models_run_without_a_daemon),
+		CASE(test_goals_come_before_the_models),
+		CASE(test_what_is_no_model),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
