@@ -22,7 +22,7 @@
  *   because the time is counted in ticks. The kernel takes no quota below 1 ms, so that periods
  *   grow below 10 %.
  *
- *   Version 1 refuses a child's quota above its parent's, at any moment: shares are lowered from
+ *   Version 1 refuses a child's quota above its parent's, at any moment: quotas are lowered from
  *   the inside out and raised from the outside in. For the same reason a manager cannot lower its
  *   own quota below ours while a guest is throttled (version 2 has no such rule).
  *
@@ -36,6 +36,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <math.h>
 #include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -74,6 +75,7 @@ struct throttle_group {
 	size_t mount;	    /* how much of parent is the mount */
 	unsigned int count; /* of our threads */
 	bool lends;	    /* taking it over changes the parent */
+	double granted;	    /* processors, to all of them together */
 };
 
 struct throttle {
@@ -134,7 +136,8 @@ static int group_index(struct throttle *t, const char *parent, size_t mount)
 		return (int)i;
 	t->groups[i] = (struct throttle_group){ .parent = strdup(parent),
 						.mount = mount,
-						.lends = t->ops->lends(parent) };
+						.lends = t->ops->lends(parent),
+						.granted = INFINITY };
 	if (!t->groups[i].parent)
 		return -ENOMEM;
 	t->ngroups++;
@@ -496,7 +499,6 @@ static int limit_threads(const struct throttle *t, unsigned int group, double fu
 
 int throttle_set(struct throttle *t, unsigned int share, struct failure *f)
 {
-	bool raised = share > t->share;
 	char path[PATH_MAX];
 	int err = 0;
 
@@ -505,15 +507,19 @@ int throttle_set(struct throttle *t, unsigned int share, struct failure *f)
 				   share);
 	t->share = share;
 	for (unsigned int i = 0; !err && i < t->ngroups; i++) {
-		double full = full_speed(t, &t->groups[i]);
+		struct throttle_group *g = &t->groups[i];
+		double full = full_speed(t, g);
+		double grant = share < THROTTLE_SHARE_MAX ? full * share / 100 : INFINITY;
+		bool raised = grant > g->granted;
 
-		group_path(t, &t->groups[i], path);
+		group_path(t, g, path);
 		if (raised)
 			err = limit(t, path, full);
 		if (!err)
 			err = limit_threads(t, i, full);
 		if (!err && !raised)
 			err = limit(t, path, full);
+		g->granted = grant;
 	}
 	return err ? unavailable(f, NULL, strerror(-err)) : 0;
 }
