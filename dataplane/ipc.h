@@ -187,9 +187,11 @@ struct ipc_scan {
 	uint32_t reserved;
 };
 
+enum { IPC_SEND_DEFER = 1 }; /* leave pages for later that were written again meanwhile */
+
 struct ipc_send {
 	uint32_t round; /* numbered from 1 */
-	uint32_t reserved;
+	uint32_t flags;
 };
 
 struct ipc_ready {
@@ -215,6 +217,7 @@ struct ipc_stats {
 	uint64_t hole_bytes;
 	uint64_t raw_bytes;
 	uint64_t same_bytes;	  /* not sent: recognised as what the destination has */
+	uint64_t deferred_bytes;  /* not sent: written again before their turn */
 	uint64_t zero_copy_bytes; /* of raw_bytes, sent by reference */
 	uint64_t zstd_in_bytes, zstd_out_bytes;
 	uint64_t delta_in_bytes, delta_out_bytes;

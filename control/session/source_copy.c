@@ -30,6 +30,7 @@
 #include "control/session/guest_memory.h"
 #include "control/session/session_source.h"
 #include "control/session/sockets.h"
+#include "control/session/source_throttle.h"
 #include "dataplane/region.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
@@ -247,7 +248,7 @@ int source_scan(struct source *c, uint32_t flags)
 
 int source_send_begin(struct source *c)
 {
-	struct ipc_send m = { .round = c->round + 1 };
+	struct ipc_send m = { .round = c->round + 1, .flags = c->paused ? 0 : IPC_SEND_DEFER };
 
 	source_policy_sending(c);
 	c->round++;
@@ -350,6 +351,7 @@ int source_copy_rounds(struct source *c)
 		if (d.action == POLICY_GIVE_UP)
 			return source_gave_up(c);
 		if (d.action == POLICY_ROUND) {
+			source_throttle(c, d.throttle);
 			err = source_send(c);
 		} else if (!drained) {
 			drained = true;

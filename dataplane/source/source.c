@@ -29,6 +29,8 @@
 #include "lib/base/log.h"
 
 #define PROGRESS_NS (100 * NSEC_PER_MSEC)
+/* After a scan: what is written again sooner is written all the time, and little. */
+#define DEFER_AFTER_NS (3 * NSEC_PER_MSEC)
 /* How long the farewell may take before the sockets are shut down. */
 #define BYE_NS (2 * NSEC_PER_SEC)
 
@@ -63,6 +65,7 @@ static void collect_stats(struct source *src, struct ipc_stats *t)
 		t->wire_bytes += __atomic_load_n(&c->wire_bytes, __ATOMIC_RELAXED);
 	}
 	source_compress_stats(src, t);
+	t->deferred_bytes = __atomic_load_n(&src->deferred_pages, __ATOMIC_RELAXED) << PAGE_SHIFT;
 	t->pending_pages = scheduler_pending(&src->scheduler);
 	t->state_bytes = __atomic_load_n(&src->relay.bytes, __ATOMIC_RELAXED);
 	self_usage_read(src->usage_fd, &t->cpu_ns, &t->rss_bytes);
@@ -187,6 +190,9 @@ static int on_send(struct serving *v, const struct ipc_message *m, struct failur
 	if (v->busy || !v->last_scan_ns)
 		return wrong_time(m, f);
 	v->sent = true;
+	src->defer_from_ns = 0;
+	if (m->body.send.flags & IPC_SEND_DEFER && src->tracker && src->tracker->ops->peek)
+		src->defer_from_ns = v->last_scan_ns + DEFER_AFTER_NS;
 	if (!first || !source_may_compare(src))
 		return begin_round(v, m->body.send.round);
 	err = source_compare_begin(src);

@@ -122,6 +122,8 @@ struct source {
 	bool stopping;	       /* atomic */
 	bool state_done;       /* atomic: the destination holds all of the device state */
 	uint64_t chunk_cursor; /* atomic: next chunk of a job, over all regions */
+	uint64_t defer_from_ns;	 /* from when on pages may be left for later; 0: never */
+	uint64_t deferred_pages; /* atomic */
 
 	/* What the destination had before the first round; source_compare.c. */
 	uint64_t destination_holds; /* atomic: bytes */

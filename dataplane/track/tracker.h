@@ -34,6 +34,13 @@ struct tracker_ops {
 	 * trusted).
 	 */
 	int (*collect)(struct tracker *t, struct bitmap *dirty, uint64_t *pages, struct failure *f);
+	/*
+	 * Sets in bits those of `count` pages of r from first on that the next collect will report
+	 * already, as far as it is cheap to know; changes nothing. From any thread while no start
+	 * or collect runs. NULL: never known. 0 or -errno.
+	 */
+	int (*peek)(const struct tracker *t, const struct region *r, uint64_t first, uint32_t count,
+		    uint64_t *bits);
 	void (*free)(struct tracker *t);
 };
 

@@ -488,6 +488,50 @@ static int pagemap_collect(struct tracker *base, struct bitmap *dirty, uint64_t 
 	return err ? lost(err, f) : 0;
 }
 
+/* Ranges of one chunk that are looked at: more are few pages each, and not worth another call. */
+#define PEEK_RANGES 64
+
+static int peek_mapping(const struct pagemap_tracker *t, const struct region_mapping *m,
+			uint64_t offset, uint64_t end, uint64_t base, uint64_t *bits)
+{
+	struct pagemap_range found[PEEK_RANGES];
+	struct pagemap_scan q = { .category_mask = PAGEMAP_IS_WRITTEN,
+				  .category_anyof_mask = PAGEMAP_IS_PRESENT | PAGEMAP_IS_SWAPPED,
+				  .return_mask = PAGEMAP_IS_WRITTEN,
+				  .vec_len = PEEK_RANGES,
+				  .vec = (uintptr_t)found };
+	uint64_t at = m->start + offset - m->offset;
+	long n = pagemap_scan_once(t->fd, &q, &at, m->start + end - m->offset);
+
+	for (long i = 0; i < n; i++) {
+		uint64_t first = found[i].start - m->start + m->offset - base;
+		uint64_t limit = found[i].end - m->start + m->offset - base;
+
+		for (uint64_t page = first >> PAGE_SHIFT; page < limit >> PAGE_SHIFT; page++)
+			bits[page / 64] |= 1ull << (page % 64);
+	}
+	return n < 0 ? (int)n : 0;
+}
+
+static int pagemap_peek(const struct tracker *base, const struct region *r, uint64_t first,
+			uint32_t count, uint64_t *bits)
+{
+	const struct pagemap_tracker *t = (const struct pagemap_tracker *)base;
+	uint64_t from = first << PAGE_SHIFT, limit = (first + count) << PAGE_SHIFT;
+
+	for (uint32_t i = 0; i < r->nmappings; i++) {
+		const struct region_mapping *m = &r->mappings[i];
+		uint64_t mapped_end = m->offset + m->end - m->start;
+		uint64_t at = from > m->offset ? from : m->offset;
+		uint64_t end = min_u64(limit, mapped_end);
+		int err = at < end ? peek_mapping(t, m, at, end, from, bits) : 0;
+
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
 static void pagemap_free(struct tracker *base)
 {
 	struct pagemap_tracker *t = (struct pagemap_tracker *)base;
@@ -508,6 +552,7 @@ static const struct tracker_ops pagemap_ops = {
 	.granule = pagemap_granule,
 	.start = pagemap_start,
 	.collect = pagemap_collect,
+	.peek = pagemap_peek,
 	.free = pagemap_free,
 };
 

@@ -56,6 +56,7 @@ struct pair {
 	enum ipc_tx tx;
 	uint64_t rate;
 	bool track_dma;
+	uint32_t send_flags;	    /* of every round */
 	enum ipc_compress compress; /* and what the destination accepts: all, unless refused */
 	uint32_t level;
 	uint64_t delta_cache;
@@ -287,7 +288,7 @@ static inline struct ipc_scanned pair_scan(struct pair *p, uint32_t flags)
 
 static inline struct ipc_sent pair_round(struct pair *p, uint32_t n)
 {
-	struct ipc_send s = { .round = n };
+	struct ipc_send s = { .round = n, .flags = p->send_flags };
 
 	pair_send(&p->src, IPC_SEND, &s, -1);
 	return pair_expect(&p->src, IPC_SENT)->sent;

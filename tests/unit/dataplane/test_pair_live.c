@@ -263,6 +263,54 @@ static void test_live_again(void **state)
 	guest_end(&g, &p);
 }
 
+/*
+ * Pages that are written again before their turn are left for later, also from encoders and from
+ * huge pages; nothing is lost by it, and when the guest stands still nothing is left.
+ */
+static void defer_live(enum ipc_compress compress, uint32_t page_size)
+{
+	struct pair p = PAIR_INIT(2, IPC_TX_AUTO);
+	struct ipc_sent sent = { 0 };
+	struct guest g;
+
+	p.page_size = page_size;
+	p.compress = compress;
+	p.level = compress == IPC_COMPRESS_ZSTD;
+	p.rate = 400 << 20;
+	p.send_flags = IPC_SEND_DEFER;
+	p.src_ram[0] = pair_memfd(&p, p.size[0]);
+	pair_fill(p.src_ram[0], p.size[0], 21);
+	if (!guest_start(&g, &p, WRITES)) {
+		pair_close_ram(&p);
+		skip();
+	}
+	pair_start(&p);
+	pair_scan(&p, IPC_SCAN_FIRST);
+	for (uint32_t n = 1; n <= 4; n++) {
+		sent = pair_round(&p, n);
+		let_it_write(&g, 2000);
+		pair_scan(&p, 0);
+	}
+	assert_true(sent.total.deferred_bytes > 0);
+	guest_stop(&g);
+	pair_scan(&p, IPC_SCAN_BARRIER);
+	p.send_flags = 0;
+	pair_round(&p, 5);
+	assert_int_equal(pair_scan(&p, IPC_SCAN_BARRIER).pending_pages, 0);
+	assert_true(pair_same(p.src_ram[0], p.dst_ram[0], p.size[0]));
+	assert_int_equal(pair_verify(&p).mismatches, 0);
+	pair_quit(&p);
+	guest_end(&g, &p);
+}
+
+static void test_live_deferred(void **state)
+{
+	(void)state;
+	defer_live(IPC_COMPRESS_OFF, 0);
+	defer_live(IPC_COMPRESS_ZSTD, 0);
+	defer_live(IPC_COMPRESS_OFF, CHUNK_BYTES);
+}
+
 static void test_live_sendfile(void **state)
 {
 	(void)state;
@@ -406,11 +454,11 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 
-		cmocka_unit_test(test_live_sendfile), cmocka_unit_test(test_live_uring),
-		cmocka_unit_test(test_live_send),     cmocka_unit_test(test_live_with_discards),
-		cmocka_unit_test(test_live_flips),    cmocka_unit_test(test_live_again),
-		cmocka_unit_test(test_small_round),   cmocka_unit_test(test_observer),
-		cmocka_unit_test(test_vmm_dies),
+		cmocka_unit_test(test_live_deferred),	   cmocka_unit_test(test_live_sendfile),
+		cmocka_unit_test(test_live_uring),	   cmocka_unit_test(test_live_send),
+		cmocka_unit_test(test_live_with_discards), cmocka_unit_test(test_live_flips),
+		cmocka_unit_test(test_live_again),	   cmocka_unit_test(test_small_round),
+		cmocka_unit_test(test_observer),	   cmocka_unit_test(test_vmm_dies),
 	};
 
 	signal(SIGPIPE, SIG_IGN);

@@ -163,6 +163,48 @@ static void test_exact(void **state)
 	release(&x);
 }
 
+static uint64_t peek(struct fixture *x, uint64_t first, uint64_t *bits)
+{
+	uint64_t n = 0;
+
+	memset(bits, 0, CHUNK_PAGES / 8);
+	assert_int_equal(x->t->ops->peek(x->t, &x->region, first, CHUNK_PAGES, bits), 0);
+	for (uint32_t w = 0; w < CHUNK_PAGES / 64; w++)
+		n += (uint64_t)__builtin_popcountll(bits[w]);
+	return n;
+}
+
+/* What was written is seen before it is collected, and is collected all the same. */
+static void test_peek(void **state)
+{
+	static const uint64_t pages[] = { 0, 1, 300, 511, 513, 1023, 1024 };
+	uint64_t bits[CHUNK_PAGES / 64];
+	struct fixture x;
+
+	(void)state;
+	init(&x, 4096 * PAGE_BYTES, 5 * PAGE_BYTES);
+	for (uint64_t page = 0; page < 2048; page++)
+		touch(&x, page);
+	start(&x, 1);
+	assert_int_equal(peek(&x, 0, bits), 0);
+	for (size_t i = 0; i < sizeof(pages) / sizeof(pages[0]); i++)
+		touch(&x, pages[i]);
+	assert_int_equal(peek(&x, 0, bits), 4);
+	assert_true(bits[0] == 3 && bits[300 / 64] == 1ull << 300 % 64 && bits[7] == 1ull << 63);
+	assert_int_equal(peek(&x, 512, bits), 2);
+	assert_true(bits[0] == 2 && bits[7] == 1ull << 63);
+	/* never touched: not written, whatever the file holds */
+	assert_int_equal(peek(&x, 2048, bits), 0);
+	assert_int_equal(pwrite(x.region.fd, "x", 1, (2048 + 5) * PAGE_BYTES), 1);
+	assert_int_equal(peek(&x, 2048, bits), 0);
+	collect(&x);
+	for (size_t i = 0; i < sizeof(pages) / sizeof(pages[0]); i++)
+		assert_true(bitmap_test(&x.dirty, pages[i]));
+	assert_int_equal(peek(&x, 0, bits), 0);
+	assert_int_equal(peek(&x, 512, bits), 0);
+	release(&x);
+}
+
 static void test_holes_stay_free(void **state)
 {
 	struct fixture x;
@@ -588,6 +630,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_exact),
+		cmocka_unit_test(test_peek),
 		cmocka_unit_test(test_holes_stay_free),
 		cmocka_unit_test(test_zapped),
 		cmocka_unit_test(test_two_mappings),
