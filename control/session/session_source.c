@@ -34,6 +34,7 @@
 #include "control/session/host_internal.h"
 #include "control/session/source_peer.h"
 #include "control/session/source_settle.h"
+#include "control/session/source_throttle.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
 #include "lib/base/fault.h"
@@ -284,6 +285,8 @@ static int start_copying(struct source *c)
 
 static int copy(struct source *c)
 {
+	if (c->armed)
+		source_throttle_init(c);
 	/* A guest that does not run dirties nothing: everything goes in the pause. */
 	return c->armed ? source_copy_rounds(c) : 0;
 }
@@ -312,6 +315,7 @@ static int pause_guest(struct source *c)
 		err = guard(c);
 	if (err)
 		return err;
+	source_throttle_lift(c);
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
 		return failure_set(&c->f, -errno, "internal", NULL, "socketpair failed: %m");
 	err = dataplane_send(&c->dp, IPC_STATE, NULL, pair[0], &c->f);
@@ -476,6 +480,7 @@ static int release(struct source *c)
 
 	session_enter(c->s, SESSION_RUNNING, NULL, &ignored);
 	guard_stop(&c->guard);
+	source_unthrottle(c);
 	dataplane_stop(&c->dp);
 	source_release_guest(c);
 	return 0;
@@ -526,6 +531,7 @@ static void roll_back(struct source *c)
 	fault_at("source.rollback");
 	err = run_on(c, &why);
 	fault_at("source.resumed");
+	source_unthrottle(c);
 	if (!err)
 		guard_stop(&c->guard);
 	dataplane_stop(&c->dp);
@@ -581,6 +587,7 @@ static void end_unsuccessfully(struct source *c, const struct stage *at)
 		roll_back(c);
 	} else {
 		guard_stop(&c->guard);
+		source_unthrottle(c);
 		dataplane_stop(&c->dp);
 		if (c->armed)
 			c->g->ops->disarm(c->g);
@@ -619,6 +626,7 @@ void source_init(struct source *c, struct session *s)
 void source_release(struct source *c)
 {
 	explicit_bzero(c->secret, sizeof(c->secret));
+	throttle_free(c->brake);
 	guest_free(c->g);
 	client_free(c->peer);
 	json_decref(c->rounds);

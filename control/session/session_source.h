@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The source's side of one migration, shared by its files: session_source.c (stages and their
- * undoing), source_copy.c (data plane and rounds), source_policy.c (decisions), source_peer.c (the
- * destination's transhipd), source_settle.c (what is left open, also by a crash), source_result.c
- * (the account of it).
+ * undoing), source_copy.c (data plane and rounds), source_policy.c (decisions), source_throttle.c
+ * (the guest slowed down), source_peer.c (the destination's transhipd), source_settle.c (what is
+ * left open, also by a crash), source_result.c (the account of it).
  */
 #ifndef TRANSHIP_CONTROL_SESSION_SOURCE_H
 #define TRANSHIP_CONTROL_SESSION_SOURCE_H
@@ -80,7 +80,10 @@ struct source {
 	uint64_t sent_bytes;	      /* of guest memory, by the last round */
 	uint64_t sending_ns; /* what the round under way was predicted to take; 0: unknown */
 	struct ipc_stats round_stats; /* at the end of the last round */
-	uint32_t throttle;	      /* percent, in force */
+	uint32_t throttle;	      /* percent, in force; see source_throttle.h */
+	uint32_t throttle_max;	      /* the most that it has been */
+	struct throttle *brake;	      /* NULL: cannot be throttled */
+	bool braked;		      /* its groups are made */
 	bool defer;		      /* in force */
 
 	uint64_t copying_ns; /* clock_ns() when COPYING began */

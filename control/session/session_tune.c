@@ -19,6 +19,7 @@
 
 #include "control/session/host_internal.h"
 #include "control/session/session_source.h"
+#include "control/session/source_throttle.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/units.h"
 
@@ -189,6 +190,9 @@ void source_take_wishes(struct source *c)
 	tell(c, &old, &c->o.goals);
 	if (c->o.goals.bandwidth != old.bandwidth)
 		set_limit(c, c->o.goals.bandwidth);
+	/* More than is allowed is ended now; less than could be is the policy's to use. */
+	if (c->throttle > c->o.goals.impact)
+		source_throttle(c, c->o.goals.impact);
 	if (switch_asked && !c->switch_asked)
 		session_event(s, "a switch-over was asked for by the user");
 	c->switch_asked = switch_asked;

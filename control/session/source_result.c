@@ -54,8 +54,8 @@ json_t *source_result(const struct source *c, const char *status)
 		(int)c->stats.encode_level, "changes", (int)c->stats.encode_changes, "cpu_ms",
 		(double)c->stats.encode_cpu_ns / 1e6, "disks", "cpu_ms", "source",
 		(double)c->stats.cpu_ns / 1e6, "destination", dst_cpu, "rss_bytes", "source",
-		(json_int_t)c->stats.rss_bytes, "destination", dst_rss, "throttle_max_percent", 0.0,
-		"reason", c->reason);
+		(json_int_t)c->stats.rss_bytes, "destination", dst_rss, "throttle_max_percent",
+		(double)c->throttle_max, "reason", c->reason);
 
 	if (c->o.dry_run)
 		json_object_set_new(j, "dry_run", json_true());

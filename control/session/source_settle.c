@@ -417,6 +417,8 @@ void session_source_recover(struct session *s, const json_t *content)
 {
 	struct source c;
 
+	/* First of all: the guest may be slow. */
+	throttle_undo(json_object_get(content, "throttle"));
 	init_recovered(&c, s, content);
 	if (s->terminal) {
 		c.owes_abort = true;
