@@ -160,13 +160,11 @@ static int take_bench(struct setup *s, const struct ipc_bench *in, int *fd, stru
 
 static int take_listener(struct setup *s, int *fd, struct failure *f)
 {
-	if ((s->config.role == IPC_ROLE_DESTINATION ||
-	     s->config.role == IPC_ROLE_POSTCOPY_DESTINATION) &&
-	    s->listen_fd < 0) {
-		s->listen_fd = fd_take(fd);
-		return 0;
-	}
-	if (s->config.role != IPC_ROLE_BENCH_DESTINATION || s->nlisteners == IPC_LISTENERS_MAX)
+	uint32_t role = s->config.role;
+
+	if ((role != IPC_ROLE_DESTINATION && role != IPC_ROLE_POSTCOPY_DESTINATION &&
+	     role != IPC_ROLE_BENCH_DESTINATION) ||
+	    s->nlisteners == IPC_LISTENERS_MAX)
 		return malformed(f, "a listener that does not belong there");
 	s->listen_fds[s->nlisteners++] = fd_take(fd);
 	return 0;
@@ -204,7 +202,7 @@ static int check_postcopy(const struct setup *s, const struct progress *p, struc
 		return malformed(f, "too few streams for post-copy");
 	if (s->config.role == IPC_ROLE_POSTCOPY_SOURCE)
 		return p->streams == s->config.streams ? 0 : malformed(f, "a stream is missing");
-	if (s->listen_fd < 0 || s->uffd < 0 || s->missing_fd < 0)
+	if (!s->nlisteners || s->uffd < 0 || s->missing_fd < 0)
 		return malformed(f, "no listener, userfaultfd or file for missing pages");
 	for (uint32_t i = 0; i < s->nregions; i++) {
 		const struct region *r = &s->regions[i];
@@ -232,7 +230,7 @@ static int check_complete(const struct setup *s, const struct progress *p, struc
 		return malformed(f, "no tracker");
 	if (source && p->streams != s->config.streams)
 		return malformed(f, "a stream is missing");
-	if (destination && s->listen_fd < 0)
+	if (destination && !s->nlisteners)
 		return malformed(f, "no listener");
 	if (s->tracker != IPC_TRACKER_PAGEMAP)
 		return 0;
@@ -299,16 +297,11 @@ int setup_receive(struct setup *s, int sock, struct failure *f)
 {
 	struct progress p = { 0 };
 
-	*s = (struct setup){ .sock = sock,
-			     .pagemap_fd = -1,
-			     .listen_fd = -1,
-			     .bench_fd = -1,
-			     .missing_fd = -1,
-			     .uffd = -1 };
+	*s = (struct setup){
+		.sock = sock, .pagemap_fd = -1, .bench_fd = -1, .missing_fd = -1, .uffd = -1
+	};
 	for (uint32_t i = 0; i < IPC_STREAMS_MAX; i++)
 		s->stream_fds[i] = -1;
-	for (uint32_t i = 0; i < IPC_LISTENERS_MAX; i++)
-		s->listen_fds[i] = -1;
 	for (;;) {
 		AUTO_CLOSE int fd = -1;
 		struct ipc_message m;
@@ -331,6 +324,13 @@ int setup_receive(struct setup *s, int sock, struct failure *f)
 	}
 }
 
+void setup_close_listeners(struct setup *s)
+{
+	for (uint32_t i = 0; i < s->nlisteners; i++)
+		fd_close(&s->listen_fds[i]);
+	s->nlisteners = 0;
+}
+
 void setup_release(struct setup *s)
 {
 	for (uint32_t i = 0; i < s->nregions; i++)
@@ -339,12 +339,10 @@ void setup_release(struct setup *s)
 	for (uint32_t i = 0; i < IPC_STREAMS_MAX; i++)
 		fd_close(&s->stream_fds[i]);
 	fd_close(&s->pagemap_fd);
-	fd_close(&s->listen_fd);
 	fd_close(&s->bench_fd);
 	fd_close(&s->missing_fd);
 	fd_close(&s->uffd);
-	for (uint32_t i = 0; i < IPC_LISTENERS_MAX; i++)
-		fd_close(&s->listen_fds[i]);
+	setup_close_listeners(s);
 	explicit_bzero(s->config.secret, sizeof(s->config.secret));
 	s->regions = NULL;
 	s->nregions = 0;

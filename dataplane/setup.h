@@ -21,10 +21,9 @@ struct setup {
 	int pagemap_fd;			   /* -1 if the tracker needs none */
 	bool tracker_kvm;		   /* see tracker.h */
 	int stream_fds[IPC_STREAMS_MAX];   /* source: connected sockets, -1 where unused */
-	int listen_fd;			   /* destination, or -1 */
 	struct ipc_bench bench;		   /* bench */
 	int bench_fd;			   /* bench: the file whose bytes are sent, or -1 */
-	int listen_fds[IPC_LISTENERS_MAX]; /* bench destination, -1 where unused */
+	int listen_fds[IPC_LISTENERS_MAX]; /* destinations: nlisteners of them */
 	uint32_t nlisteners;
 	int missing_fd; /* destination: IPC_MISSING; -1: none yet */
 	int uffd;	/* post-copy destination, or -1 */
@@ -36,6 +35,8 @@ struct setup {
  * -ECANCELED: QUIT came instead. -errno with f filled; setup_release after it in any case.
  */
 int setup_receive(struct setup *s, int sock, struct failure *f);
+/* Nobody else is let in. */
+void setup_close_listeners(struct setup *s);
 /* Releases regions and closes every descriptor but sock. */
 void setup_release(struct setup *s);
 

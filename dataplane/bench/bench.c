@@ -299,8 +299,10 @@ static int serve_once(struct main_loop *m, struct failure *f)
 	uint64_t count;
 
 	for (uint32_t i = 0; i < IPC_LISTENERS_MAX; i++)
-		p[2 + i] =
-			(struct pollfd){ .fd = room ? b->s->listen_fds[i] : -1, .events = POLLIN };
+		p[2 + i] = (struct pollfd){
+			.fd = room && i < b->s->nlisteners ? b->s->listen_fds[i] : -1,
+			.events = POLLIN,
+		};
 	if (b->s->nlisteners && !room)
 		timeout = 100; /* somebody is dropped when he is old enough */
 	if (poll(p, 2 + IPC_LISTENERS_MAX, timeout) < 0)

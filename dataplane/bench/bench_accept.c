@@ -203,9 +203,7 @@ void bench_accept_reap(struct bench *b)
 
 void bench_accept_close(struct bench *b)
 {
-	for (uint32_t i = 0; i < IPC_LISTENERS_MAX; i++)
-		fd_close(&b->s->listen_fds[i]);
-	b->s->nlisteners = 0;
+	setup_close_listeners(b->s);
 	SCOPED_LOCK(&b->lock);
 	for (uint32_t i = 0; i < b->nknocks; i++)
 		if (b->knocks[i].state == KNOCK_SHAKING)

@@ -3,7 +3,7 @@
  * The destination's data plane: authenticated streams in, guest RAM and device state out.
  *
  * Theory of operation
- *   The main thread serves transhipd (ipc.h) and owns the listener, the slots of connections, the
+ *   The main thread serves transhipd (ipc.h) and owns the listeners, the slots of connections, the
  *   held device state once it is complete, and the descriptor that it is loaded through. Each
  *   connection has a thread (destination_accept.c), which becomes the receive thread of its stream
  *   (destination_stream.c). Threads tell the main thread what happened by fields of struct
@@ -153,7 +153,7 @@ static int close_listener(struct main_loop *m, struct failure *f)
 {
 	struct destination *d = m->d;
 
-	fd_close(&d->s->listen_fd);
+	setup_close_listeners(d->s);
 	connections_drop_strangers(d);
 	log_info("%u data streams connected", d->s->config.streams);
 	return report(m, IPC_CONNECTED, NULL, f);
@@ -190,7 +190,7 @@ static int handle_events(struct main_loop *m, struct failure *f)
 	handed_over = d->handed_over && !m->handover_reported;
 	pthread_mutex_unlock(&d->lock);
 
-	if (!err && d->s->listen_fd >= 0)
+	if (!err && d->s->nlisteners)
 		err = connected == d->s->config.streams ? close_listener(m, f)
 							: check_deadline(d, connected, f);
 	if (!err && state_done) {
@@ -308,18 +308,21 @@ static int handle_message(struct main_loop *m, struct failure *f)
 	return err;
 }
 
-enum { POLL_IPC, POLL_EVENT, POLL_LISTEN, POLL_LOAD, POLL_COUNT };
+enum { POLL_IPC, POLL_EVENT, POLL_LOAD, POLL_LISTEN, POLL_COUNT = POLL_LISTEN + IPC_LISTENERS_MAX };
 
 static void prepare_poll(struct main_loop *m, struct pollfd p[POLL_COUNT])
 {
 	struct destination *d = m->d;
-	bool listening = d->s->listen_fd >= 0 && connections_have_room(d);
+	bool listening = d->s->nlisteners && connections_have_room(d);
 
 	/* poll ignores negative descriptors */
 	p[POLL_IPC] = (struct pollfd){ .fd = d->s->sock, .events = POLLIN };
 	p[POLL_EVENT] = (struct pollfd){ .fd = d->event_fd, .events = POLLIN };
-	p[POLL_LISTEN] =
-		(struct pollfd){ .fd = listening ? d->s->listen_fd : -1, .events = POLLIN };
+	for (uint32_t i = 0; i < IPC_LISTENERS_MAX; i++)
+		p[POLL_LISTEN + i] = (struct pollfd){
+			.fd = listening && i < d->s->nlisteners ? d->s->listen_fds[i] : -1,
+			.events = POLLIN,
+		};
 	p[POLL_LOAD] = (struct pollfd){ .fd = m->load_fd, .events = POLLOUT };
 }
 
@@ -337,8 +340,9 @@ static int serve_once(struct main_loop *m, struct failure *f)
 	    errno != EAGAIN && errno != EINTR)
 		err = failure_set(f, -errno, "internal", NULL, "eventfd: %s", strerror(errno));
 	connections_reap(d);
-	if (!err && p[POLL_LISTEN].revents)
-		err = connections_accept(d, f);
+	for (uint32_t i = 0; !err && i < IPC_LISTENERS_MAX; i++)
+		if (p[POLL_LISTEN + i].revents)
+			err = connections_accept(d, d->s->listen_fds[i], f);
 	if (!err)
 		err = handle_events(m, f);
 	if (!err && p[POLL_LOAD].revents)
@@ -372,16 +376,20 @@ static int warm_up_crypto(void)
 	return 0;
 }
 
-static int prepare_listener(int fd)
+static int prepare_listeners(const struct setup *s)
 {
-	int flags = fcntl(fd, F_GETFL), one = 1;
+	for (uint32_t i = 0; i < s->nlisteners; i++) {
+		int fd = s->listen_fds[i], flags = fcntl(fd, F_GETFL), one = 1;
 
-	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK))
-		return -errno;
-	/* Inherited by what is accepted: an acknowledgement must not wait. Not TCP in some tests.
-	 */
-	if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)))
-		log_debug("no TCP_NODELAY: %s", strerror(errno));
+		if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK))
+			return -errno;
+		/*
+		 * Inherited by what is accepted: an acknowledgement must not wait. Not TCP in some
+		 * tests.
+		 */
+		if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)))
+			log_debug("no TCP_NODELAY: %s", strerror(errno));
+	}
 	return 0;
 }
 
@@ -434,7 +442,7 @@ static int prepare(struct destination *d, struct ipc_ready *ready, struct failur
 	if (!err)
 		err = state_hold_init(&d->state, s->config.state_max);
 	if (!err)
-		err = prepare_listener(s->listen_fd);
+		err = prepare_listeners(s);
 	if (!err)
 		err = warm_up_crypto();
 	if (!err)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * Connections at the destination: from the listener to an authenticated stream.
+ * Connections at the destination: from the listeners to an authenticated stream.
  *
  * Theory of operation
  *   Every accepted connection gets a slot and a thread, which first authenticates it and then, if
@@ -166,10 +166,10 @@ static int start(struct destination *d, struct connection *c, int fd)
 	return -err;
 }
 
-int connections_accept(struct destination *d, struct failure *f)
+int connections_accept(struct destination *d, int listener, struct failure *f)
 {
 	while (connections_have_room(d)) {
-		int fd = accept4(d->s->listen_fd, NULL, NULL, SOCK_CLOEXEC), err;
+		int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC), err;
 
 		if (fd < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
 			return 0;

@@ -104,7 +104,7 @@ static inline bool destination_stopping(const struct destination *d)
 /* destination_accept.c, all called by the main thread. */
 
 /* Accepts what waits, as far as there is room. -errno with f if the listener is broken. */
-int connections_accept(struct destination *d, struct failure *f);
+int connections_accept(struct destination *d, int listener, struct failure *f);
 /* True if the listener should be polled: there is a slot to accept into. Makes one if it may. */
 bool connections_have_room(struct destination *d);
 /* Joins threads that have ended and frees their slots. */

@@ -412,7 +412,7 @@ int postcopy_serve(struct postcopy *p, struct failure *f)
 {
 	int err = p->served ? EALREADY : 0;
 
-	if (!err && p->d->s->listen_fd >= 0)
+	if (!err && p->d->s->nlisteners)
 		err = ENOTCONN;
 	if (err)
 		return failure_set(f, -err, "internal", NULL,

@@ -57,7 +57,8 @@ static inline _Noreturn void child(int sock, int listener)
 			   .config = S.config,
 			   .nregions = 2,
 			   .pagemap_fd = -1,
-			   .listen_fd = listener };
+			   .listen_fds = { listener },
+			   .nlisteners = 1 };
 	struct failure f = { 0 };
 	int err;
 

@@ -102,7 +102,7 @@ static void test_good(void **state)
 	assert_int_equal(s.regions[0].nmappings, 1);
 	assert_int_equal(s.regions[0].mappings[0].start, mapping.start);
 	assert_true(s.regions[0].fd >= 0 && s.pagemap_fd >= 0 && s.stream_fds[0] >= 0);
-	assert_int_equal(s.listen_fd, -1);
+	assert_int_equal(s.nlisteners, 0);
 	setup_release(&s);
 }
 
@@ -261,6 +261,11 @@ static void test_parts_of_other_roles(void **state)
 	config.role = IPC_ROLE_DESTINATION;
 	say(IPC_CONFIG, &config, -1);
 	say(IPC_TRACKER, &tracker, pagemap);
+	refused();
+	/* one listener more than there can be */
+	say(IPC_CONFIG, &config, -1);
+	for (int i = 0; i <= IPC_LISTENERS_MAX; i++)
+		say(IPC_LISTEN, NULL, sv[0]);
 	refused();
 	say(IPC_CONFIG, &config, -1);
 	say(IPC_STREAM, &stream, sv[0]);
