@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# timeout: 150
+# Changing one's mind: a move that its own bandwidth holds up is given more and ends; one that cannot
+# converge is switched over by `tranship switch`, above the pause that was asked for.
+. "$(dirname "$0")/lib.sh"
+
+# session_says FILTER: of the session that runs on HOST (a).
+session_says() {
+	SESSION=$(session_json "${HOST:-a}") || return 1
+	SESSION=$(cli "${HOST:-a}" status "$(jq -r .id <<<"$SESSION")" --json)
+	jq -e "$1" <<<"$SESSION" >/dev/null
+}
+session_of_b_says() { HOST=b session_says "$1"; }
+
+ready_hosts
+vm_start a web ram=192 rate=60 ws=48
+beats_start web
+
+note "held up by its bandwidth"
+move_start a b web --mode precopy --impact 0 --compress off --bandwidth 50Mbit --max-downtime 150ms
+eventually 10 in_state a copying || fail "not copying"
+id=$(session_id a)
+eventually 10 session_says '.progress.wire_bytes > 1000000' || fail "nothing is sent"
+session_says '.goals | .bandwidth == 6250000 and .max_downtime_ms == 150 and .impact == 0' ||
+	fail "goals: $SESSION"
+cli a status "$id" | grep -q 'goals .*50.0 Mbit/s' || fail "status does not show the goals"
+cli a tune "$id" --bandwidth unlimited || fail "tune"
+move_end
+want_completed
+want '.downtime_ms <= 180 and .ram.wire_bytes > 100000000'
+assert_runs b web
+vm_verify b web
+vm_tell b web go
+[ "$(cli a tune "$id" --impact 5 --json 2>/dev/null | jq -r .error.code)" = session-state ] ||
+	fail "a session that has ended was tuned"
+
+note "switched over by its user"
+move_start b a web --mode precopy --impact 0 --compress off --bandwidth 200Mbit --max-downtime 60ms
+eventually 10 in_state b copying || fail "not copying"
+# The full pass is behind it, and what is written meanwhile cannot be sent within 60 ms.
+eventually 60 session_of_b_says '.progress.round >= 2 and .progress.reason != ""' ||
+	fail "it does not get to its second round: $SESSION"
+cli b switch "$(session_id b)" || fail "switch"
+move_end
+want_completed
+want '.reason == "asked for by the user" and .downtime_ms > 60'
+want 'any(.decisions[]; .action == "switch-over" and .reason == "asked")'
+assert_runs a web
+vm_verify a web
+beats_stop web
+want_beats '.switches | length == 2'
+assert_clean b
+assert_clean a web
