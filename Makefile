@@ -90,6 +90,8 @@ $(UNIT_TESTS) $(PLATFORM_TESTS) $(BENCHES): $(BUILD)/%: $(BUILD)/obj/%.o $(ARCHI
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o %.a,$^) -Wl,--as-needed $(LIBS) -lcmocka
 
+$(BUILD)/bench/deferral: $(patsubst %,$(BUILD)/obj/tools/synthetic_%.o,pattern pages)
+
 # A fuzz target gets its main from libFuzzer, or from a driver that replays the saved corpus.
 FUZZER ?=
 FUZZ_MAIN := $(if $(FUZZER),,$(BUILD)/obj/tests/fuzz/replay_main.o)
