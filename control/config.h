@@ -19,7 +19,7 @@ struct config {
 	char socket[108];
 	char state_dir[PATH_MAX];
 	char data_address[64]; /* numeric; where data streams reach this host: "127.0.0.1" */
-	/* All of them, data_address first; a bench spreads its streams over them. */
+	/* All of them, data_address first; streams take turns over them. */
 	char data_addresses[CONFIG_ADDRESSES_MAX][64];
 	unsigned int ndata_addresses;
 	uint16_t data_port_lo, data_port_hi; /* 0, 0: any free port */

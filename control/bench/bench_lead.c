@@ -52,24 +52,9 @@ static void copy_text(char *to, size_t size, const json_t *j, const char *member
 
 int bench_answer_from_json(struct bench_answer *a, const json_t *j)
 {
-	const json_t *data = json_object_get(j, "data");
-	size_t n = json_array_size(data);
-
 	*a = (struct bench_answer){ .to.count = 0 };
-	if (!n || n > IPC_LISTENERS_MAX)
+	if (data_addresses_from_json(&a->to, json_object_get(j, "data")))
 		return -EPROTO;
-	for (size_t i = 0; i < n; i++) {
-		const json_t *at = json_array_get(data, i);
-		const char *address = json_string_value(json_object_get(at, "address"));
-		json_int_t port = json_integer_value(json_object_get(at, "port"));
-
-		if (!address || strlen(address) >= sizeof(a->to.address[i]) || port < 1 ||
-		    port > UINT16_MAX)
-			return -EPROTO;
-		snprintf(a->to.address[i], sizeof(a->to.address[i]), "%s", address);
-		a->to.port[i] = (uint16_t)port;
-	}
-	a->to.count = (uint32_t)n;
 	copy_text(a->tx, sizeof(a->tx), j, "tx");
 	copy_text(a->tx_reason, sizeof(a->tx_reason), j, "tx_reason");
 	copy_text(a->rx_reason, sizeof(a->rx_reason), j, "rx");
@@ -136,12 +121,10 @@ static void describe(struct leading *l)
 	bool sends = bench_options_forward(&l->o) > 0;
 	bool receives = l->o.reverse || l->o.bidir;
 	const struct bench_answer *a = &l->answer;
-	json_t *j = l->result, *addresses = json_array();
+	json_t *j = l->result;
 	char compress[16];
 
-	for (uint32_t i = 0; i < a->to.count; i++)
-		json_array_append_new(addresses, json_string(a->to.address[i]));
-	json_object_set_new(j, "addresses", addresses);
+	json_object_set_new(j, "addresses", data_addresses_names(&a->to));
 	json_object_set_new(j, "tx", json_string(sends ? bench_tx_name(l->near.ready.tx) : a->tx));
 	json_object_set_new(j, "tx_reason",
 			    json_string(sends ? l->near.ready.tx_reason : a->tx_reason));

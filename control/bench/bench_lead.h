@@ -24,7 +24,7 @@ struct bench_opening {
 
 /* What the other side says to that. */
 struct bench_answer {
-	struct bench_addresses to;
+	struct data_addresses to;
 	char tx[16], tx_reason[96], rx_reason[96]; /* if it sends, if it receives */
 	char congestion[16];
 };

@@ -93,23 +93,14 @@ static void socket_options(const struct bench_options *o, struct sockets_options
 
 /* A listener on each address; the far side of what it accepts is told in far. */
 static int listen_all(struct bench_side *s, const struct config *c, int fds[IPC_LISTENERS_MAX],
-		      char far[16], struct bench_addresses *out, struct failure *f)
+		      char far[16], struct data_addresses *out, struct failure *f)
 {
-	uint32_t n = c->ndata_addresses ? c->ndata_addresses : 1;
 	struct sockets_options so;
-	int err = 0;
+	int err = data_addresses_listen(c, out, fds, f);
 
 	socket_options(s->o, &so);
-	out->count = 0;
-	for (uint32_t i = 0; !err && i < n && i < IPC_LISTENERS_MAX; i++) {
-		snprintf(out->address[i], sizeof(out->address[i]), "%s",
-			 c->ndata_addresses ? c->data_addresses[i] : c->data_address);
-		err = sockets_listen(out->address[i], c->data_port_lo, c->data_port_hi, &fds[i],
-				     &out->port[i], f);
-		if (!err)
-			err = sockets_listener_options(fds[i], &so, far, 16, f);
-		out->count += !err;
-	}
+	for (uint32_t i = 0; !err && i < out->count; i++)
+		err = sockets_listener_options(fds[i], &so, far, 16, f);
 	if (!err)
 		sockets_congestion(fds[0], s->congestion, sizeof(s->congestion));
 	return err;
@@ -117,14 +108,12 @@ static int listen_all(struct bench_side *s, const struct config *c, int fds[IPC_
 
 int bench_side_listen(struct bench_side *s, const struct config *c, const struct bench_options *o,
 		      const uint8_t id[IPC_ID_SIZE], const uint8_t secret[IPC_SECRET_SIZE],
-		      struct bench_addresses *out, struct failure *f)
+		      struct data_addresses *out, struct failure *f)
 {
 	int fds[IPC_LISTENERS_MAX], err;
 	char far[16] = "";
 
 	*s = (struct bench_side){ .o = o, .dp = DATAPLANE_NONE };
-	for (uint32_t i = 0; i < IPC_LISTENERS_MAX; i++)
-		fds[i] = -1;
 	err = listen_all(s, c, fds, far, out, f);
 	if (!err)
 		err = send_config(s, c, IPC_ROLE_BENCH_DESTINATION, id, secret, far, f);
@@ -137,7 +126,7 @@ int bench_side_listen(struct bench_side *s, const struct config *c, const struct
 
 int bench_side_connect(struct bench_side *s, const struct config *c, const struct bench_options *o,
 		       const uint8_t id[IPC_ID_SIZE], const uint8_t secret[IPC_SECRET_SIZE],
-		       const struct bench_addresses *to, int cancel_fd, struct failure *f)
+		       const struct data_addresses *to, int cancel_fd, struct failure *f)
 {
 	struct sockets_options so;
 	int err;

@@ -12,14 +12,8 @@
 
 #include "control/bench/bench_options.h"
 #include "control/config.h"
+#include "control/session/data_addresses.h"
 #include "control/session/dataplane_process.h"
-
-/* Where the other side listens. */
-struct bench_addresses {
-	uint32_t count;
-	char address[IPC_LISTENERS_MAX][64];
-	uint16_t port[IPC_LISTENERS_MAX];
-};
 
 /* What a side says of a run. */
 struct bench_account {
@@ -50,11 +44,11 @@ struct bench_wait {
 /* config's data_addresses and ports; o must outlive the side. -errno with f. */
 int bench_side_listen(struct bench_side *s, const struct config *c, const struct bench_options *o,
 		      const uint8_t id[IPC_ID_SIZE], const uint8_t secret[IPC_SECRET_SIZE],
-		      struct bench_addresses *out, struct failure *f);
+		      struct data_addresses *out, struct failure *f);
 /* Stream i goes to the i-th address, round about. Returns when all are authenticated. */
 int bench_side_connect(struct bench_side *s, const struct config *c, const struct bench_options *o,
 		       const uint8_t id[IPC_ID_SIZE], const uint8_t secret[IPC_SECRET_SIZE],
-		       const struct bench_addresses *to, int cancel_fd, struct failure *f);
+		       const struct data_addresses *to, int cancel_fd, struct failure *f);
 /* Begins the next run, of messages of size bytes. */
 int bench_side_run(struct bench_side *s, uint64_t size, struct failure *f);
 /* What it sends of the run ends early. */

@@ -42,6 +42,7 @@ static json_t *template(void)
 	json_object_set_new(j, "compress", json_null());
 	json_object_set_new(j, "encode", nulls(encode));
 	json_object_set_new(j, "disks", json_array());
+	json_object_set_new(j, "addresses", json_array());
 	json_object_set_new(j, "cpu_ms", nulls(cpu));
 	json_object_set_new(j, "throttle_max_percent", json_null());
 	json_object_set_new(j, "reason", json_null());

@@ -53,18 +53,14 @@ static int check(struct peer *p)
 	return 0;
 }
 
-static void answer_offer(struct peer *p, const struct bench_addresses *at)
+static void answer_offer(struct peer *p, const struct data_addresses *at)
 {
-	json_t *data = json_array();
-
-	for (uint32_t i = 0; i < at->count; i++)
-		json_array_append_new(data, json_pack("{s:s, s:i}", "address", at->address[i],
-						      "port", (int)at->port[i]));
 	SCOPED_LOCK(&p->s->lock);
-	p->s->answer = json_pack("{s:i, s:o, s:s, s:s, s:s, s:s}", "version", PROTOCOL_VERSION,
-				 "data", data, "tx", bench_tx_name(p->side.ready.tx), "tx_reason",
-				 p->side.ready.tx_reason, "rx", p->side.ready.rx_reason,
-				 "congestion", p->side.congestion);
+	p->s->answer =
+		json_pack("{s:i, s:o, s:s, s:s, s:s, s:s}", "version", PROTOCOL_VERSION, "data",
+			  data_addresses_json(at), "tx", bench_tx_name(p->side.ready.tx),
+			  "tx_reason", p->side.ready.tx_reason, "rx", p->side.ready.rx_reason,
+			  "congestion", p->side.congestion);
 	p->s->opened = true;
 	p->s->seq++;
 	pthread_cond_broadcast(&p->s->changed);
@@ -73,7 +69,7 @@ static void answer_offer(struct peer *p, const struct bench_addresses *at)
 static int open_side(struct peer *p)
 {
 	const char *secret = json_string_value(json_object_get(p->s->request, "secret"));
-	struct bench_addresses at = { .count = 0 };
+	struct data_addresses at = { .count = 0 };
 	uint8_t raw[IPC_SECRET_SIZE];
 	int err = check(p);
 

@@ -16,7 +16,7 @@
 #include "control/session/guest_memory.h"
 #include "control/session/host_internal.h"
 #include "control/session/session_destination.h"
-#include "control/session/sockets.h"
+#include "control/session/data_addresses.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
 #include "lib/base/fault.h"
@@ -196,7 +196,7 @@ static int send_regions(struct destination *d, const struct guest_description *s
 }
 
 static int start_dataplane(struct destination *d, const struct guest_description *source,
-			   uint16_t *port)
+			   struct data_addresses *at)
 {
 	const struct config *c = session_config(d->s);
 	const char *secret = json_string_value(json_object_get(d->s->request, "secret"));
@@ -213,15 +213,13 @@ static int start_dataplane(struct destination *d, const struct guest_description
 				    .deadline_ns = clock_ns() + READY_MS * NSEC_PER_MSEC,
 				    .late = "The data plane did not get ready in time." };
 	struct ipc_message answer;
-	AUTO_CLOSE int listener = -1;
-	int err;
+	int fds[IPC_LISTENERS_MAX], err;
 
 	m.streams = (uint32_t)json_integer_value(json_object_get(d->s->request, "streams"));
 	memcpy(m.id, d->s->raw_id, sizeof(m.id));
 	for (int i = 0; i < IPC_SECRET_SIZE; i++)
 		sscanf(secret + 2 * i, "%2hhx", &m.secret[i]);
-	err = sockets_listen(c->data_address, c->data_port_lo, c->data_port_hi, &listener, port,
-			     &d->f);
+	err = data_addresses_listen(c, at, fds, &d->f);
 	if (!err)
 		err = dataplane_start(&d->dp, c, &d->f);
 	if (!err)
@@ -229,8 +227,10 @@ static int start_dataplane(struct destination *d, const struct guest_description
 	explicit_bzero(m.secret, sizeof(m.secret));
 	if (!err)
 		err = send_regions(d, source);
-	if (!err)
-		err = dataplane_send(&d->dp, IPC_LISTEN, NULL, listener, &d->f);
+	for (uint32_t i = 0; !err && i < at->count; i++)
+		err = dataplane_send(&d->dp, IPC_LISTEN, NULL, fds[i], &d->f);
+	for (uint32_t i = 0; i < IPC_LISTENERS_MAX; i++)
+		fd_close(&fds[i]);
 	if (!err)
 		err = dataplane_send(&d->dp, IPC_START, NULL, -1, &d->f);
 	if (!err)
@@ -253,12 +253,12 @@ static uint64_t ram_needed(const struct guest_description *source)
 static int open_checked(struct destination *d, const struct guest_description *source,
 			struct guest *waiting, json_t *checks)
 {
+	struct data_addresses at;
 	uint32_t accepted;
-	uint16_t port = 0;
 	int err = make_vm_ready(d, source, waiting);
 
 	if (!err)
-		err = start_dataplane(d, source, &port);
+		err = start_dataplane(d, source, &at);
 	if (!err)
 		err = session_enter(d->s, SESSION_COPYING, NULL, &d->f);
 	if (err)
@@ -267,8 +267,10 @@ static int open_checked(struct destination *d, const struct guest_description *s
 	SCOPED_LOCK(&d->s->lock);
 	d->s->answer = json_pack("{s:i, s:O, s:{s:s, s:i, s:o}, s:s}", "version", PROTOCOL_VERSION,
 				 "checks", checks, "data", "address",
-				 session_config(d->s)->data_address, "port", (int)port, "encodings",
+				 session_config(d->s)->data_address, "port", (int)at.port[0], "encodings",
 				 compression_names(accepted), "rx", d->rx_reason);
+	json_object_set_new(json_object_get(d->s->answer, "data"), "addresses",
+			    data_addresses_json(&at));
 	return 0;
 }
 

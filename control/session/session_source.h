@@ -11,6 +11,7 @@
 #include "control/client.h"
 #include "control/policy/policy.h"
 #include "control/session/compression.h"
+#include "control/session/data_addresses.h"
 #include "control/session/dataplane_process.h"
 #include "control/session/guard.h"
 #include "control/session/session.h"
@@ -58,7 +59,8 @@ struct source {
 	struct failure cause; /* of a guest that is ours and stands still: what ended the session */
 	uint64_t settle_ns;   /* clock_ns() since when it is unsettled */
 	uint8_t secret[IPC_SECRET_SIZE];
-	char data_address[64];
+	struct data_addresses to; /* of the data streams */
+	char data_address[64];	  /* the first of them */
 	uint16_t data_port;
 	char congestion[16]; /* of the data streams; as the last one's */
 	struct ipc_ready ready;

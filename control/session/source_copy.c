@@ -162,9 +162,10 @@ static int connect_streams(struct source *c)
 {
 	for (uint32_t i = 0; i < c->o.streams; i++) {
 		struct ipc_stream m = { .index = i };
+		uint32_t at = i % c->to.count;
 		AUTO_CLOSE int fd = -1;
-		int err = sockets_connect(c->data_address, c->data_port, CONNECT_MS, c->s->wake_fd,
-					  &fd, &c->f);
+		int err = sockets_connect(c->to.address[at], c->to.port[at], CONNECT_MS,
+					  c->s->wake_fd, &fd, &c->f);
 
 		if (!err) {
 			sockets_congestion(fd, c->congestion, sizeof(c->congestion));

@@ -57,6 +57,7 @@ json_t *source_result(const struct source *c, const char *status)
 		(json_int_t)c->stats.rss_bytes, "destination", dst_rss, "throttle_max_percent",
 		(double)c->throttle_max, "reason", c->reason);
 
+	json_object_set_new(j, "addresses", data_addresses_names(&c->to));
 	if (c->o.dry_run)
 		json_object_set_new(j, "dry_run", json_true());
 	if (failure_is_set(&c->f))

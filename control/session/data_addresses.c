@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: MIT
+/* Where data streams reach a host; see data_addresses.h. */
+#include "control/session/data_addresses.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "control/session/sockets.h"
+
+int data_addresses_listen(const struct config *c, struct data_addresses *out,
+			  int fds[IPC_LISTENERS_MAX], struct failure *f)
+{
+	uint32_t n = c->ndata_addresses ? c->ndata_addresses : 1;
+	int err = 0;
+
+	*out = (struct data_addresses){ .count = 0 };
+	for (uint32_t i = 0; i < IPC_LISTENERS_MAX; i++)
+		fds[i] = -1;
+	for (uint32_t i = 0; !err && i < n && i < IPC_LISTENERS_MAX; i++) {
+		snprintf(out->address[i], sizeof(out->address[i]), "%s",
+			 c->ndata_addresses ? c->data_addresses[i] : c->data_address);
+		err = sockets_listen(out->address[i], c->data_port_lo, c->data_port_hi, &fds[i],
+				     &out->port[i], f);
+		out->count += !err;
+	}
+	return err;
+}
+
+json_t *data_addresses_json(const struct data_addresses *a)
+{
+	json_t *list = json_array();
+
+	for (uint32_t i = 0; i < a->count; i++)
+		json_array_append_new(list, json_pack("{s:s, s:i}", "address", a->address[i],
+						      "port", (int)a->port[i]));
+	return list;
+}
+
+int data_addresses_from_json(struct data_addresses *a, const json_t *list)
+{
+	size_t n = json_array_size(list);
+
+	*a = (struct data_addresses){ .count = 0 };
+	if (!n || n > IPC_LISTENERS_MAX)
+		return -EPROTO;
+	for (size_t i = 0; i < n; i++) {
+		const json_t *at = json_array_get(list, i);
+		const char *address = json_string_value(json_object_get(at, "address"));
+		json_int_t port = json_integer_value(json_object_get(at, "port"));
+
+		if (!address || strlen(address) >= sizeof(a->address[i]) || port < 1 ||
+		    port > UINT16_MAX)
+			return -EPROTO;
+		snprintf(a->address[i], sizeof(a->address[i]), "%s", address);
+		a->port[i] = (uint16_t)port;
+	}
+	a->count = (uint32_t)n;
+	return 0;
+}
+
+json_t *data_addresses_names(const struct data_addresses *a)
+{
+	json_t *list = json_array();
+
+	for (uint32_t i = 0; i < a->count; i++)
+		json_array_append_new(list, json_string(a->address[i]));
+	return list;
+}
