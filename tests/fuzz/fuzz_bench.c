@@ -2,7 +2,8 @@
 /*
  * What a peer says about a benchmark. Options that are accepted are within their bounds and read
  * the same again. An account that is accepted is the same after it was written and read, and rows,
- * intervals and sums of it are numbers, none negative. An answer has whole addresses and plain texts.
+ * intervals and sums of it are numbers, none negative. An answer has whole addresses and plain
+ * texts.
  *
  * Input: a character that says which ('o', 'a', anything else: the answer), then JSON.
  */

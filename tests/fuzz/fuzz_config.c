@@ -4,8 +4,8 @@
  * within their bounds, whole texts, and the same when they are read again; what is refused is
  * refused with words.
  *
- * Input: a byte whose low bits say how many words the command line has, each to the end of its line,
- * then the file.
+ * Input: a byte whose low bits say how many words the command line has, each to the end of its
+ * line, then the file.
  */
 #include <errno.h>
 #include <sys/mman.h>
