@@ -188,6 +188,11 @@ static int post_load(struct call *c, json_t **out, struct failure *f)
 	return host_peer_load(c->host, c->id, c->in, out, f);
 }
 
+static int post_postcopy(struct call *c, json_t **out, struct failure *f)
+{
+	return host_peer_postcopy(c->host, c->id, c->in, out, f);
+}
+
 static int post_commit(struct call *c, json_t **out, struct failure *f)
 {
 	return host_peer_commit(c->host, c->id, out, f);
@@ -256,6 +261,7 @@ static const struct route routes[] = {
 	{ "POST", "/v1/peer/sessions", 0, post_offer },
 	{ "GET", "/v1/peer/sessions/*", ID_DIGITS, get_peer },
 	{ "POST", "/v1/peer/sessions/*/load", ID_DIGITS, post_load },
+	{ "POST", "/v1/peer/sessions/*/postcopy", ID_DIGITS, post_postcopy },
 	{ "POST", "/v1/peer/sessions/*/commit", ID_DIGITS, post_commit },
 	{ "POST", "/v1/peer/sessions/*/abort", ID_DIGITS, post_abort },
 	{ "POST", "/v1/peer/sessions/*/finish", ID_DIGITS, post_finish },

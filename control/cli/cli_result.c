@@ -45,6 +45,7 @@ static json_t *template(void)
 	json_object_set_new(j, "addresses", json_array());
 	json_object_set_new(j, "cpu_ms", nulls(cpu));
 	json_object_set_new(j, "throttle_max_percent", json_null());
+	json_object_set_new(j, "postcopy", json_null());
 	json_object_set_new(j, "reason", json_null());
 	json_object_set_new(j, "error", json_null());
 	return j;

@@ -103,6 +103,14 @@ struct guest_ops {
 	void (*disarm)(struct guest *g);
 
 	/*
+	 * Destination, waiting: from now on every access to RAM faults and waits for whoever holds
+	 * *fd, a userfaultfd (the caller's), until disarm. -EOPNOTSUPP (unsupported-option) where
+	 * that cannot be had. *residue: as of arm. adopt: takes over what the journal says of it.
+	 */
+	int (*postcopy)(struct guest *g, int *fd, json_t **residue, struct failure *f);
+	int (*postcopy_adopt)(struct guest *g, const json_t *residue, int *fd, struct failure *f);
+
+	/*
 	 * Stops the vCPUs and drains block I/O. And runs it on, unless stop found it stopped
 	 * already (was_running): then it is its user's to run.
 	 */

@@ -27,7 +27,7 @@
 
 #define RESIDUE_GREET_MS 300u
 
-static json_t *make_residue(struct guest_qemu *q)
+json_t *guest_qemu_residue(struct guest_qemu *q)
 {
 	const struct guest_description *d = &q->g.desc;
 	json_t *migration = qemu_migration_get(q->q);
@@ -84,7 +84,7 @@ int guest_qemu_arm(struct guest *g, enum ipc_tracker_kind *kind, int *fd, json_t
 		return ret;
 	}
 	if (residue)
-		*residue = make_residue(q);
+		*residue = guest_qemu_residue(q);
 	*kind = IPC_TRACKER_PAGEMAP;
 	*fd = fd_take(&pagemap);
 	return 0;

@@ -31,6 +31,10 @@
 #define UNREGISTER_WINDOW   (8ull << 20)
 #define UNREGISTER_PAUSE_NS 20000
 
+/* QEMU itself uses none of these: it post-copies by MISSING alone. */
+#define UFFD_OUR_FEATURES    (UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_MINOR_SHMEM)
+#define USERFAULTFD_IOC_NEW_ _IO(0xAA, 0x00) /* Linux 6.1 */
+
 #define KERNEL_HINT "Tracking from outside needs Linux 6.7 or later with userfaultfd."
 
 /* Tries to track two pages of our own memory. */
@@ -111,11 +115,27 @@ static void close_number(pid_t pid, int remote_fd)
 			 f.message);
 }
 
+/* Number remote_fd of pid is a new userfaultfd: ours too. */
+static int share(pid_t pid, int64_t remote, int *local_fd, int *remote_fd, struct failure *f)
+{
+	int fd = take_out(pid, (int)remote);
+
+	if (fd < 0) {
+		close_number(pid, (int)remote);
+		return failure_set(f, fd, "inject-failed", NULL,
+				   "the userfaultfd could not be taken out of process %d: %s",
+				   (int)pid, strerror(-fd));
+	}
+	*local_fd = fd;
+	*remote_fd = (int)remote;
+	return 0;
+}
+
 int uffd_inside(pid_t pid, bool full, int *local_fd, int *remote_fd, struct failure *f)
 {
 	const uint64_t args[6] = { O_CLOEXEC | O_NONBLOCK | (full ? 0 : UFFD_USER_MODE_ONLY) };
 	int64_t result;
-	int fd, err = inject_syscall(pid, SYS_userfaultfd, args, &result, f);
+	int err = inject_syscall(pid, SYS_userfaultfd, args, &result, f);
 
 	if (err)
 		return err;
@@ -127,16 +147,22 @@ int uffd_inside(pid_t pid, bool full, int *local_fd, int *remote_fd, struct fail
 					   : KERNEL_HINT,
 				   "userfaultfd failed inside process %d: %s", (int)pid,
 				   strerror((int)-result));
-	fd = take_out(pid, (int)result);
-	if (fd < 0) {
-		close_number(pid, (int)result);
-		return failure_set(f, fd, "inject-failed", NULL,
-				   "the userfaultfd could not be taken out of process %d: %s",
-				   (int)pid, strerror(-fd));
-	}
-	*local_fd = fd;
-	*remote_fd = (int)result;
-	return 0;
+	return share(pid, result, local_fd, remote_fd, f);
+}
+
+int uffd_inside_by_device(pid_t pid, int device, int *local_fd, int *remote_fd, struct failure *f)
+{
+	const uint64_t args[6] = { (uint64_t)device, USERFAULTFD_IOC_NEW_, O_CLOEXEC | O_NONBLOCK };
+	int64_t result;
+	int err = inject_syscall(pid, SYS_ioctl, args, &result, f);
+
+	if (err)
+		return err;
+	if (result < 0)
+		return failure_set(f, (int)result, "inject-failed", NULL,
+				   "USERFAULTFD_IOC_NEW failed inside process %d: %s", (int)pid,
+				   strerror((int)-result));
+	return share(pid, result, local_fd, remote_fd, f);
 }
 
 int uffd_api(int fd, uint64_t features, struct failure *f)
@@ -150,11 +176,11 @@ int uffd_api(int fd, uint64_t features, struct failure *f)
 			   (unsigned long long)features, strerror(errno));
 }
 
-int uffd_register_wp(int fd, uint64_t start, uint64_t end, struct failure *f)
+static int register_mode(int fd, uint64_t start, uint64_t end, uint64_t mode, struct failure *f)
 {
 	struct uffdio_register reg = {
 		.range = { .start = start, .len = end - start },
-		.mode = UFFDIO_REGISTER_MODE_WP,
+		.mode = mode,
 	};
 	int err;
 
@@ -167,8 +193,19 @@ int uffd_register_wp(int fd, uint64_t start, uint64_t end, struct failure *f)
 				   "migration or an earlier session that was cut short.",
 				   "the VM's RAM is under another userfaultfd already");
 	return failure_set(f, err, err == -ESRCH ? "vm-gone" : "tracker-unavailable", NULL,
-			   "the VM's RAM at %#llx cannot be write-protected: %s",
+			   "the VM's RAM at %#llx cannot be registered: %s",
 			   (unsigned long long)start, strerror(-err));
+}
+
+int uffd_register_wp(int fd, uint64_t start, uint64_t end, struct failure *f)
+{
+	return register_mode(fd, start, end, UFFDIO_REGISTER_MODE_WP, f);
+}
+
+int uffd_register_faults(int fd, uint64_t start, uint64_t end, struct failure *f)
+{
+	return register_mode(fd, start, end,
+			     UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR, f);
 }
 
 int uffd_unregister_windows(int fd, uint64_t start, uint64_t end)
@@ -220,7 +257,7 @@ static bool is_ours(pid_t pid, int remote_fd)
 	line = strstr(text, "API:");
 	/* 0 features: made by us and not set up yet */
 	return line && sscanf(line, "API: %llx:%llx", &api, &features) == 2 &&
-	       (!(features & 0xffffffff) || features & UFFD_FEATURE_WP_ASYNC);
+	       (!(features & 0xffffffff) || features & UFFD_OUR_FEATURES);
 }
 
 int uffd_adopt(pid_t pid, int remote_fd, int *local_fd, struct failure *f)

@@ -43,6 +43,12 @@ int uffd_api(int fd, uint64_t features, struct failure *f);
  */
 int uffd_register_wp(int fd, uint64_t start, uint64_t end, struct failure *f);
 
+/* The same with a descriptor of /dev/userfaultfd that pid has open as `device`; of the full kind. */
+int uffd_inside_by_device(pid_t pid, int device, int *local_fd, int *remote_fd, struct failure *f);
+
+/* MISSING and MINOR mode over [start, end), for post-copy; as uffd_register_wp. */
+int uffd_register_faults(int fd, uint64_t start, uint64_t end, struct failure *f);
+
 /*
  * Undoes the registration of [start, end) in windows, each of which holds the VMM's mmap lock for
  * a fraction of a millisecond. What is not registered or not mapped any more is passed over.

@@ -19,6 +19,7 @@
 
 #include "control/session/session_destination.h"
 #include "control/session/vm_process.h"
+#include "lib/base/clock.h"
 #include "lib/base/fault.h"
 #include "lib/base/log.h"
 
@@ -75,6 +76,7 @@ static void clean_up(struct destination *d)
 {
 	fault_at("destination.cleanup");
 	dataplane_stop(&d->dp);
+	destination_postcopy_end(d);
 	if (d->plan.created) {
 		if (session_option_bool(d->s, "keep_dst"))
 			keep_ram_files(d);
@@ -91,6 +93,8 @@ void destination_end_well(struct destination *d)
 	json_t *answer;
 
 	dataplane_stop(&d->dp);
+	if (d->post.on)
+		destination_postcopy_end(d);
 	answer = destination_account(d);
 	close_guest(d);
 	session_finish(d->s, SESSION_DONE, NULL, json_deep_copy(answer), NULL);
@@ -111,6 +115,9 @@ void destination_end_unresolved(struct destination *d, int err)
 	struct failure why = d->f;
 
 	dataplane_stop(&d->dp);
+	dataplane_stop(&d->post.dp);
+	if (!vm_process_lives(d->pid, d->start_time))
+		destination_postcopy_end(d);
 	if (d->plan.created && !vm_process_lives(d->pid, d->start_time))
 		launch_undo(&d->plan, d->launched); /* of what has gone, its files */
 	close_guest(d);
@@ -123,6 +130,25 @@ void destination_end_unresolved(struct destination *d, int err)
 		why.message);
 	session_finish(d->s, SESSION_UNRESOLVED, NULL, NULL, &d->f);
 	session_answer(d->s, err, &d->f, NULL);
+}
+
+void destination_end_lost(struct destination *d)
+{
+	const struct ipc_postcopy *g = &d->post.figures;
+
+	if (vm_process_lives(d->pid, d->start_time)) {
+		/* not gone, whatever went wrong here: its faults wait for the next attempt */
+		log_error("%.8s: %s", d->s->id, d->f.message);
+		destination_end_unresolved(d, -EIO);
+		return;
+	}
+	failure_clear(&d->f);
+	failure_set(&d->f, -ESRCH, "vm-gone", NULL,
+		    "its process ended here %.1f s after the switch-over, with %llu MiB of its RAM "
+		    "still at the source.",
+		    d->post.begun_ns ? clock_ms_since(d->post.begun_ns) / 1e3 : 0.0,
+		    (unsigned long long)(g->missing_pages * PAGE_BYTES >> 20));
+	destination_end_unresolved(d, -ESRCH);
 }
 
 void destination_end_committed(struct destination *d, int err)

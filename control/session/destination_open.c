@@ -136,7 +136,7 @@ static int launch(struct destination *d, const struct guest_description *source)
 }
 
 /* The region of the waiting VM with this id, or -1. */
-static int region_of(const struct guest_description *desc, const struct guest_region *wanted)
+int destination_region_of(const struct guest_description *desc, const struct guest_region *wanted)
 {
 	for (uint32_t i = 0; i < desc->nregions; i++)
 		if (!strcmp(desc->regions[i].id, wanted->id) &&
@@ -166,7 +166,7 @@ static int make_vm_ready(struct destination *d, const struct guest_description *
 	if (!err)
 		err = d->g->ops->incoming(d->g, &d->f);
 	for (uint32_t i = 0; !err && i < source->nregions; i++)
-		if (region_of(&d->g->desc, &source->regions[i]) < 0)
+		if (destination_region_of(&d->g->desc, &source->regions[i]) < 0)
 			err = failure_set(
 				&d->f, -EINVAL, "ram-layout",
 				"Give both VMs the same memory backends.",
@@ -186,7 +186,7 @@ static int make_vm_ready(struct destination *d, const struct guest_description *
 static int send_regions(struct destination *d, const struct guest_description *source)
 {
 	for (uint32_t i = 0; i < source->nregions; i++) {
-		int at = region_of(&d->g->desc, &source->regions[i]);
+		int at = destination_region_of(&d->g->desc, &source->regions[i]);
 		int err = guest_memory_send_region(&d->dp, d->g, (uint32_t)at, i, true, &d->f);
 
 		if (err)
@@ -265,10 +265,11 @@ static int open_checked(struct destination *d, const struct guest_description *s
 		return err;
 	accepted = compression_accept(json_object_get(d->s->request, "encodings"));
 	SCOPED_LOCK(&d->s->lock);
-	d->s->answer = json_pack("{s:i, s:O, s:{s:s, s:i, s:o}, s:s}", "version", PROTOCOL_VERSION,
+	d->s->answer = json_pack("{s:i, s:O, s:{s:s, s:i, s:o}, s:s, s:b}", "version", PROTOCOL_VERSION,
 				 "checks", checks, "data", "address",
 				 session_config(d->s)->data_address, "port", (int)at.port[0], "encodings",
-				 compression_names(accepted), "rx", d->rx_reason);
+				 compression_names(accepted), "rx", d->rx_reason, "postcopy",
+				 !strcmp(d->g->ops->kind, "qemu"));
 	json_object_set_new(json_object_get(d->s->answer, "data"), "addresses",
 			    data_addresses_json(&at));
 	return 0;

@@ -129,6 +129,29 @@ int host_peer_load(struct host *h, const char *id, const json_t *in, json_t **ou
 	return err;
 }
 
+int host_peer_postcopy(struct host *h, const char *id, const json_t *in, json_t **out,
+		       struct failure *f)
+{
+	const char *secret = json_string_value(json_object_get(in, "secret"));
+	struct session *s = host_session_get(h, id, SESSION_DESTINATION, f);
+	int err = 0;
+
+	if (!s)
+		return -ENOENT;
+	if (!secret || strlen(secret) != 2 * IPC_SECRET_SIZE ||
+	    strspn(secret, "0123456789abcdef") != 2 * IPC_SECRET_SIZE)
+		err = failure_set(f, -EINVAL, "usage", NULL, "The request is malformed.");
+	if (!err) {
+		SCOPED_LOCK(&s->lock);
+		for (int i = 0; i < IPC_SECRET_SIZE; i++)
+			sscanf(secret + 2 * i, "%2hhx", &s->postcopy_secret[i]);
+	}
+	if (!err)
+		err = ask_session(s, ASK_POSTCOPY, out, f);
+	host_session_put(s);
+	return err;
+}
+
 int host_peer_commit(struct host *h, const char *id, json_t **out, struct failure *f)
 {
 	return ask(h, id, ASK_COMMIT, out, f);
@@ -186,11 +209,13 @@ int host_peer_status(struct host *h, const char *id, json_t **out, struct failur
 {
 	struct session *s = host_session_get(h, id, SESSION_DESTINATION, f);
 	enum session_state state;
+	bool complete = false;
 	int err;
 
 	if (s) {
 		pthread_mutex_lock(&s->lock);
 		state = s->state;
+		complete = s->postcopy_complete || state == SESSION_DONE;
 		pthread_mutex_unlock(&s->lock);
 		host_session_put(s);
 	} else {
@@ -198,8 +223,9 @@ int host_peer_status(struct host *h, const char *id, json_t **out, struct failur
 		if (err)
 			return err;
 	}
-	*out = json_pack("{s:s, s:b}", "state", session_state_name(state), "running",
-			 state == SESSION_RUNNING || state == SESSION_DONE);
+	*out = json_pack("{s:s, s:b, s:b}", "state", session_state_name(state), "running",
+			 state == SESSION_RUNNING || state == SESSION_DONE, "postcopy_complete",
+			 complete || state == SESSION_DONE);
 	return 0;
 }
 

@@ -42,10 +42,6 @@ static int take_mode(const json_t *options, const char **mode, struct failure *f
 	for (size_t i = 0; word && i < sizeof(modes) / sizeof(modes[0]); i++) {
 		if (strcmp(word, modes[i]))
 			continue;
-		if (i > 1)
-			return failure_set(f, -EOPNOTSUPP, "unsupported-option",
-					   "Use --mode precopy.",
-					   "--mode %s is not available in this version.", word);
 		*mode = modes[i];
 		return 0;
 	}

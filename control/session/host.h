@@ -73,6 +73,8 @@ int host_dirty_rate(struct host *h, const json_t *in, int client_fd, json_t **ou
  *             out {"version","checks":[...],"data":{"address","port"},...}
  *   load      {"running"}: whether the guest ran when it was paused (absent: as was_running)
  *             the final pages and the device state have been sent: load them; returns when PREPARED
+ *   postcopy  in {"secret" hex}: the source is about to connect for post-copy, for the first time
+ *             or again                              out {"address","port"}
  *   commit    run it; idempotent
  *   abort     give up, clean; idempotent; -EBUSY (session-state) after commit
  *   finish    the source has ended its VM: forget the session
@@ -81,6 +83,8 @@ int host_dirty_rate(struct host *h, const json_t *in, int client_fd, json_t **ou
 int host_peer_offer(struct host *h, const json_t *in, json_t **out, struct failure *f);
 int host_peer_load(struct host *h, const char *id, const json_t *in, json_t **out,
 		   struct failure *f);
+int host_peer_postcopy(struct host *h, const char *id, const json_t *in, json_t **out,
+		       struct failure *f);
 int host_peer_commit(struct host *h, const char *id, json_t **out, struct failure *f);
 int host_peer_abort(struct host *h, const char *id, const json_t *in, json_t **out,
 		    struct failure *f);

@@ -53,6 +53,7 @@ enum session_ask {
 	ASK_NONE,
 	ASK_LOAD,	  /* destination: the peer's */
 	ASK_COMMIT,	  /* destination: the peer's */
+	ASK_POSTCOPY,	  /* destination: the peer's */
 	ASK_FINISH,	  /* destination: the peer's */
 	ASK_RUN_HERE,	  /* a person's */
 	ASK_GIVE_UP,	  /* a person's */
@@ -97,6 +98,8 @@ struct session {
 	bool cancelled;
 	bool decided;	       /* source: about to be COMMITTED, too late for a cancel */
 	signed char load_ran;  /* destination: whether it ran when it was paused; -1: not said */
+	uint8_t postcopy_secret[IPC_SECRET_SIZE]; /* destination: of the connections to come */
+	bool postcopy_complete; /* destination: the guest needs the source no more */
 	bool abort_wanted;     /* destination: sticky, the source or a person gave it up */
 	bool resolving;	       /* destination: UNRESOLVED, and a person's decision is carried out */
 	bool opened;	       /* destination: the answer to the offer is ready */

@@ -75,6 +75,9 @@ static int load_state(struct destination *d)
 
 	if (!d->state_held)
 		err = dataplane_expect(&d->dp, IPC_STATE_DONE, &m, &w, &d->f);
+	/* the loader reads RAM */
+	if (!err && d->post.on)
+		err = destination_postcopy_begin(d);
 	if (err)
 		return err;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
@@ -99,9 +102,10 @@ json_t *destination_account(const struct destination *d)
 	double ran = d->g && d->g->resumed_ns ? clock_ms_since(d->g->resumed_ns) : 0;
 
 	/* run_ms: how long the guest has run here already; the source's clock is another. */
-	return json_pack("{s:s, s:f, s:I, s:s, s:f}", "state", session_state_name(d->s->state),
-			 "cpu_ms", (double)d->stats.cpu_ns / 1e6, "rss_bytes",
-			 (json_int_t)d->stats.rss_bytes, "rx", d->rx_reason, "run_ms", ran);
+	return json_pack("{s:s, s:f, s:I, s:s, s:f, s:o*}", "state",
+			 session_state_name(d->s->state), "cpu_ms", (double)d->stats.cpu_ns / 1e6,
+			 "rss_bytes", (json_int_t)d->stats.rss_bytes, "rx", d->rx_reason, "run_ms",
+			 ran, "postcopy", destination_postcopy_account(d));
 }
 
 bool destination_given_up(struct destination *d)
@@ -216,7 +220,7 @@ static int answer_failure(struct destination *d, int err)
 	return 0;
 }
 
-static int handle_commit(struct destination *d)
+int destination_handle_commit(struct destination *d)
 {
 	int err = 0;
 
@@ -226,6 +230,9 @@ static int handle_commit(struct destination *d)
 	}
 	if (d->s->state != SESSION_PREPARED && d->s->state != SESSION_COMMITTED)
 		return refuse(d, "session-state", "The destination has not loaded the VM.");
+	/* its monitor would not answer: the source has to connect again first */
+	if (destination_postcopy_pending(&d->post) && !d->post.serving)
+		return refuse(d, "data-lost", "Nobody serves the pages that are missing.");
 	if (d->s->state == SESSION_PREPARED)
 		err = session_enter(d->s, SESSION_COMMITTED, NULL, &d->f);
 	if (err)
@@ -237,8 +244,29 @@ static int handle_commit(struct destination *d)
 		return err;
 	session_set_state(d->s, SESSION_RUNNING);
 	session_answer(d->s, 0, NULL, destination_account(d));
+	if (d->post.on)
+		destination_postcopy_guest_runs(d);
 	/* After the answer: it is outside the pause, and COMMITTED says enough after a crash. */
 	return session_enter(d->s, SESSION_RUNNING, NULL, &d->f);
+}
+
+/* The source wants to connect for post-copy, for the first time or again. */
+static int handle_postcopy(struct destination *d)
+{
+	bool runs = d->s->state >= SESSION_COMMITTED;
+	json_t *answer = NULL;
+	int err;
+
+	if (d->s->state < SESSION_COPYING || d->s->state > SESSION_RUNNING || d->post.complete)
+		return refuse(d, "session-state", "There is nothing to post-copy.");
+	err = destination_postcopy_open(d, &answer);
+	if (!err) {
+		session_answer(d->s, 0, NULL, answer);
+		return 0;
+	}
+	if (!runs)
+		return err;
+	return answer_failure(d, err); /* it asks again */
 }
 
 /* 0: go on; else as serve(). */
@@ -251,15 +279,19 @@ static int handle_request(struct destination *d)
 	switch (session_asked(d->s)) {
 	case ASK_LOAD:
 		return handle_load(d);
+	case ASK_POSTCOPY:
+		return handle_postcopy(d);
 	case ASK_COMMIT:
-		return handle_commit(d);
+		return destination_handle_commit(d);
 	case ASK_RUN_HERE:
-		err = handle_commit(d);
+		err = destination_handle_commit(d);
 		/* A person decided that the source is not waited for. */
 		return !err && d->s->state == SESSION_RUNNING ? SERVED_DONE : err;
 	case ASK_FINISH:
-		if (d->s->state == SESSION_RUNNING)
+		if (d->s->state == SESSION_RUNNING && !destination_postcopy_pending(&d->post))
 			return SERVED_DONE;
+		if (d->s->state == SESSION_RUNNING)
+			return refuse(d, "session-state", "Some of its pages are missing.");
 		return refuse(d, "session-state", "The VM does not run at the destination.");
 	case ASK_GIVE_UP:
 		if (d->s->state != SESSION_COMMITTED)
@@ -286,7 +318,7 @@ static int handle_dataplane(struct destination *d)
 		else if (m.head.type == IPC_PROGRESS)
 			note_stats(d, &m.body.stats);
 		/* It ends with the source's: no goodbye will come. */
-		return err && d->s->state == SESSION_RUNNING ? SERVED_DONE : 0;
+		return err && d->s->state == SESSION_RUNNING && !d->post.plan ? SERVED_DONE : 0;
 	}
 	if (err)
 		return failure_set(&d->f, -EPIPE, "dataplane-died", "See transhipd's log.",
@@ -297,6 +329,9 @@ static int handle_dataplane(struct destination *d)
 		return 0;
 	case IPC_STATE_DONE:
 		d->state_held = true;
+		return 0;
+	case IPC_HANDED_OVER:
+		d->post.handed_over = true;
 		return 0;
 	case IPC_FAILED:
 		return failure_set(&d->f, -EREMOTEIO, m.body.failure.code, m.body.failure.hint,
@@ -315,7 +350,8 @@ static int vm_ended(struct destination *d)
 static int transhipd_ends(struct destination *d)
 {
 	/* PREPARED and COMMITTED outlive this daemon; the journal knows. */
-	if (d->s->state == SESSION_PREPARED || d->s->state == SESSION_COMMITTED)
+	if (d->s->state == SESSION_PREPARED || d->s->state == SESSION_COMMITTED ||
+	    (d->s->state == SESSION_RUNNING && destination_postcopy_pending(&d->post)))
 		return SERVED_LEAVE;
 	if (d->s->state == SESSION_RUNNING)
 		return SERVED_DONE;
@@ -327,11 +363,13 @@ static int transhipd_ends(struct destination *d)
 static int serve(struct destination *d)
 {
 	for (;;) {
-		struct pollfd p[3] = { { .fd = d->s->wake_fd, .events = POLLIN },
+		struct pollfd p[4] = { { .fd = d->s->wake_fd, .events = POLLIN },
 				       { .fd = d->dp.sock, .events = POLLIN },
-				       { .fd = d->g->pidfd, .events = POLLIN } };
-		bool running = d->s->state == SESSION_RUNNING;
-		int n = poll(p, 3, running ? (int)FINISH_WAIT_MS : -1), err = 0;
+				       { .fd = d->g->pidfd, .events = POLLIN },
+				       { .fd = d->post.dp.sock, .events = POLLIN } };
+		bool running =
+			d->s->state == SESSION_RUNNING && !destination_postcopy_pending(&d->post);
+		int n = poll(p, 4, running ? (int)FINISH_WAIT_MS : -1), err = 0;
 
 		if (n == 0)
 			return SERVED_DONE; /* the source said no goodbye; the guest is here */
@@ -343,6 +381,8 @@ static int serve(struct destination *d)
 		}
 		if (!err && p[1].revents && d->dp.sock >= 0)
 			err = handle_dataplane(d);
+		if (!err && p[3].revents && d->post.dp.sock >= 0)
+			err = destination_postcopy_handle(d);
 		if (!err && p[2].revents)
 			err = vm_ended(d);
 		if (!err && host_ending(d->s->host))
@@ -358,8 +398,11 @@ void destination_serve(struct destination *d)
 
 	if (err == SERVED_LEAVE) {
 		dataplane_stop(&d->dp);
+		dataplane_stop(&d->post.dp);
 	} else if (err == SERVED_DONE) {
 		destination_end_well(d);
+	} else if (d->s->state == SESSION_RUNNING && destination_postcopy_pending(&d->post)) {
+		destination_end_lost(d);
 	} else if (d->s->state == SESSION_RUNNING) {
 		/* A running guest is never taken away again. */
 		log_warn("%.8s: %s", d->s->id, d->f.message);
@@ -379,10 +422,12 @@ void destination_serve(struct destination *d)
 void destination_init(struct destination *d, struct session *s)
 {
 	*d = (struct destination){ .s = s, .dp = DATAPLANE_NONE };
+	destination_postcopy_init(d);
 }
 
 void destination_release(struct destination *d)
 {
+	destination_postcopy_release(d);
 	guest_free(d->g);
 	launch_plan_release(&d->plan);
 }

@@ -10,6 +10,7 @@
 #include "control/admission/launch.h"
 #include "control/guest/guest.h"
 #include "control/session/dataplane_process.h"
+#include "control/session/destination_postcopy.h"
 #include "control/session/session.h"
 #include "dataplane/region.h"
 
@@ -29,6 +30,7 @@ struct destination {
 	bool state_held;   /* the data plane has all of the device state */
 	bool load_begun;   /* the VM may hold a guest, whole or not */
 	bool aborted;	   /* by the source, or a person */
+	struct destination_postcopy post;
 };
 
 /*
@@ -36,6 +38,8 @@ struct destination {
  * answer into s->answer. On failure what was begun is noted in d for the cleaning up.
  */
 int destination_open(struct destination *d);
+/* The region of the waiting VM that is wanted at the source, or -1. */
+int destination_region_of(const struct guest_description *desc, const struct guest_region *wanted);
 
 /* session_destination.c */
 void destination_init(struct destination *d, struct session *s);
@@ -47,6 +51,8 @@ void destination_serve(struct destination *d);
  * Any other error: it does not, see destination_end_committed().
  */
 int destination_start(struct destination *d);
+/* Loads, commits and goes on as asked for, see session_destination.c; as destination_serve. */
+int destination_handle_commit(struct destination *d);
 /* True, with d->aborted and the failure, if the session was given up. */
 bool destination_given_up(struct destination *d);
 json_t *destination_account(const struct destination *d);
@@ -57,6 +63,8 @@ void destination_end_badly(struct destination *d, int err);
 /* After COMMITTED: FAILED only if the guest certainly never ran and never will; else UNRESOLVED. */
 void destination_end_committed(struct destination *d, int err);
 void destination_end_unresolved(struct destination *d, int err);
+/* The guest ran here and is gone before all of it had come. */
+void destination_end_lost(struct destination *d);
 
 /* destination_recover.c: what the journal says of the VM, into d. */
 void destination_read_journal(struct destination *d, const json_t *content);

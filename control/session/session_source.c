@@ -212,6 +212,8 @@ static int take_answer(struct source *c, const json_t *answer)
 				   "The destination's data addresses are malformed.");
 	snprintf(c->data_address, sizeof(c->data_address), "%s", address);
 	c->data_port = (uint16_t)port;
+	if (source_postcopy_allow(c, answer))
+		return -EOPNOTSUPP;
 	return compression_settle(&c->o.compression, json_object_get(data, "encodings"), &c->f);
 }
 
@@ -354,7 +356,8 @@ static int pause_guest(struct source *c)
 static int final_copy(struct source *c)
 {
 	uint64_t start = clock_ns();
-	int err = source_final_begin(c);
+	/* what is pending is named when the state is saved, and stays here */
+	int err = source_postcopy_decided(c) ? 0 : source_final_begin(c);
 
 	c->downtime.final_copy = clock_ns() - start;
 	return err;
@@ -368,7 +371,7 @@ static int device_state(struct source *c)
 	int err = c->g->ops->save(c->g, &c->f);
 
 	saved = clock_ns();
-	if (!err)
+	if (!err && !source_postcopy_decided(c))
 		err = source_send_end(c);
 	start += clock_ns() - saved; /* what is left of the copy is the copy's */
 	c->downtime.final_copy += clock_ns() - saved;
@@ -380,7 +383,8 @@ static int device_state(struct source *c)
 	if (!err)
 		c->state_bytes = answer.body.count.bytes;
 	if (!err)
-		err = source_final_settle(c);
+		err = source_postcopy_decided(c) ? source_postcopy_hand_over(c)
+						 : source_final_settle(c);
 	c->downtime.state = clock_ns() - start;
 	return err;
 }
@@ -467,11 +471,14 @@ static int commit(struct source *c)
 {
 	uint64_t start = clock_ns(), ran = 0;
 	struct failure why = { 0 };
+	json_t *fields;
 	int err = decide(c);
 
 	if (err)
 		return err;
-	err = session_enter(c->s, SESSION_COMMITTED, NULL, &c->f);
+	fields = c->post.on ? json_pack("{s:b}", "postcopy", 1) : NULL;
+	err = session_enter(c->s, SESSION_COMMITTED, fields, &c->f);
+	json_decref(fields);
 	if (err)
 		return not_committed(c, err);
 	c->committed = true;
@@ -496,6 +503,8 @@ static int release(struct source *c)
 {
 	struct failure ignored = { 0 };
 
+	if (c->post.leaving)
+		return 0;
 	session_enter(c->s, SESSION_RUNNING, NULL, &ignored);
 	guard_stop(&c->guard);
 	source_unthrottle(c);
@@ -513,12 +522,14 @@ static const struct stage {
 	{ "check", check_and_offer, true },
 	{ "start", start_copying, false },
 	{ "copy", copy, false },
+	{ "postcopy", source_postcopy_prepare, false },
 	{ "pause", pause_guest, false },
 	{ "final-copy", final_copy, false },
 	{ "device-state", device_state, false },
 	{ "verify", verify, false },
 	{ "load", load, false },
 	{ "commit", commit, false },
+	{ "serve", source_postcopy_serve, false },
 	{ "release", release, false },
 };
 
@@ -553,6 +564,7 @@ static void roll_back(struct source *c)
 	if (!err)
 		guard_stop(&c->guard);
 	dataplane_stop(&c->dp);
+	dataplane_stop(&c->post.dp);
 	if (c->negotiated)
 		c->owes_abort = source_peer_abort(c) && c->load_asked;
 	fault_at("source.aborted");
@@ -625,8 +637,11 @@ static void end_unsuccessfully(struct source *c, const struct stage *at)
 
 static void end_successfully(struct source *c)
 {
-	json_t *result = source_result(c, "completed");
+	json_t *result;
 
+	if (c->post.leaving)
+		return;
+	result = source_result(c, "completed");
 	guest_free(c->g);
 	c->g = NULL;
 	session_finish(c->s, SESSION_DONE, NULL, result, NULL);
@@ -639,11 +654,13 @@ void source_init(struct source *c, struct session *s)
 			      .guard = GUARD_NONE,
 			      .rounds = json_array(),
 			      .decisions = json_array() };
+	source_postcopy_init(c);
 }
 
 void source_release(struct source *c)
 {
 	explicit_bzero(c->secret, sizeof(c->secret));
+	source_postcopy_release(c);
 	throttle_free(c->brake);
 	guest_free(c->g);
 	client_free(c->peer);

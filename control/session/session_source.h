@@ -15,6 +15,7 @@
 #include "control/session/dataplane_process.h"
 #include "control/session/guard.h"
 #include "control/session/session.h"
+#include "control/session/source_postcopy.h"
 
 struct source_options {
 	struct goals goals; /* as they are now */
@@ -91,6 +92,7 @@ struct source {
 	uint64_t copying_ns; /* clock_ns() when COPYING began */
 	char reason[160];    /* of the last decision: what a result tells */
 	struct source_downtime downtime;
+	struct source_postcopy post;
 	json_t *peer_account; /* what the destination said of its own costs */
 };
 

@@ -49,8 +49,7 @@ int source_peer_abort(struct source *c)
 	return err == -EREMOTEIO ? 0 : err;
 }
 
-/* The destination's state of the session; -ENODATA if it has answered and knows none. */
-static int peer_state(struct source *c, enum session_state *state)
+int source_peer_state(struct source *c, enum session_state *state, bool *complete)
 {
 	struct failure ignored = { 0 };
 	json_t *answer = NULL;
@@ -65,6 +64,8 @@ static int peer_state(struct source *c, enum session_state *state)
 		return err == -EREMOTEIO ? -ENODATA : err;
 	name = json_string_value(json_object_get(answer, "state"));
 	err = name && !session_state_parse(name, state) ? 0 : -ENODATA;
+	if (complete)
+		*complete = json_is_true(json_object_get(answer, "postcopy_complete"));
 	json_decref(answer);
 	return err;
 }
@@ -82,7 +83,7 @@ int source_peer_commit(struct source *c, unsigned int limit_ms, uint64_t *ran_ns
 		json_decref(answer);
 		return 0;
 	}
-	if (peer_state(c, &state))
+	if (source_peer_state(c, &state, NULL))
 		return -EHOSTUNREACH;
 	switch (state) {
 	case SESSION_RUNNING:

@@ -16,6 +16,12 @@ int source_peer_call(struct source *c, const char *verb, const json_t *in, json_
 int source_peer_abort(struct source *c);
 
 /*
+ * The destination's state of the session, and whether it needs nothing of a post-copy any more
+ * (complete may be NULL); -ENODATA if it has answered and knows none.
+ */
+int source_peer_state(struct source *c, enum session_state *state, bool *complete);
+
+/*
  * Asks, once, that the destination run the guest. 0: it does; *ran_ns (may be NULL): for how long
  * already. -EREMOTEIO: it does not and never will, that is durable there; f says why.
  * -EINPROGRESS: it is at it. -EBUSY: it does not know either, and waits for a person.

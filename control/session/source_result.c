@@ -30,12 +30,23 @@ static json_t *downtime_json(const struct source_downtime *d)
 			 (double)d->state / 1e6, "resume_ms", (double)d->resume / 1e6);
 }
 
+/* How it went, which --mode auto leaves open. */
+static const char *mode_of(const struct source *c)
+{
+	if (c->o.cold || (c->pid && !c->was_running))
+		return "cold";
+	if (!c->post.on)
+		return "precopy";
+	return !strcmp(c->o.goals.mode, "postcopy") ? "postcopy" : "hybrid";
+}
+
 json_t *source_result(const struct source *c, const char *status)
 {
 	static const char *const tx_names[] = { "auto", "sendfile", "uring", "send" };
 	static const char *const tracker_names[] = { "none", "pagemap" };
 	const struct source_downtime *d = &c->downtime;
 	uint64_t now = clock_ns(), start = c->s->started_ns;
+	uint64_t end = c->post.on ? c->post.end_ns : d->end;
 	double downtime = d->begin && d->end ? (double)(d->end - d->begin) / 1e6 : 0;
 	double dst_cpu = json_number_value(json_object_get(c->peer_account, "cpu_ms"));
 	json_int_t dst_rss = json_integer_value(json_object_get(c->peer_account, "rss_bytes"));
@@ -43,10 +54,10 @@ json_t *source_result(const struct source *c, const char *status)
 		"{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:s, s:f, s:f, s:f, s:o, s:O, "
 		"s:O, s:o, s:s, s:{s:i, s:i, s:f}, s:[], s:{s:f, s:f}, s:{s:I, s:I}, s:f, s:s}",
 		"id", c->s->id, "vm", c->s->vm, "status", status, "mode",
-		c->o.cold || (c->pid && !c->was_running) ? "cold" : "precopy", "transport", "tcp",
+		mode_of(c), "transport", "tcp",
 		"tx", tx_names[c->ready.tx % 4], "congestion", c->congestion, "encrypt", "off",
 		"streams", (int)c->o.streams, "tracker", tracker_names[c->tracker % 2], "total_ms",
-		(double)((d->end ? d->end : now) - start) / 1e6, "setup_ms",
+		(double)((end ? end : now) - start) / 1e6, "setup_ms",
 		c->copying_ns ? (double)(c->copying_ns - start) / 1e6 : 0.0, "downtime_ms",
 		downtime, "downtime", downtime_json(d), "rounds", c->rounds, "decisions",
 		c->decisions, "ram", ram_json(c), "compress",
@@ -58,6 +69,7 @@ json_t *source_result(const struct source *c, const char *status)
 		(double)c->throttle_max, "reason", c->reason);
 
 	json_object_set_new(j, "addresses", data_addresses_names(&c->to));
+	json_object_set_new(j, "postcopy", source_postcopy_json(c) ?: json_null());
 	if (c->o.dry_run)
 		json_object_set_new(j, "dry_run", json_true());
 	if (failure_is_set(&c->f))

@@ -155,6 +155,12 @@ int host_peer_load(struct host *h, const char *id, const json_t *in, json_t **ou
 	return fake_call(h, "load", id, in, out, f);
 }
 
+int host_peer_postcopy(struct host *h, const char *id, const json_t *in, json_t **out,
+		       struct failure *f)
+{
+	return fake_call(h, "postcopy", id, in, out, f);
+}
+
 int host_peer_commit(struct host *h, const char *id, json_t **out, struct failure *f)
 {
 	return fake_call(h, "commit", id, NULL, out, f);

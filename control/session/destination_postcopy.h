@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Post-copy at the destination: what its session does for it. destination_postcopy.c has the theory.
+ */
+#ifndef TRANSHIP_CONTROL_DESTINATION_POSTCOPY_H
+#define TRANSHIP_CONTROL_DESTINATION_POSTCOPY_H
+
+#include <limits.h>
+
+#include "control/session/dataplane_process.h"
+#include "control/session/session.h"
+
+struct destination;
+
+/* Streams of a post-copy for so many of the pre-copy: one more, for faults. */
+static inline uint32_t postcopy_streams(uint32_t streams)
+{
+	return streams < IPC_STREAMS_MAX ? streams + 1 : IPC_STREAMS_MAX;
+}
+
+struct destination_postcopy {
+	struct dataplane dp; /* serves the faults */
+	bool on;	     /* the VMM's accesses to RAM fault: it needs somebody who serves */
+	bool handed_over;    /* which pages are missing is known */
+	bool connected;	     /* dp has all its streams */
+	bool serving;	     /* dp was told to begin */
+	bool complete;	     /* nothing is missing */
+	bool early;	     /* that was so before the guest ran */
+	bool lost;	     /* dp was, and no other has taken over yet */
+	int uffd, missing_fd;
+	int *ram;     /* a descriptor a region, of as many as the plan has; owned */
+	json_t *plan; /* for the journal: "file", "regions"; what a restarted transhipd needs */
+	json_t *residue;
+	struct ipc_postcopy figures;
+	uint64_t begun_ns; /* when the guest began to run here */
+	double complete_ms;
+};
+
+void destination_postcopy_init(struct destination *d);
+void destination_postcopy_release(struct destination *d);
+
+/* True while the guest depends on the source. */
+static inline bool destination_postcopy_pending(const struct destination_postcopy *p)
+{
+	return p->on && !p->complete;
+}
+
+/*
+ * The source asks for connections: makes the VMM's accesses fault if they do not yet, starts a data
+ * plane that listens. *answer: {"address","port"}. -errno with d->f; what was begun is undone by
+ * destination_postcopy_end().
+ */
+int destination_postcopy_open(struct destination *d, json_t **answer);
+/* Before the VMM loads: waits until what is missing is known and faults are served. */
+int destination_postcopy_begin(struct destination *d);
+/*
+ * A message of dp. 0, also when it was lost and the guest runs: it waits then; -errno with d->f
+ * when it does not run yet.
+ */
+int destination_postcopy_handle(struct destination *d);
+/* The guest has begun to run here. */
+void destination_postcopy_guest_runs(struct destination *d);
+/* Ends it: nothing faults any more, and, unless the set is still needed, its file goes. */
+void destination_postcopy_end(struct destination *d);
+
+/* After a crash: what the journal says. True if the guest (may) depend on the source. */
+bool destination_postcopy_recovered(struct destination *d, const json_t *content);
+/* Serves such a session to its end, or transhipd's. Its VM is not spoken to before it is served. */
+void destination_postcopy_go_on(struct destination *d);
+
+/* Of the account; NULL if there is none. New reference. */
+json_t *destination_postcopy_account(const struct destination *d);
+
+#endif

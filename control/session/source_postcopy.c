@@ -1,0 +1,431 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Post-copy at the source; see source_postcopy.h and dataplane/postcopy/postcopy.h.
+ *
+ * Theory of operation
+ *   When the policy says so, and before the pause, the destination is asked for connections of
+ *   their own and a second data plane is started, connected and authenticated. In the pause the
+ *   last scan's pages are named to the destination (HAND_OVER) in place of being sent. COMMITTED
+ *   is the switch-over itself: from then on the guest here never runs again, and its RAM is kept
+ *   (we hold the files) until the destination has everything.
+ *
+ *   Whatever is lost after that (the link, a data plane on either side, the other transhipd) has
+ *   one cure: ask the destination for connections again and start another data plane, for as long
+ *   as it takes; the guest waits for its pages meanwhile. The destination names what is missing.
+ *   Only when it says that its guest is gone the session ends, unresolved: what is here is the guest
+ *   as it was at the switch-over, and whether it may run from there on a person must decide.
+ */
+#include "control/session/source_postcopy.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "control/session/host_internal.h"
+#include "control/session/session_source.h"
+#include "control/session/destination_postcopy.h"
+#include "control/session/sockets.h"
+#include "control/session/source_peer.h"
+#include "dataplane/region.h"
+#include "lib/base/cleanup.h"
+#include "lib/base/clock.h"
+#include "lib/base/fault.h"
+#include "lib/base/log.h"
+
+#define OPEN_MS	   15000u /* at the destination: a userfaultfd is made, a data plane started */
+#define CONNECT_MS 4000u
+#define READY_MS   8000u
+#define LOOK_MS	   1000u  /* how often the destination is asked whether its guest lives */
+#define AGAIN_MS   300	  /* between attempts to connect again */
+#define SETTLE_MS  10000u /* from the last acknowledgement to its word that it has everything */
+
+void source_postcopy_init(struct source *c)
+{
+	c->post = (struct source_postcopy){ .dp = DATAPLANE_NONE };
+}
+
+void source_postcopy_release(struct source *c)
+{
+	dataplane_stop(&c->post.dp);
+	for (uint32_t i = 0; i < c->post.nram; i++)
+		fd_close(&c->post.ram[i]);
+	free(c->post.ram);
+	c->post.ram = NULL;
+	c->post.nram = 0;
+}
+
+bool source_postcopy_decided(const struct source *c)
+{
+	return c->post.on;
+}
+
+int source_postcopy_allow(struct source *c, const json_t *answer)
+{
+	const char *why = NULL;
+
+	if (!json_is_true(json_object_get(answer, "postcopy")))
+		why = "the destination's transhipd or VMM cannot";
+	else if (c->o.verify)
+		why = "--verify compares all RAM in the pause";
+	else if (c->o.cold || !c->was_running)
+		why = "the VM does not run";
+	for (uint32_t i = 0; i < c->g->desc.nregions; i++)
+		if (c->g->desc.regions[i].page_size > CHUNK_BYTES)
+			why = "its huge pages are too large";
+	c->can.postcopy = !why;
+	if (!why || strcmp(c->o.goals.mode, "postcopy"))
+		return 0;
+	return failure_set(&c->f, -EOPNOTSUPP, "unsupported-option", "Use --mode precopy.",
+			   "This VM cannot be moved by post-copy: %s.", why);
+}
+
+/* --- connecting ------------------------------------------------------------------------------- */
+
+static int keep_ram(struct source *c)
+{
+	uint32_t n = c->g->desc.nregions;
+	int err = 0;
+
+	if (c->post.ram)
+		return 0;
+	c->post.ram = calloc(n, sizeof(*c->post.ram));
+	if (!c->post.ram)
+		return failure_set(&c->f, -ENOMEM, "internal", NULL, "out of memory");
+	c->post.nram = n;
+	for (uint32_t i = 0; i < n; i++)
+		c->post.ram[i] = -1;
+	for (uint32_t i = 0; !err && i < n; i++)
+		err = c->g->ops->open_ram(c->g, i, false, &c->post.ram[i], &c->f);
+	return err;
+}
+
+static int ask(struct source *c, uint8_t secret[IPC_SECRET_SIZE], struct failure *f)
+{
+	char hex[2 * IPC_SECRET_SIZE + 1];
+	json_t *in, *answer = NULL;
+	const char *address;
+	json_int_t port;
+	int err;
+
+	if (getrandom(secret, IPC_SECRET_SIZE, 0) != IPC_SECRET_SIZE)
+		return failure_set(f, -EIO, "internal", NULL, "no random numbers");
+	for (int i = 0; i < IPC_SECRET_SIZE; i++)
+		snprintf(hex + 2 * i, 3, "%02x", secret[i]);
+	in = json_pack("{s:s}", "secret", hex);
+	explicit_bzero(hex, sizeof(hex));
+	err = source_peer_call(c, "postcopy", in, &answer, OPEN_MS, f);
+	json_decref(in);
+	address = json_string_value(json_object_get(answer, "address"));
+	port = json_integer_value(json_object_get(answer, "port"));
+	if (!err && (!address || port < 1 || port > 65535))
+		err = failure_set(f, -EPROTO, "peer-failed", NULL,
+				  "The destination's answer names no data address.");
+	if (!err) {
+		snprintf(c->data_address, sizeof(c->data_address), "%s", address);
+		c->data_port = (uint16_t)port;
+	}
+	json_decref(answer);
+	return err;
+}
+
+static int send_regions(struct source *c, struct failure *f)
+{
+	int err = 0;
+
+	for (uint32_t i = 0; !err && i < c->post.nram; i++) {
+		const struct guest_region *r = &c->g->desc.regions[i];
+		struct ipc_region m = { .index = i,
+					.page_size = r->page_size,
+					.size = r->size,
+					.file_offset = r->file_offset,
+					.hugetlb = r->hugetlb };
+
+		err = dataplane_send(&c->post.dp, IPC_REGION, &m, c->post.ram[i], f);
+	}
+	return err;
+}
+
+static int connect_streams(struct source *c, uint32_t n, struct failure *f)
+{
+	int err = 0;
+
+	for (uint32_t i = 0; !err && i < n; i++) {
+		struct ipc_stream m = { .index = i };
+		AUTO_CLOSE int fd = -1;
+
+		err = sockets_connect(c->data_address, c->data_port, CONNECT_MS,
+				      c->committed ? -1 : c->s->wake_fd, &fd, f);
+		if (!err)
+			err = dataplane_send(&c->post.dp, IPC_STREAM, &m, fd, f);
+	}
+	return err;
+}
+
+static int start(struct source *c, const uint8_t *secret, struct failure *f)
+{
+	const struct config *config = session_config(c->s);
+	struct ipc_config m = { .role = IPC_ROLE_POSTCOPY_SOURCE,
+				.regions = c->g->desc.nregions,
+				.streams = postcopy_streams(c->o.streams),
+				.tx = c->o.tx,
+				.rate_limit = c->o.goals.bandwidth,
+				.connect_ms = CONNECT_MS,
+				.log_level = config->verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO };
+	struct dataplane_wait w = { .cancel_fd = c->committed ? -1 : c->s->wake_fd,
+				    .guest_fd = -1,
+				    .deadline_ns = clock_ns() + READY_MS * NSEC_PER_MSEC,
+				    .late = "The post-copy data plane did not get ready in time.",
+				    .skip_others = true };
+	struct ipc_message answer;
+	int err;
+
+	memcpy(m.id, c->s->raw_id, sizeof(m.id));
+	memcpy(m.secret, secret, sizeof(m.secret));
+	err = dataplane_start(&c->post.dp, config, f);
+	if (!err)
+		err = dataplane_send(&c->post.dp, IPC_CONFIG, &m, -1, f);
+	explicit_bzero(m.secret, sizeof(m.secret));
+	if (!err)
+		err = send_regions(c, f);
+	if (!err)
+		err = connect_streams(c, m.streams, f);
+	if (!err)
+		err = dataplane_send(&c->post.dp, IPC_START, NULL, -1, f);
+	return err ? err : dataplane_expect(&c->post.dp, IPC_READY, &answer, &w, f);
+}
+
+/* Two new data planes, connected. */
+static int establish(struct source *c, struct failure *f)
+{
+	uint8_t secret[IPC_SECRET_SIZE];
+	int err = ask(c, secret, f);
+
+	if (!err)
+		err = start(c, secret, f);
+	explicit_bzero(secret, sizeof(secret));
+	if (err)
+		dataplane_stop(&c->post.dp);
+	return err;
+}
+
+int source_postcopy_prepare(struct source *c)
+{
+	uint64_t begin = clock_ns();
+	int err;
+
+	if (!c->ndecisions || c->last.action != POLICY_POSTCOPY)
+		return 0;
+	c->post.on = true;
+	err = keep_ram(c);
+	if (!err)
+		err = establish(c, &c->f);
+	if (!err)
+		session_event(c->s, "post-copy is ready: %u streams, in %.1f ms",
+			      postcopy_streams(c->o.streams), clock_ms_since(begin));
+	return err;
+}
+
+int source_postcopy_hand_over(struct source *c)
+{
+	struct ipc_message answer;
+	struct dataplane_wait w;
+	int err = source_scan(c, IPC_SCAN_BARRIER);
+
+	if (!err)
+		err = dataplane_send(&c->dp, IPC_HAND_OVER, NULL, -1, &c->f);
+	source_wait_init(c, &w, false);
+	if (!err)
+		err = dataplane_expect(&c->dp, IPC_HANDED_OVER, &answer, &w, &c->f);
+	if (!err)
+		session_event(c->s, "%.1f MiB are left for post-copy",
+			      (double)answer.body.count.bytes / 256);
+	return err;
+}
+
+/* --- serving ---------------------------------------------------------------------------------- */
+
+static void on_progress(void *arg, const struct ipc_stats *stats)
+{
+	struct source *c = arg;
+	struct session_progress *p = &c->s->progress;
+	SCOPED_LOCK(&c->s->lock);
+
+	p->pending_bytes = stats->pending_pages * PAGE_BYTES;
+	p->sent_bytes = (c->stats.sent_pages + stats->sent_pages) * PAGE_BYTES;
+	p->wire_bytes = c->stats.wire_bytes + c->post.wire_bytes + stats->wire_bytes;
+	c->s->seq++;
+	pthread_cond_broadcast(&c->s->changed);
+	c->post.stats = *stats;
+}
+
+static void say(struct source *c, const char *reason)
+{
+	SCOPED_LOCK(&c->s->lock);
+	snprintf(c->s->progress.reason, sizeof(c->s->progress.reason), "%s", reason);
+	c->s->seq++;
+	pthread_cond_broadcast(&c->s->changed);
+}
+
+static void lost(struct source *c, const struct failure *why)
+{
+	dataplane_stop(&c->post.dp);
+	c->post.wire_bytes += c->post.stats.wire_bytes;
+	c->post.stats = (struct ipc_stats){ 0 };
+	if (c->post.lost)
+		return;
+	c->post.lost = true;
+	session_event(c->s, "post-copy stands still, the guest waits for pages: %s (%s)",
+		      why->message, why->code);
+	say(c, "connecting again: the guest waits for pages that are still here");
+}
+
+/* 0: it serves, or may be asked again; 1: it has everything; -ESRCH with c->f: its guest is gone. */
+static int look(struct source *c)
+{
+	bool complete = false;
+	enum session_state state;
+	int err = source_peer_state(c, &state, &complete);
+
+	if (err)
+		return 0; /* not now; its guest may run all the same */
+	if (complete)
+		return 1;
+	if (state == SESSION_RUNNING || state == SESSION_COMMITTED || state == SESSION_PREPARED)
+		return 0;
+	return failure_set(
+		&c->f, -ESRCH, "unresolved",
+		"What is here is the guest as it was at the switch-over; its disks may be newer. "
+		"`tranship resolve ID --run-here` runs it on from there, `--give-up` ends it.",
+		"The VM was lost at the destination before all of its RAM had come: the session "
+		"is %s there.",
+		session_state_name(state));
+}
+
+/* Waits for a while, or until transhipd ends. */
+static void rest(struct source *c, int ms)
+{
+	struct pollfd p = { .fd = c->s->wake_fd, .events = POLLIN };
+
+	if (poll(&p, 1, ms) > 0)
+		session_drain_wake(c->s);
+}
+
+/* All was acknowledged: it will say that it has everything. */
+static int await_complete(struct source *c)
+{
+	uint64_t begin = clock_ns();
+	int found = look(c);
+
+	while (!found && clock_ms_since(begin) < SETTLE_MS && !host_ending(c->s->host)) {
+		rest(c, 5);
+		found = look(c);
+	}
+	return found;
+}
+
+/* A while with a data plane that serves: as look(); -EAGAIN: it was lost. */
+static int attend(struct source *c)
+{
+	struct dataplane_wait w = { .cancel_fd = c->s->wake_fd,
+				    .guest_fd = -1,
+				    .deadline_ns = clock_ns() + LOOK_MS * NSEC_PER_MSEC,
+				    .late = "",
+				    .progress = on_progress,
+				    .arg = c,
+				    .skip_others = true };
+	struct ipc_message m;
+	struct failure why = { 0 };
+	int err = dataplane_expect(&c->post.dp, IPC_COMPLETE, &m, &w, &why), found;
+
+	if (err == -ECANCELED)
+		session_drain_wake(c->s);
+	if (err == -ETIMEDOUT || err == -ECANCELED)
+		return look(c);
+	found = err ? look(c) : await_complete(c);
+	if (found)
+		return found;
+	if (!err)
+		failure_set(&why, -EPROTO, "peer-failed", NULL,
+			    "the destination does not have everything");
+	lost(c, &why);
+	return -EAGAIN;
+}
+
+static void connect_again(struct source *c)
+{
+	struct failure why = { 0 };
+
+	if (establish(c, &why)) {
+		lost(c, &why);
+		log_info("%.8s: post-copy: %s", c->s->id, why.message);
+		rest(c, AGAIN_MS);
+		return;
+	}
+	if (c->post.lost)
+		session_event(c->s, "post-copy goes on");
+	c->post.lost = false;
+	say(c, c->reason);
+}
+
+static int finished(struct source *c)
+{
+	c->post.complete = true;
+	c->post.end_ns = clock_ns();
+	c->post.wire_bytes += c->post.stats.wire_bytes;
+	dataplane_stop(&c->post.dp);
+	session_event(c->s, "post-copy is complete");
+	return 0;
+}
+
+int source_postcopy_serve(struct source *c)
+{
+	struct failure ignored = { 0 };
+
+	if (!c->post.on)
+		return 0;
+	session_enter(c->s, SESSION_RUNNING, NULL, &ignored);
+	guard_stop(&c->guard);
+	dataplane_stop(&c->dp); /* the tracker has done its work */
+	fault_at("source.postcopy");
+	while (!host_ending(c->s->host)) {
+		int found;
+
+		if (c->post.dp.sock < 0) {
+			connect_again(c);
+			found = c->post.dp.sock < 0 ? look(c) : 0;
+		} else {
+			found = attend(c);
+		}
+		if (found == 1)
+			return finished(c);
+		if (found == -ESRCH) {
+			c->unsettled = true;
+			return found;
+		}
+	}
+	c->post.leaving = true;
+	return 0;
+}
+
+int source_postcopy_go_on(struct source *c)
+{
+	int err = keep_ram(c);
+
+	c->post.lost = true;
+	return err ? err : source_postcopy_serve(c);
+}
+
+json_t *source_postcopy_json(const struct source *c)
+{
+	const json_t *there = json_object_get(c->peer_account, "postcopy");
+	json_t *j;
+
+	if (!c->post.on)
+		return NULL;
+	j = there ? json_deep_copy(there) : json_object();
+	json_object_set_new(j, "wire_bytes", json_integer((json_int_t)c->post.wire_bytes));
+	return j;
+}

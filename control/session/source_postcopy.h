@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+/* Post-copy at the source: what its session does for it. source_postcopy.c has the theory. */
+#ifndef TRANSHIP_CONTROL_SOURCE_POSTCOPY_H
+#define TRANSHIP_CONTROL_SOURCE_POSTCOPY_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "control/session/dataplane_process.h"
+
+struct source;
+
+struct source_postcopy {
+	bool on;	     /* the switch-over is one to post-copy */
+	bool complete;	     /* the destination has everything */
+	bool leaving;	     /* transhipd ends; the next one goes on */
+	struct dataplane dp; /* serves; of its own, beside the one that copied */
+	int *ram; /* a descriptor a region: RAM outlives its VMM as long as these; owned */
+	uint32_t nram;
+	bool lost;		/* dp was, and no other has taken over yet */
+	uint64_t wire_bytes;	/* of all data planes that have ended */
+	struct ipc_stats stats; /* of the present one */
+	uint64_t end_ns;	/* clock_ns() when it was complete */
+};
+
+void source_postcopy_init(struct source *c);
+void source_postcopy_release(struct source *c);
+
+/* Whether the migration may end in post-copy; answer: the destination's to the offer. */
+int source_postcopy_allow(struct source *c, const json_t *answer);
+
+/* A stage: if post-copy was decided, everything that can be done before the guest is paused. */
+int source_postcopy_prepare(struct source *c);
+/* In the pause, the device state is saved: the last scan, whose pages are named and not sent. */
+int source_postcopy_hand_over(struct source *c);
+/* A stage: the guest runs there; until it has everything, whatever is lost meanwhile. */
+int source_postcopy_serve(struct source *c);
+/* After a crash, COMMITTED: goes on with it. c->g is open. As serve. */
+int source_postcopy_go_on(struct source *c);
+
+/* What the pause must not do besides; true: post-copy was decided. */
+bool source_postcopy_decided(const struct source *c);
+
+/* Of the result; NULL if there was none. New reference. */
+json_t *source_postcopy_json(const struct source *c);
+
+#endif
