@@ -3,8 +3,8 @@
  * Which threads of a QEMU are its virtual processors, for throttle.h.
  *
  * Theory of operation
- *   QEMU gives thread numbers as it sees them itself, which are others than ours if it runs in a PID
- *   namespace of its own; and it is not to be believed, since slowing down some other process'
+ *   QEMU gives thread numbers as it sees them itself, which are others than ours if it runs in a
+ *   PID namespace of its own; and it is not to be believed, since slowing down some other process'
  *   threads is what a hostile one would ask for. So its numbers are looked up among those that the
  *   threads of this very process have in their innermost namespace; what is not there is left
  *   alone.

@@ -31,8 +31,8 @@ struct dataplane_wait {
 	unsigned int stall_ms;
 	void (*progress)(void *arg, const struct ipc_stats *s); /* for IPC_PROGRESS; may be NULL */
 	/*
-	 * notice_fd is readable: takes what there is, and may change this wait (of dataplane_expect's
-	 * copy). NULL: notice_fd is not looked at.
+	 * notice_fd is readable: takes what there is, and may change this wait, dataplane_expect's
+	 * copy of it. NULL: notice_fd is not looked at.
 	 */
 	void (*noticed)(void *arg, struct dataplane_wait *w);
 	int notice_fd;

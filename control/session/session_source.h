@@ -78,6 +78,7 @@ struct source {
 	struct policy_decision last; /* if there were any: ndecisions */
 	uint32_t ndecisions;
 	json_t *decisions;
+	json_t *forecast; /* of a dry run, or NULL */
 	double rate;		      /* guest bytes with content per second, recent rounds */
 	double wire_ratio;	      /* wire bytes for one of those */
 	uint64_t sent_bytes;	      /* of guest memory, by the last round */
@@ -100,8 +101,8 @@ struct source {
 void source_init(struct source *c, struct session *s);
 void source_release(struct source *c);
 /*
- * Takes over what was asked of the session meanwhile: goals (the data plane's limit at once) and the
- * switch-over. The waits of source_wait_init() do so by themselves.
+ * Takes over what was asked of the session meanwhile: goals (the data plane's limit at once) and
+ * the switch-over. The waits of source_wait_init() do so by themselves.
  */
 void source_take_wishes(struct source *c);
 
@@ -132,6 +133,9 @@ void source_policy_sending(struct source *c);
 void source_policy_sent(struct source *c, const struct ipc_sent *sent);
 struct policy_decision source_decide(struct source *c);
 int source_gave_up(struct source *c);
+
+/* source_forecast.c: of a dry run, after its checks; -ECANCELED with f. */
+int source_forecast(struct source *c);
 
 /* source_result.c: the contract's result object. status: "completed", "failed" ... */
 json_t *source_result(const struct source *c, const char *status);
