@@ -265,11 +265,11 @@ static int open_checked(struct destination *d, const struct guest_description *s
 		return err;
 	accepted = compression_accept(json_object_get(d->s->request, "encodings"));
 	SCOPED_LOCK(&d->s->lock);
-	d->s->answer = json_pack("{s:i, s:O, s:{s:s, s:i, s:o}, s:s, s:b}", "version", PROTOCOL_VERSION,
-				 "checks", checks, "data", "address",
-				 session_config(d->s)->data_address, "port", (int)at.port[0], "encodings",
-				 compression_names(accepted), "rx", d->rx_reason, "postcopy",
-				 !strcmp(d->g->ops->kind, "qemu"));
+	d->s->answer =
+		json_pack("{s:i, s:O, s:{s:s, s:i, s:o}, s:s, s:b}", "version", PROTOCOL_VERSION,
+			  "checks", checks, "data", "address", session_config(d->s)->data_address,
+			  "port", (int)at.port[0], "encodings", compression_names(accepted), "rx",
+			  d->rx_reason, "postcopy", !strcmp(d->g->ops->kind, "qemu"));
 	json_object_set_new(json_object_get(d->s->answer, "data"), "addresses",
 			    data_addresses_json(&at));
 	return 0;
