@@ -37,9 +37,12 @@ sessions_over() {
 	on "$1" "$BUILD/tranship" status --json | jq -e '.sessions | map(.terminal) | all'
 }
 
-for how in forward --reverse --bidir; do
-	options=()
-	[ $how = forward ] || options=("$how")
+for how in forward --reverse --bidir compressed; do
+	case $how in
+	forward) options=() ;;
+	compressed) options=(--compress zstd:3 --data text --streams 2) ;;
+	*) options=("$how") ;;
+	esac
 	# Ctrl-C: the row ends early, with its figures.
 	: >"$DIR/bench.err"
 	bench_start --time 60s --interval 100ms "${options[@]}"
