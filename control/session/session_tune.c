@@ -43,11 +43,17 @@ static int may_change(const struct session *s, struct failure *f)
 	if (s->side != SESSION_SOURCE)
 		return failure_set(f, -EBUSY, "session-state", NULL,
 				   "Session %.8s is no migration that leaves this host.", s->id);
-	if (s->terminal || s->decided || s->state >= SESSION_COMMITTED)
+	if (s->terminal)
 		return failure_set(f, -EBUSY, "session-state", NULL,
 				   "Session %.8s is %s: nothing about it can be changed any more.",
 				   s->id, session_state_name(s->state));
 	return 0;
+}
+
+/* Under lock. The destination has the guest, or is about to: in post-copy memory still goes there. */
+static bool has_switched(const struct session *s)
+{
+	return s->decided || s->state >= SESSION_COMMITTED;
 }
 
 static int only_goals(const json_t *in, struct failure *f)
@@ -70,6 +76,12 @@ static int tune(struct session *s, const json_t *in, struct goals *goals, struct
 {
 	int err = may_change(s, f);
 
+	if (!err && has_switched(s) &&
+	    (json_object_size(in) > 1 || !json_object_get(in, "bandwidth")))
+		err = failure_set(f, -EBUSY, "session-state", NULL,
+				  "Session %.8s has switched over: only its bandwidth can be "
+				  "changed now.",
+				  s->id);
 	if (err)
 		return err;
 	*goals = s->goals;
@@ -118,7 +130,7 @@ int host_switch(struct host *h, const char *id, json_t **out, struct failure *f)
 	{
 		SCOPED_LOCK(&s->lock);
 		err = may_change(s, f);
-		if (!err && s->state >= SESSION_PAUSED)
+		if (!err && (has_switched(s) || s->state >= SESSION_PAUSED))
 			err = failure_set(f, -EBUSY, "session-state", NULL,
 					  "Session %.8s is switching over already.", s->id);
 		s->switch_asked |= !err;
@@ -133,7 +145,7 @@ int host_switch(struct host *h, const char *id, json_t **out, struct failure *f)
 
 /* --- the session's thread -------------------------------------------------------------------- */
 
-/* Nobody hears of a data plane that has died from here: whoever waits for it does. */
+/* Of both data planes. That one has died is not heard from here, but by whoever waits for it. */
 static void set_limit(struct source *c, uint64_t rate)
 {
 	struct ipc_limit m = { .rate_limit = rate };
@@ -141,6 +153,8 @@ static void set_limit(struct source *c, uint64_t rate)
 
 	if (c->dp.sock >= 0)
 		dataplane_send(&c->dp, IPC_LIMIT, &m, -1, &ignored);
+	if (c->post.dp.sock >= 0)
+		dataplane_send(&c->post.dp, IPC_LIMIT, &m, -1, &ignored);
 }
 
 static void tell(struct source *c, const struct goals *old, const struct goals *new)

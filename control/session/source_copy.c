@@ -68,10 +68,10 @@ static void on_progress(void *arg, const struct ipc_stats *stats)
 	c->stats_ns = now;
 }
 
-/* 0: none. A pause is not cut short by a time limit, which would only make it longer. */
+/* 0: none. A pause, and what follows, is not cut short by a time limit: that would be longer. */
 static uint64_t deadline(const struct source *c)
 {
-	return c->o.goals.timeout_ms && !c->paused
+	return c->o.goals.timeout_ms && !c->paused && !c->committed
 		       ? c->s->started_ns + c->o.goals.timeout_ms * NSEC_PER_MSEC
 		       : 0;
 }

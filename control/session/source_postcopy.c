@@ -326,6 +326,13 @@ static int await_complete(struct source *c)
 	return found;
 }
 
+/* Its limit may be tuned. */
+static void on_wish(void *arg, struct dataplane_wait *w)
+{
+	(void)w;
+	source_take_wishes(arg);
+}
+
 /* A while with a data plane that serves: as look(); -EAGAIN: it was lost. */
 static int attend(struct source *c)
 {
@@ -334,6 +341,8 @@ static int attend(struct source *c)
 				    .deadline_ns = clock_ns() + LOOK_MS * NSEC_PER_MSEC,
 				    .late = "",
 				    .progress = on_progress,
+				    .noticed = on_wish,
+				    .notice_fd = c->s->wish_fd,
 				    .arg = c,
 				    .skip_others = true };
 	struct ipc_message m;

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 # timeout: 150
 # Changing one's mind: a move that its own bandwidth holds up is given more and ends; one that cannot
-# converge is switched over by `tranship switch`, above the pause that was asked for.
+# converge is switched over by `tranship switch`, above the pause that was asked for; in post-copy the
+# bandwidth still counts.
 . "$(dirname "$0")/lib.sh"
 
 # session_says FILTER: of the session that runs on HOST (a).
@@ -48,7 +49,27 @@ want '.reason == "asked for by the user" and .downtime_ms > 60'
 want 'any(.decisions[]; .action == "switch-over" and .reason == "asked")'
 assert_runs a web
 vm_verify a web
+vm_tell a web go
+
+note "in post-copy"
+move_start a b web --mode postcopy --compress off --bandwidth 300Mbit
+eventually 60 in_state a running || fail "not in post-copy"
+id=$(session_id a)
+# With so little it would go on for minutes.
+cli a tune "$id" --bandwidth 1Mbit || fail "tune in post-copy"
+code_of() { jq -r .error.code; }
+[ "$(cli a tune "$id" --impact 5 --json 2>/dev/null | code_of)" = session-state ] ||
+	fail "the impact was tuned after the switch-over"
+[ "$(cli a switch "$id" --json 2>/dev/null | code_of)" = session-state ] ||
+	fail "switched over a second time"
+eventually 5 session_says '.goals.bandwidth == 125000' || fail "not tuned: $SESSION"
+cli a tune "$id" --bandwidth unlimited || fail "tune in post-copy"
+move_end
+want_completed
+want '.mode == "postcopy" and .postcopy.complete'
+assert_runs b web
+vm_verify b web
 beats_stop web
-want_beats '.switches | length == 2'
-assert_clean b
-assert_clean a web
+want_beats '.switches | length == 3'
+assert_clean a
+assert_clean b web
