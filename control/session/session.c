@@ -93,7 +93,7 @@ struct session *session_new(struct host *h, enum session_side side, const char *
 	s->events = json_array();
 	s->started_ns = s->state_ns = clock_ns();
 	s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	s->wish_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	s->wish_fd = side == SESSION_SOURCE ? eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) : -1;
 	s->journal.fd = -1;
 	s->load_ran = -1;
 	snprintf(s->id, sizeof(s->id), "%s", id);
@@ -107,7 +107,7 @@ struct session *session_new(struct host *h, enum session_side side, const char *
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&s->changed, &attr);
 	pthread_condattr_destroy(&attr);
-	if (s->wake_fd < 0 || s->wish_fd < 0) {
+	if (s->wake_fd < 0 || (side == SESSION_SOURCE && s->wish_fd < 0)) {
 		session_free(s);
 		return NULL;
 	}
@@ -412,6 +412,12 @@ static int may_cancel(const struct session *s, struct failure *f)
 	if (s->side == SESSION_DESTINATION && !s->terminal)
 		return failure_set(f, -EBUSY, "session-state", "Cancel it at the source.",
 				   "Session %.8s is led by the source.", s->id);
+	if (!s->terminal && s->state == SESSION_RUNNING)
+		return failure_set(f, -EBUSY, "session-state",
+				   "What it has done there would be lost: let it come to its end.",
+				   "Session %.8s is running and cannot be cancelled any more: the "
+				   "guest runs at the destination.",
+				   s->id);
 	if (s->terminal || s->decided || s->state >= SESSION_COMMITTED)
 		return failure_set(f, -EBUSY, "session-state", NULL,
 				   "Session %.8s is %s and cannot be cancelled any more.", s->id,

@@ -81,9 +81,9 @@ struct session {
 	json_t *request; /* what the session was asked to do; read-only once started */
 	uint64_t started_ns;
 	pthread_t thread;
-	bool threaded;	   /* thread must be joined */
-	int wake_fd;	   /* eventfd: cancelled, abort_wanted, a request, or the host ends */
-	int wish_fd;	   /* eventfd: tuned, switch_asked */
+	bool threaded; /* thread must be joined */
+	int wake_fd;   /* eventfd: cancelled, abort_wanted, a request, or the host ends */
+	int wish_fd; /* source, its thread: eventfd: tuned, switch_asked; others write under lock */
 	json_t *recovered; /* owned: merged journal after a crash, or NULL */
 
 	/* visible; under lock */
@@ -96,11 +96,11 @@ struct session {
 	bool attended;	   /* the thread takes requests; also after the end (terminal) */
 	bool terminal;
 	bool cancelled;
-	bool decided;	       /* source: about to be COMMITTED, too late for a cancel */
-	signed char load_ran;  /* destination: whether it ran when it was paused; -1: not said */
+	bool decided;	      /* source: about to be COMMITTED, too late for a cancel */
+	signed char load_ran; /* destination: whether it ran when it was paused; -1: not said */
 	uint8_t postcopy_secret[IPC_SECRET_SIZE]; /* destination: of the connections to come */
 	bool postcopy_complete; /* destination: the guest needs the source no more */
-	bool abort_wanted;     /* destination: sticky, the source or a person gave it up */
+	bool abort_wanted;	/* destination: sticky, the source or a person gave it up */
 	bool resolving;	       /* destination: UNRESOLVED, and a person's decision is carried out */
 	bool opened;	       /* destination: the answer to the offer is ready */
 	unsigned int watchers; /* API threads that hold a reference */

@@ -128,6 +128,7 @@ void session_leave(struct session *s)
 {
 	SCOPED_LOCK(&s->lock);
 	s->attended = false;
+	fd_close(&s->wish_fd); /* sessions are kept long after */
 	if (s->posted)
 		finish_request(s, -ESHUTDOWN, NULL, NULL);
 	else

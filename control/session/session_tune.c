@@ -25,11 +25,12 @@
 
 /* --- the API's threads ----------------------------------------------------------------------- */
 
+/* Under lock. */
 static void wish(struct session *s)
 {
 	uint64_t one = 1;
 
-	if (write(s->wish_fd, &one, sizeof(one)) < 0) {
+	if (s->wish_fd >= 0 && write(s->wish_fd, &one, sizeof(one)) < 0) {
 		/* full: it is readable already */
 	}
 }
@@ -94,9 +95,10 @@ static int tune(struct session *s, const json_t *in, struct goals *goals, struct
 		return err;
 	if (!s->tuned)
 		s->tuned = json_object();
-	return json_object_update(s->tuned, (json_t *)in)
-		       ? failure_set(f, -ENOMEM, "internal", NULL, "out of memory")
-		       : 0;
+	if (json_object_update(s->tuned, (json_t *)in))
+		return failure_set(f, -ENOMEM, "internal", NULL, "out of memory");
+	wish(s);
+	return 0;
 }
 
 int host_tune(struct host *h, const char *id, const json_t *in, json_t **out, struct failure *f)
@@ -112,10 +114,8 @@ int host_tune(struct host *h, const char *id, const json_t *in, json_t **out, st
 		SCOPED_LOCK(&s->lock);
 		err = tune(s, in, &goals, f);
 	}
-	if (!err) {
-		wish(s);
+	if (!err)
 		*out = json_pack("{s:s, s:o}", "id", s->id, "goals", goals_json(&goals));
-	}
 	host_session_put(s);
 	return err;
 }
@@ -134,11 +134,11 @@ int host_switch(struct host *h, const char *id, json_t **out, struct failure *f)
 			err = failure_set(f, -EBUSY, "session-state", NULL,
 					  "Session %.8s is switching over already.", s->id);
 		s->switch_asked |= !err;
+		if (!err)
+			wish(s);
 	}
-	if (!err) {
-		wish(s);
+	if (!err)
 		*out = json_pack("{s:s}", "id", s->id);
-	}
 	host_session_put(s);
 	return err;
 }
