@@ -85,12 +85,22 @@ static int get_vms(struct call *c, json_t **out, struct failure *f)
 	return host_vms(c->host, out, f);
 }
 
-static int post_dirty_rate(struct call *c, json_t **out, struct failure *f)
+static int client_fd(struct call *c)
 {
 	const union MHD_ConnectionInfo *of =
 		MHD_get_connection_info(c->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
 
-	return host_dirty_rate(c->host, c->in, of ? of->connect_fd : -1, out, f);
+	return of ? of->connect_fd : -1;
+}
+
+static int post_dirty_rate(struct call *c, json_t **out, struct failure *f)
+{
+	return host_dirty_rate(c->host, c->in, client_fd(c), out, f);
+}
+
+static int post_predict(struct call *c, json_t **out, struct failure *f)
+{
+	return host_predict(c->host, c->in, client_fd(c), out, f);
 }
 
 static int get_sessions(struct call *c, json_t **out, struct failure *f)
@@ -251,6 +261,7 @@ static const struct route routes[] = {
 	{ "GET", "/v1/version", 0, get_version },
 	{ "GET", "/v1/vms", 0, get_vms },
 	{ "POST", "/v1/dirty-rate", 0, post_dirty_rate },
+	{ "POST", "/v1/predict", 0, post_predict },
 	{ "GET", "/v1/sessions", 0, get_sessions },
 	{ "POST", "/v1/sessions", 0, post_sessions },
 	{ "GET", "/v1/sessions/*", ID_DIGITS_MIN, get_session },

@@ -181,6 +181,8 @@ struct ipc_limit {
 #define IPC_SCAN_FIRST	 1u /* arm everything and take what to send from the file's extents */
 #define IPC_SCAN_BARRIER 2u /* the guest is stopped and its block I/O drained */
 #define IPC_SCAN_OBSERVE 4u /* observer: count, keep nothing pending */
+#define IPC_SCAN_PERIODS 8u /* observer: count by doublings of the time between scans, too */
+#define IPC_PERIODS_MAX	 12
 
 struct ipc_scan {
 	uint32_t flags;
@@ -207,6 +209,10 @@ struct ipc_scanned {
 	uint64_t union_pages;	/* reported at least once since the first scan: working set */
 	uint64_t since_ns;	/* time since the scan before; 0 for the first */
 	uint64_t scan_ns;	/* duration of the scan */
+	/* With IPC_SCAN_PERIODS. [k]: reported in the last 2^k scans, if so many are complete. */
+	uint64_t period_pages[IPC_PERIODS_MAX];
+	/* Likewise of the first scan: what the files hold, and of a sample how much is zero. */
+	uint64_t populated_pages, sampled_pages, sampled_zero_pages;
 };
 
 /* Cumulative since the start; bytes of guest memory unless wire_ is in the name. */

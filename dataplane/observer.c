@@ -1,8 +1,16 @@
 // SPDX-License-Identifier: MIT
-/* The observer's data plane: scans on demand, for dirty-rate; maps and sends nothing. */
+/*
+ * The observer's data plane: scans on demand, for dirty-rate and predict; maps and sends nothing.
+ *
+ * With IPC_SCAN_PERIODS it tells how many pages were written in each of several times at once: the
+ * pages of one scan are added to those of the second level, of every two scans; when these are
+ * complete they are counted and added to the third, and so on. A scan costs two additions of
+ * bitmaps on average, however many levels there are.
+ */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "dataplane/sandbox.h"
 #include "dataplane/setup.h"
@@ -17,7 +25,115 @@ struct observer {
 	struct tracker *tracker;
 	struct scheduler scheduler;
 	uint64_t last_scan_ns; /* 0: none yet */
+	uint64_t scans;	       /* with periods, after the first */
+	/* Of each level and region; a level's are made when it is first needed. */
+	struct bitmap *levels[IPC_PERIODS_MAX];
 };
+
+#define SAMPLES 2048u /* pages that are looked at: 1 or 2 us each */
+
+/* --- periods --------------------------------------------------------------------------------- */
+
+static int make_level(struct observer *o, int level)
+{
+	uint32_t n = o->setup->nregions;
+	int err = 0;
+
+	o->levels[level] = calloc(n, sizeof(struct bitmap));
+	if (!o->levels[level])
+		return -ENOMEM;
+	for (uint32_t i = 0; i < n && !err; i++)
+		err = bitmap_init(&o->levels[level][i], region_pages(&o->setup->regions[i]));
+	return err;
+}
+
+static int add_to_level(struct observer *o, int level, const struct bitmap *pages)
+{
+	int err = o->levels[level] ? 0 : make_level(o, level);
+
+	for (uint32_t i = 0; i < o->setup->nregions && !err; i++)
+		bitmap_or(&o->levels[level][i], &pages[i]);
+	return err;
+}
+
+static void clear_level(struct observer *o, int level)
+{
+	for (uint32_t i = 0; i < o->setup->nregions; i++)
+		bitmap_clear_all(&o->levels[level][i]);
+}
+
+/* Before the scan's bitmaps are taken over, and so cleared. */
+static int add_periods(struct observer *o, struct ipc_scanned *answer)
+{
+	const struct bitmap *pages = scheduler_scanned(&o->scheduler);
+
+	o->scans++;
+	answer->period_pages[0] = answer->dirty_pages;
+	for (int level = 1; level < IPC_PERIODS_MAX; level++) {
+		int err = add_to_level(o, level, pages);
+
+		if (level > 1)
+			clear_level(o, level - 1); /* it was complete, and is in this one now */
+		if (err || o->scans % (1ull << level))
+			return err;
+		pages = o->levels[level];
+		for (uint32_t i = 0; i < o->setup->nregions; i++)
+			answer->period_pages[level] += bitmap_count(&pages[i]);
+	}
+	clear_level(o, IPC_PERIODS_MAX - 1);
+	return 0;
+}
+
+static void release_levels(struct observer *o)
+{
+	for (int level = 0; level < IPC_PERIODS_MAX; level++) {
+		for (uint32_t i = 0; o->levels[level] && i < o->setup->nregions; i++)
+			bitmap_release(&o->levels[level][i]);
+		free(o->levels[level]);
+	}
+}
+
+/* --- what the files hold --------------------------------------------------------------------- */
+
+static bool is_zero(const uint8_t *page)
+{
+	return !page[0] && !memcmp(page, page + 1, PAGE_BYTES - 1);
+}
+
+/* Pages at even distances; a hole is no page, and is not looked into. */
+static void sample(const struct region *r, uint32_t samples, struct ipc_scanned *out)
+{
+	uint64_t pages = region_pages(r);
+	static uint8_t page[PAGE_BYTES];
+
+	for (uint32_t i = 0; i < samples; i++) {
+		off_t at = (off_t)(r->file_offset + pages * i / samples * PAGE_BYTES);
+
+		if ((!r->hugetlb && lseek(r->fd, at, SEEK_DATA) != at) ||
+		    pread(r->fd, page, sizeof(page), at) != sizeof(page))
+			continue;
+		out->sampled_pages++;
+		out->sampled_zero_pages += is_zero(page);
+	}
+}
+
+static void look(struct observer *o, struct ipc_scanned *out)
+{
+	const struct setup *s = o->setup;
+	uint64_t all = 0;
+
+	for (uint32_t i = 0; i < s->nregions; i++)
+		all += region_pages(&s->regions[i]);
+	for (uint32_t i = 0; i < s->nregions; i++) {
+		const struct region *r = &s->regions[i];
+		uint64_t pages = region_pages(r), held = scheduler_blocks(r) * 512 / PAGE_BYTES;
+
+		out->populated_pages += r->hugetlb || held > pages ? pages : held;
+		sample(r, (uint32_t)(SAMPLES * pages / all), out);
+	}
+}
+
+/* --- serving --------------------------------------------------------------------------------- */
 
 static int on_scan(struct observer *o, uint32_t flags, struct failure *f)
 {
@@ -34,12 +150,17 @@ static int on_scan(struct observer *o, uint32_t flags, struct failure *f)
 	else
 		err = ops->collect(o->tracker, scheduler_scanned(&o->scheduler),
 				   &answer.dirty_pages, f);
+	if (!err && flags & IPC_SCAN_PERIODS && !(flags & IPC_SCAN_FIRST))
+		err = add_periods(o, &answer);
 	if (err)
 		return err;
 	scheduler_merge(&o->scheduler, false);
+	/* the walk may be long: it is no part of the scan */
+	answer.scan_ns = clock_ns() - start;
+	if (flags & IPC_SCAN_PERIODS && flags & IPC_SCAN_FIRST)
+		look(o, &answer);
 	answer.union_pages = o->scheduler.seen_pages;
 	answer.since_ns = o->last_scan_ns ? start - o->last_scan_ns : 0;
-	answer.scan_ns = clock_ns() - start;
 	o->last_scan_ns = start;
 	return ipc_send(o->setup->sock, IPC_SCANNED, &answer, -1);
 }
@@ -90,6 +211,7 @@ int observer_run(struct setup *s, struct failure *f)
 		err = serve(&o, f);
 	if (o.tracker)
 		o.tracker->ops->free(o.tracker);
+	release_levels(&o);
 	scheduler_release(&o.scheduler);
 	return err;
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "control/cli/cli_forecast.h"
 #include "control/cli/cli_result.h"
 #include "control/cli/cli_watch.h"
 
@@ -127,6 +128,8 @@ static enum cli_exit finish(struct cli *cli, json_t *result)
 			cli_checks_print(cli->out, json_object_get(result, "checks"), true);
 		}
 		cli_result_print(cli, result);
+		if (json_object_get(result, "forecast"))
+			cli_forecast_print(cli->out, json_object_get(result, "forecast"));
 	}
 	json_decref(result);
 	return status;

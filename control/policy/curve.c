@@ -4,8 +4,9 @@
 
 #include <math.h>
 
-#define FIRST_NS  1000000u /* shorter times share the first place */
-#define FORGOTTEN 24u	   /* a point is dropped when so many others have come after it */
+#define FIRST_NS     1000000u /* shorter times share the first place */
+#define FORGOTTEN    24u      /* a point is dropped when so many others have come after it */
+#define STILL_LINEAR 0.97     /* nothing tells how large the set is */
 
 static unsigned int place_of(uint64_t ns)
 {
@@ -48,6 +49,24 @@ double curve_bytes(const struct curve *c, double ns)
 		known = true;
 	}
 	return known ? b0 * ns / t0 : 0;
+}
+
+double curve_estimate(const struct curve *c, double ns)
+{
+	double last = 0, half, whole, left;
+
+	for (unsigned int i = 0; i < CURVE_POINTS; i++)
+		if (c->at[i].ns)
+			last = (double)c->at[i].ns;
+	whole = curve_bytes(c, last);
+	half = curve_bytes(c, last / 2);
+	if (ns <= last || half <= 0)
+		return curve_bytes(c, ns);
+	/* w (1 - x) and w (1 - x^2) are the halves: x is what is left after one of them */
+	left = whole / half - 1;
+	if (left >= STILL_LINEAR)
+		return curve_bytes(c, ns);
+	return half / (1 - left) * (1 - pow(left, ns / (last / 2)));
 }
 
 bool curve_spans(const struct curve *c, double factor)

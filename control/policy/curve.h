@@ -41,6 +41,13 @@ void curve_add(struct curve *c, uint64_t ns, uint64_t bytes);
  */
 double curve_bytes(const struct curve *c, double ns);
 
+/*
+ * The same, but after the last point on: as if each page of the set were written as often as any
+ * other, so that from t to 2t as large a part of what is left is written as was from t/2 to t. An
+ * estimate, where the line from 0 is a bound.
+ */
+double curve_estimate(const struct curve *c, double ns);
+
 /* True if two points are known that lie at least a factor apart in time. */
 bool curve_spans(const struct curve *c, double factor);
 

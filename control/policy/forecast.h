@@ -10,7 +10,7 @@
 
 #include "control/policy/model.h"
 
-/* The rates of link and hosts, and those of the writes, are each taken this much slower and faster. */
+/* The rates of link and hosts, and those of the writes, are each taken this much off. */
 #define FORECAST_SPREAD 0.15
 
 /* The object of docs/protocol.md, "A forecast"; a new reference. */

@@ -6,10 +6,11 @@
  *   Each round moves what the scan before it found, while the guest dirties more; with a dirty rate
  *   d below the transfer rate r the pending set shrinks by d/r a round. The pause can begin as soon
  *   as pending/r + overhead, and what such predictions were found wrong by, are within
- *   max_downtime; to pending belongs what is written until the guest stands still. But rounds are cheap and the pause is not: while a further round still makes the
- *   pause markedly shorter, another round is run; a pending set that moves in less than
- *   WORTHLESS_NS is not worth one. When the set has stopped shrinking, the first scan that fits is
- *   taken (its minima are used: the set fluctuates).
+ *   max_downtime; to pending belongs what is written until the guest stands still. But rounds are
+ *   cheap and the pause is not: while a further round still makes the pause markedly shorter,
+ *   another round is run; a pending set that moves in less than WORTHLESS_NS is not worth one. When
+ *   the set has stopped shrinking, the first scan that fits is taken (its minima are used: the set
+ *   fluctuates).
  *
  *   A promise is kept. The pause is a round like others, so the error of its prediction is that of
  *   rounds: each is predicted from what was known before it, and by how much it took longer is
@@ -275,8 +276,8 @@ static uint32_t throttle_needed(const struct view *v, bool *enough)
 }
 
 /*
- * What the scans of a pause cost, that find late bytes: the time of a scan is that of looking at all
- * RAM, and more for what it finds and protects again. Two scans of different finds tell these
+ * What the scans of a pause cost, that find late bytes: the time of a scan is that of looking at
+ * all RAM, and more for what it finds and protects again. Two scans of different finds tell these
  * apart; until then every scan is taken to be as the last, and the least of one is not known.
  */
 static void weigh_scans(struct view *v, double late)

@@ -71,7 +71,7 @@ double simulator_written(const struct simulator_model *m, double ns)
 	double sum = 0;
 
 	if (!m->nclasses)
-		return fmin(curve_bytes(&m->curve, ns), m->populated_bytes);
+		return fmin(curve_estimate(&m->curve, ns), m->populated_bytes);
 	for (uint32_t i = 0; i < m->nclasses; i++)
 		sum += class_written(&m->classes[i], ns);
 	return fmin(sum, m->populated_bytes);

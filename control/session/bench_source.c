@@ -9,6 +9,7 @@
 
 #include "control/bench/bench_lead.h"
 #include "control/client.h"
+#include "control/session/bench_probe.h"
 #include "control/session/host_internal.h"
 #include "lib/base/cleanup.h"
 
@@ -144,15 +145,33 @@ static void publish(void *arg, const json_t *result)
 
 static int prepare(struct far *far, const char *dest, struct failure *f)
 {
-	int err;
-
 	if (!session_config(far->s)->allow_plaintext)
 		return failure_set(f, -EPERM, "plaintext-refused",
 				   "Start transhipd with --allow-plaintext on both hosts.",
 				   "This host's transhipd does not allow unencrypted streams.");
-	err = client_new(&far->peer, dest, f);
+	return client_new(&far->peer, dest, f);
+}
+
+int session_bench_probe(struct session *s, const char *dest, const json_t *options,
+			json_t **result, struct failure *f)
+{
+	struct far far = { .s = s };
+	struct bench_lead lead = { .config = session_config(s),
+				   .options = options,
+				   .dest = dest,
+				   .far_ops = &far_ops,
+				   .far = &far,
+				   .cancel_fd = s->wake_fd,
+				   .cancelled = cancelled,
+				   .arg = &far };
+	struct bench_options checked;
+	int err = bench_options_read(&checked, options, f);
+
 	if (!err)
-		session_set_state(far->s, SESSION_COPYING);
+		err = prepare(&far, dest, f);
+	if (!err)
+		err = bench_lead(&lead, result, f);
+	client_free(far.peer);
 	return err;
 }
 
@@ -178,6 +197,8 @@ void session_bench_run(struct session *s)
 
 	if (!err)
 		err = prepare(&far, dest, &f);
+	if (!err)
+		session_set_state(s, SESSION_COPYING);
 	if (!err)
 		err = bench_lead(&lead, &result, &f);
 	else

@@ -6,6 +6,11 @@
  * page once a second however often it was written, as a round of a migration of that length would
  * see it; the working set counts it once over the whole period. The tracker is disarmed afterwards,
  * whatever happens: nothing remains in the VM. When whoever asked has gone (a Ctrl-C), it stops.
+ *
+ * A forecast needs more: how many different pages are written in each of several times. For it the
+ * scans come closer together and the data plane adds them up by doublings (dataplane/observer.c).
+ * Each makes the guest's hot pages fault once more, so they are not closer than FINE_MS, and take
+ * at most a tenth of the time.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -16,6 +21,7 @@
 #include "control/guest/guest.h"
 #include "control/session/arming.h"
 #include "control/session/dataplane_process.h"
+#include "control/session/dirty_rate.h"
 #include "control/session/guest_memory.h"
 #include "control/session/host_internal.h"
 #include "control/session/session_source.h"
@@ -24,8 +30,12 @@
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
 
-#define SAMPLE_MS 1000
-#define ANSWER_MS 30000u
+#define SAMPLE_MS   1000
+#define ANSWER_MS   30000u
+#define FINE_MS	    50u
+#define FINE_SHARE  10 /* a scan takes at most this part of the time between two */
+#define FINE_FACTOR 4  /* of dirty pages between two scans, to tell what each costs */
+#define GIB	    1073741824.0
 
 struct observation {
 	struct session *s; /* the claim on the VM */
@@ -34,6 +44,8 @@ struct observation {
 	struct dataplane dp;
 	json_t *samples;
 	uint64_t pages, working_set, ns;
+	struct dirty_measure *fine; /* NULL: as dirty-rate */
+	unsigned int fine_ms;
 };
 
 static int send_setup(struct observation *o, struct failure *f)
@@ -72,25 +84,31 @@ static int scan(struct observation *o, uint32_t flags, struct ipc_scanned *out, 
 	return err;
 }
 
+static int sleep_until(struct observation *o, uint64_t deadline_ns, struct failure *f)
+{
+	struct dataplane_wait w = { .cancel_fd = o->stop_fd,
+				    .guest_fd = o->g->pidfd,
+				    .deadline_ns = deadline_ns };
+	struct ipc_message none;
+	struct failure slept = { 0 };
+	/* Nothing is due: what ends this wait early is a failure. */
+	int err = dataplane_expect(&o->dp, IPC_SCANNED, &none, &w, &slept);
+
+	if (err == -ETIMEDOUT)
+		return 0;
+	*f = slept;
+	return err ? err : -EPROTO;
+}
+
 static int observe(struct observation *o, unsigned int seconds, struct failure *f)
 {
 	struct ipc_scanned scanned;
 	int err = scan(o, IPC_SCAN_FIRST, &scanned, f);
 
 	for (unsigned int i = 0; !err && i < seconds; i++) {
-		struct dataplane_wait w = { .cancel_fd = o->stop_fd,
-					    .guest_fd = o->g->pidfd,
-					    .deadline_ns = clock_ns() + SAMPLE_MS * NSEC_PER_MSEC };
-		struct ipc_message none;
-		struct failure slept = { 0 };
-
-		/* Nothing is due: what ends this wait early is a failure. */
-		err = dataplane_expect(&o->dp, IPC_SCANNED, &none, &w, &slept);
-		if (err != -ETIMEDOUT) {
-			*f = slept;
-			return err ? err : -EPROTO;
-		}
-		err = scan(o, 0, &scanned, f);
+		err = sleep_until(o, clock_ns() + SAMPLE_MS * NSEC_PER_MSEC, f);
+		if (!err)
+			err = scan(o, 0, &scanned, f);
 		if (err)
 			break;
 		o->pages += scanned.dirty_pages;
@@ -102,6 +120,99 @@ static int observe(struct observation *o, unsigned int seconds, struct failure *
 	}
 	return err;
 }
+
+/* --- for a forecast -------------------------------------------------------------------------- */
+
+/* Sums of the periods that were complete, a level each: level k has 2^k scans. */
+struct periods {
+	double pages[IPC_PERIODS_MAX];
+	uint64_t count[IPC_PERIODS_MAX];
+	uint64_t scans, ns;
+	/* The scans that found least and most. */
+	struct ipc_scanned least, most;
+};
+
+static void add_scan(struct periods *p, const struct ipc_scanned *s)
+{
+	p->scans++;
+	p->ns += s->since_ns;
+	for (int k = 0; k < IPC_PERIODS_MAX && p->scans % (1ull << k) == 0; k++) {
+		p->pages[k] += (double)s->period_pages[k];
+		p->count[k]++;
+	}
+	if (p->scans == 1 || s->dirty_pages < p->least.dirty_pages)
+		p->least = *s;
+	if (p->scans == 1 || s->dirty_pages > p->most.dirty_pages)
+		p->most = *s;
+}
+
+static double gib_of(uint64_t pages)
+{
+	return (double)pages * PAGE_BYTES / GIB;
+}
+
+/* What the scans cost, of RAM and of what they found; as it is taken to be if they do not tell. */
+static void weigh(const struct periods *p, double ram_gib, struct dirty_measure *out)
+{
+	double found = gib_of(p->most.dirty_pages) - gib_of(p->least.dirty_pages);
+	double longer = (double)p->most.scan_ns - (double)p->least.scan_ns;
+
+	if (p->most.dirty_pages > FINE_FACTOR * p->least.dirty_pages && longer > 0)
+		out->protect_ns_per_gib = longer / found;
+	else
+		out->protect_ns_per_gib = 9e6;
+	out->scan_ns_per_gib = (double)p->least.scan_ns / ram_gib;
+}
+
+static void conclude(const struct periods *p, struct dirty_measure *out)
+{
+	double period = p->scans ? (double)p->ns / (double)p->scans : 0;
+	uint64_t second;
+
+	for (int k = 0; k < IPC_PERIODS_MAX && p->count[k]; k++)
+		curve_add(&out->curve, (uint64_t)(period * (double)(1ull << k)),
+			  (uint64_t)(p->pages[k] / (double)p->count[k] * PAGE_BYTES));
+	curve_add(&out->curve, p->ns, out->working_set);
+	second = p->ns < NSEC_PER_SEC ? p->ns : NSEC_PER_SEC;
+	out->rate = second ? curve_bytes(&out->curve, (double)second) * 1e9 / (double)second : 0;
+}
+
+static int observe_finely(struct observation *o, struct failure *f)
+{
+	uint64_t end = clock_ns() + o->fine_ms * NSEC_PER_MSEC, every, next;
+	double ram_gib = (double)o->g->desc.ram_bytes / GIB;
+	struct dirty_measure *out = o->fine;
+	struct periods p = { 0 };
+	struct ipc_scanned s;
+	int err = scan(o, IPC_SCAN_FIRST | IPC_SCAN_PERIODS, &s, f);
+
+	if (err)
+		return err;
+	out->populated = s.populated_pages * PAGE_BYTES;
+	out->zero_share =
+		s.sampled_pages ? (double)s.sampled_zero_pages / (double)s.sampled_pages : 0;
+	out->arm_ns_per_gib = s.populated_pages ? (double)s.scan_ns / gib_of(s.populated_pages) : 0;
+	every = FINE_MS * NSEC_PER_MSEC;
+	for (next = clock_ns() + every; !err && next < end; next += every) {
+		err = sleep_until(o, next, f);
+		if (!err)
+			err = scan(o, IPC_SCAN_PERIODS, &s, f);
+		if (err)
+			return err;
+		add_scan(&p, &s);
+		out->working_set = s.union_pages * PAGE_BYTES;
+		if (p.scans == 1 && s.scan_ns * FINE_SHARE > every)
+			every = s.scan_ns * FINE_SHARE;
+	}
+	if (!p.scans)
+		return failure_set(f, -ETIMEDOUT, "tracker-unavailable", "Look for longer.",
+				   "The VM could not be looked at twice in that time.");
+	weigh(&p, ram_gib, out);
+	conclude(&p, out);
+	return 0;
+}
+
+/* --- a measurement --------------------------------------------------------------------------- */
 
 /* One record; value is stolen and may be NULL: none. */
 static int note(struct observation *o, const char *member, json_t *value, struct failure *f)
@@ -148,7 +259,7 @@ static int run(struct observation *o, unsigned int seconds, struct failure *f)
 	if (!err)
 		err = start_dataplane(o, &tracker, fd, f);
 	if (!err)
-		err = observe(o, seconds, f);
+		err = o->fine ? observe_finely(o, f) : observe(o, seconds, f);
 	dataplane_stop(&o->dp);
 	o->g->ops->disarm(o->g);
 	return err;
@@ -166,15 +277,29 @@ static json_t *report(const struct observation *o, unsigned int seconds)
 }
 
 /* A closed connection is told by EPOLLHUP, which needs not be asked for. */
-static int watch(struct observation *o, int client_fd, struct failure *f)
+int dirty_rate_watch(struct session *s, int client_fd, int *fd, struct failure *f)
 {
 	struct epoll_event wake = { .events = EPOLLIN }, gone = { .events = 0 };
 
-	o->stop_fd = epoll_create1(EPOLL_CLOEXEC);
-	if (o->stop_fd < 0 || epoll_ctl(o->stop_fd, EPOLL_CTL_ADD, o->s->wake_fd, &wake) ||
-	    (client_fd >= 0 && epoll_ctl(o->stop_fd, EPOLL_CTL_ADD, client_fd, &gone)))
+	*fd = epoll_create1(EPOLL_CLOEXEC);
+	if (*fd < 0 || epoll_ctl(*fd, EPOLL_CTL_ADD, s->wake_fd, &wake) ||
+	    (client_fd >= 0 && epoll_ctl(*fd, EPOLL_CTL_ADD, client_fd, &gone)))
 		return failure_set(f, -errno, "internal", NULL, "epoll failed: %m");
 	return 0;
+}
+
+int dirty_measure(struct session *s, struct guest *g, int stop_fd, unsigned int ms,
+		  struct dirty_measure *out, struct failure *f)
+{
+	struct observation o = {
+		.s = s, .stop_fd = stop_fd, .g = g, .dp = DATAPLANE_NONE, .fine = out, .fine_ms = ms
+	};
+
+	memset(out, 0, sizeof(*out));
+	if (!g->desc.running)
+		return failure_set(f, -EINVAL, "vm-not-running", "Start it.",
+				   "The VM %s does not run, so it writes nothing.", g->desc.name);
+	return run(&o, 0, f);
 }
 
 int session_observe(struct session *s, int client_fd, json_t **out, struct failure *f)
@@ -184,7 +309,7 @@ int session_observe(struct session *s, int client_fd, json_t **out, struct failu
 	struct observation o = {
 		.s = s, .stop_fd = -1, .dp = DATAPLANE_NONE, .samples = json_array()
 	};
-	int err = watch(&o, client_fd, f);
+	int err = dirty_rate_watch(s, client_fd, &o.stop_fd, f);
 
 	if (!err)
 		err = session_claim_words(s, vm, f);

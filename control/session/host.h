@@ -52,6 +52,7 @@ const struct config *host_config(const struct host *h);
  *   bench     in {"dest","options":{...}}           out {"id"} at once; as migrate
  *   dirty_rate in {"vm","seconds"}                   out the contract's object
  *             client_fd (or -1): when its other end has been closed, nobody waits for the answer
+ *   predict   in {"vm","dest","seconds","options":{...}}  out the forecast; client_fd likewise
  */
 int host_migrate(struct host *h, const json_t *in, json_t **out, struct failure *f);
 int host_status(struct host *h, const char *id, uint64_t since, unsigned int wait_ms, json_t **out,
@@ -66,6 +67,7 @@ int host_vms(struct host *h, json_t **out, struct failure *f);
 int host_bench(struct host *h, const json_t *in, json_t **out, struct failure *f);
 int host_dirty_rate(struct host *h, const json_t *in, int client_fd, json_t **out,
 		    struct failure *f);
+int host_predict(struct host *h, const json_t *in, int client_fd, json_t **out, struct failure *f);
 
 /*
  * Destination side, for the peer:

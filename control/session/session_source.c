@@ -666,6 +666,7 @@ void source_release(struct source *c)
 	client_free(c->peer);
 	json_decref(c->rounds);
 	json_decref(c->decisions);
+	json_decref(c->forecast);
 	json_decref(c->ram_files);
 	json_decref(c->residue);
 	json_decref(c->arming);
@@ -698,6 +699,8 @@ void session_source_run(struct session *s)
 	source_init(&c, s);
 	for (; at < end; at++) {
 		err = run_stage(&c, at);
+		if (!err && c.o.dry_run && at->run == check_and_offer)
+			err = source_forecast(&c);
 		if (err || (c.o.dry_run && at->run == check_and_offer))
 			break;
 	}

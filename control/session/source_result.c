@@ -72,6 +72,8 @@ json_t *source_result(const struct source *c, const char *status)
 	json_object_set_new(j, "postcopy", source_postcopy_json(c) ?: json_null());
 	if (c->o.dry_run)
 		json_object_set_new(j, "dry_run", json_true());
+	if (c->forecast)
+		json_object_set(j, "forecast", c->forecast);
 	if (failure_is_set(&c->f))
 		json_object_set_new(j, "error",
 				    json_pack("{s:s, s:s, s:s}", "code", c->f.code, "message",

@@ -144,6 +144,12 @@ int host_dirty_rate(struct host *h, const json_t *in, int client_fd, json_t **ou
 	return fake_call(h, "dirty_rate", NULL, in, out, f);
 }
 
+int host_predict(struct host *h, const json_t *in, int client_fd, json_t **out, struct failure *f)
+{
+	(void)client_fd;
+	return fake_call(h, "predict", NULL, in, out, f);
+}
+
 int host_peer_offer(struct host *h, const json_t *in, json_t **out, struct failure *f)
 {
 	return fake_call(h, "offer", NULL, in, out, f);

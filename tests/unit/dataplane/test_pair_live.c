@@ -426,6 +426,60 @@ static void test_observer(void **state)
 	pair_close_ram(&p);
 }
 
+/* Each level counts once what several scans have found; of the files a sample is looked at. */
+static void test_observer_periods(void **state)
+{
+	struct pair p = PAIR_INIT(0, IPC_TX_AUTO);
+	struct ipc_scan scan = { .flags = IPC_SCAN_FIRST | IPC_SCAN_OBSERVE | IPC_SCAN_PERIODS };
+	struct ipc_scanned s[8], first;
+	struct ipc_config c;
+	struct guest g;
+
+	(void)state;
+	p.src_ram[0] = pair_memfd(&p, p.size[0]);
+	pair_fill(p.src_ram[0], p.size[0], 14);
+	if (!guest_start(&g, &p, WRITES | HOT_ONLY)) {
+		pair_close_ram(&p);
+		skip();
+	}
+	c = pair_config(&p, IPC_ROLE_OBSERVER);
+	pair_spawn(&p.src);
+	pair_send(&p.src, IPC_CONFIG, &c, -1);
+	pair_send_regions(&p, &p.src, true);
+	pair_send_tracker(&p);
+	pair_send(&p.src, IPC_START, NULL, -1);
+	pair_expect(&p.src, IPC_READY);
+	pair_send(&p.src, IPC_SCAN, &scan, -1);
+	first = pair_expect(&p.src, IPC_SCANNED)->scanned;
+	assert_in_range(first.populated_pages, 1, p.size[0] / 4096);
+	assert_in_range(first.sampled_pages, 100, 2048);
+	assert_true(first.sampled_zero_pages <= first.sampled_pages);
+	scan.flags = IPC_SCAN_OBSERVE | IPC_SCAN_PERIODS;
+	for (int i = 0; i < 8; i++) {
+		if (i < 6)
+			let_it_write(&g, 300);
+		else if (i == 6)
+			guest_stop(&g);
+		pair_send(&p.src, IPC_SCAN, &scan, -1);
+		s[i] = pair_expect(&p.src, IPC_SCANNED)->scanned;
+		assert_int_equal(s[i].period_pages[0], s[i].dirty_pages);
+	}
+	/* two, four and eight scans are all that there were then */
+	assert_int_equal(s[1].period_pages[1], s[1].union_pages);
+	assert_int_equal(s[3].period_pages[2], s[3].union_pages);
+	assert_int_equal(s[7].period_pages[3], s[7].union_pages);
+	/* later ones begin anew */
+	assert_in_range(s[3].period_pages[1], s[3].dirty_pages,
+			s[2].dirty_pages + s[3].dirty_pages);
+	assert_in_range(s[7].period_pages[1], s[6].dirty_pages,
+			s[6].dirty_pages + s[7].dirty_pages);
+	assert_int_equal(s[0].period_pages[1] + s[2].period_pages[1] + s[1].period_pages[2], 0);
+	pair_send(&p.src, IPC_QUIT, NULL, -1);
+	assert_int_equal(pair_wait(&p.src), 0);
+	guest_end(&g, &p);
+	pair_close_ram(&p);
+}
+
 /* The VMM dies: the tracker says so, nothing is believed to be clean. */
 static void test_vmm_dies(void **state)
 {
@@ -458,7 +512,8 @@ int main(void)
 		cmocka_unit_test(test_live_uring),	   cmocka_unit_test(test_live_send),
 		cmocka_unit_test(test_live_with_discards), cmocka_unit_test(test_live_flips),
 		cmocka_unit_test(test_live_again),	   cmocka_unit_test(test_small_round),
-		cmocka_unit_test(test_observer),	   cmocka_unit_test(test_vmm_dies),
+		cmocka_unit_test(test_observer),	   cmocka_unit_test(test_observer_periods),
+		cmocka_unit_test(test_vmm_dies),
 	};
 
 	signal(SIGPIPE, SIG_IGN);

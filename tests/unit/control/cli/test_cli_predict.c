@@ -81,12 +81,39 @@ static void test_what_is_no_model(void **state)
 			 CLI_USAGE);
 }
 
+static void test_what_is_asked_of_the_daemon(void **state)
+{
+	json_t *model, *in;
+
+	(void)state;
+	assert_int_equal(RUN("predict", "--json", "--model", model_path("6tib")), CLI_DONE);
+	model = out_json();
+	json_object_set_new(model, "measured",
+			    json_pack("{s:f, s:f, s:f}", "dirty_rate_bytes_per_s", 1048576.0,
+				      "path_bytes_per_s", 125e6, "working_set_bytes", 3145728.0));
+	fake.answer = model;
+	assert_int_equal(RUN("predict", "web1", "unix:/peer", "--seconds", "2", "--bandwidth",
+			     "8Gbit", "--encrypt", "off"),
+			 CLI_DONE);
+	want_in(out_text, "1.0 MiB/s dirtied, 1.0 Gbit/s across (wire), working set 3.0 MiB");
+	assert_string_equal(fake.call, "predict");
+	in = fake.in;
+	assert_string_equal(cli_text(in, "vm"), "web1");
+	assert_string_equal(cli_text(in, "dest"), "unix:/peer");
+	assert_int_equal(json_integer_value(json_object_get(in, "seconds")), 2);
+	in = json_object_get(in, "options");
+	assert_int_equal(json_integer_value(json_object_get(in, "bandwidth")), 1000000000);
+	assert_string_equal(cli_text(in, "encrypt"), "off");
+	assert_null(json_object_get(in, "-seconds"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		CASE(test_models_run_without_a_daemon),
 		CASE(test_goals_come_before_the_models),
 		CASE(test_what_is_no_model),
+		CASE(test_what_is_asked_of_the_daemon),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Working-set curves: what is between and beyond their points. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -72,6 +73,24 @@ static void what_is_long_ago_is_forgotten(void **state)
 	assert_true(curve_bytes(&c, 10e6) == 10);
 }
 
+/* A set of 1000 that is written at random: what is known of 1 s tells of 4 s. */
+static void what_comes_later_is_estimated(void **state)
+{
+	struct curve c = { 0 };
+
+	(void)state;
+	for (int ms = 50; ms <= 1000; ms += 50)
+		curve_add(&c, (uint64_t)ms * MS, (uint64_t)(1e6 * (1 - exp(-ms / 1000.0))));
+	assert_true(fabs(curve_estimate(&c, 4e9) - 1e6 * (1 - exp(-4))) < 6e4);
+	assert_true(curve_estimate(&c, 1e12) < 1.1e6);
+	assert_true(curve_estimate(&c, 5e8) == curve_bytes(&c, 5e8));
+	/* in order, it is not seen to end */
+	c = (struct curve){ 0 };
+	curve_add(&c, 500 * MS, 500);
+	curve_add(&c, 1000 * MS, 1000);
+	assert_true(curve_estimate(&c, 4e9) == 4000);
+}
+
 static void any_time_has_a_place(void **state)
 {
 	struct curve c = { 0 };
@@ -91,6 +110,7 @@ int main(void)
 		cmocka_unit_test(a_new_point_replaces_one_of_about_that_time),
 		cmocka_unit_test(it_never_falls),
 		cmocka_unit_test(what_is_long_ago_is_forgotten),
+		cmocka_unit_test(what_comes_later_is_estimated),
 		cmocka_unit_test(any_time_has_a_place),
 	};
 

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: MIT
+/*
+ * tranship predict VM DEST, and the forecast of a dry run.
+ *
+ * Theory of operation
+ *   The guest is watched (dirty_rate.c) and then left alone while the path is probed with the
+ *   benchmark's engine, twice for PROBE_MS: into memory that is new at the destination, as the
+ *   first round finds it, and into memory that is there, as later ones do. What comes of both is a
+ *   model, and the simulator does the rest.
+ *
+ *   Not measured: what compression would save (the forecast is of plain pages), and the pause's
+ *   fixed part, which is taken for what it is elsewhere.
+ */
+#include "control/session/predict.h"
+
+#include <errno.h>
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include "control/guest/throttle.h"
+#include "control/policy/forecast.h"
+#include "control/session/bench_probe.h"
+#include "control/session/dirty_rate.h"
+#include "control/session/goals.h"
+#include "control/session/host_internal.h"
+#include "lib/base/cleanup.h"
+#include "lib/base/clock.h"
+
+#define SECONDS_MAX 3600
+#define PROBE_MS    400
+#define OMIT_MS	    100 /* until connections have gathered speed */
+#define STREAMS_MAX 4	/* as a migration chooses; session_source.c */
+/* A scan of a large VM is shared among threads; ours is as long as it was measured. */
+#define SCAN_THREADS 1
+/* Checks, launching the VM at the destination, arming: measured of a 512 MiB guest. */
+#define SETUP_NS 150e6
+
+static json_t *probe_options(const json_t *options, const char *rx)
+{
+	json_int_t streams = json_integer_value(json_object_get(options, "streams"));
+	const json_t *encrypt = json_object_get(options, "encrypt");
+	json_t *j;
+
+	if (!streams) {
+		int cpus = get_nprocs();
+
+		streams = cpus < STREAMS_MAX ? cpus : STREAMS_MAX;
+	}
+	j = json_pack("{s:s, s:I, s:i, s:i, s:s}", "rx", rx, "streams", streams, "time_ms",
+		      PROBE_MS, "omit_ms", OMIT_MS, "memory", "128MiB");
+	if (encrypt)
+		json_object_set(j, "encrypt", (json_t *)encrypt);
+	return j;
+}
+
+/* Bytes of memory a second. */
+static int probe(struct session *s, const char *dest, const json_t *options, const char *rx,
+		 double *rate, struct failure *f)
+{
+	json_t *wanted = probe_options(options, rx), *result = NULL;
+	int err = session_bench_probe(s, dest, wanted, &result, f);
+
+	*rate = json_number_value(json_object_get(result, "gbytes_per_s")) * 1e9;
+	if (!err && *rate <= 0)
+		err = failure_set(f, -EIO, "peer-failed", NULL,
+				  "Nothing came across while the path was probed.");
+	json_decref(result);
+	json_decref(wanted);
+	return err;
+}
+
+static bool can_throttle(struct session *s, struct guest *g)
+{
+	struct failure ignored = { 0 };
+	struct throttle *brake = NULL;
+	bool can = !g->ops->throttle(g, s->id, &brake, &ignored);
+
+	throttle_free(brake);
+	return can;
+}
+
+static void describe(struct model *m, const struct guest *g, const struct dirty_measure *d)
+{
+	struct simulator_model *sim = &m->sim;
+
+	memset(m, 0, sizeof(*m));
+	simulator_defaults(sim);
+	snprintf(m->name, sizeof(m->name), "%s", g->desc.name);
+	sim->ram_bytes = (double)g->desc.ram_bytes;
+	sim->populated_bytes = (double)d->populated;
+	sim->zero_share = d->zero_share;
+	sim->curve = d->curve;
+	sim->scan_ns_per_gib = d->scan_ns_per_gib;
+	sim->protect_ns_per_gib = d->protect_ns_per_gib;
+	sim->arm_ns_per_gib = d->arm_ns_per_gib;
+	sim->scan_threads = SCAN_THREADS;
+	sim->setup_ns = SETUP_NS;
+}
+
+static void take_goals(struct model *m, const struct goals *g)
+{
+	m->goals = (struct policy_goals){
+		.max_downtime_ns = g->max_downtime_ms * NSEC_PER_MSEC,
+		.timeout_ns = g->timeout_ms * NSEC_PER_MSEC,
+		.bandwidth = g->bandwidth,
+		.impact = g->impact,
+	};
+}
+
+static json_t *measured_json(const struct model *m, const struct dirty_measure *d)
+{
+	json_t *curve = json_array();
+
+	for (int i = 0; i < CURVE_POINTS; i++)
+		if (d->curve.at[i].ns)
+			json_array_append_new(curve,
+					      json_pack("{s:f, s:I}", "ms",
+							(double)d->curve.at[i].ns / 1e6, "bytes",
+							(json_int_t)d->curve.at[i].bytes));
+	return json_pack("{s:f, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:o}",
+			 "dirty_rate_bytes_per_s", d->rate, "working_set_bytes",
+			 (json_int_t)d->working_set, "populated_bytes", (json_int_t)d->populated,
+			 "zero_share", d->zero_share, "path_bytes_per_s", m->sim.link_rate,
+			 "new_bytes_per_s", m->sim.first_rate, "again_bytes_per_s",
+			 m->sim.again_rate, "scan_ms_per_gib", d->scan_ns_per_gib / 1e6,
+			 "protect_ms_per_gib", d->protect_ns_per_gib / 1e6, "curve", curve);
+}
+
+int session_forecast(struct session *s, struct guest *g, const char *dest, const json_t *options,
+		     struct policy_abilities can, int stop_fd, unsigned int ms, json_t **out,
+		     struct failure *f)
+{
+	AUTO_FREE struct model *m = calloc(1, sizeof(*m));
+	struct dirty_measure d;
+	struct goals goals;
+	int err;
+
+	if (!m)
+		return failure_set(f, -ENOMEM, "internal", NULL, "out of memory");
+	goals_init(&goals);
+	err = goals_take(&goals, options, f);
+	if (!err)
+		err = dirty_measure(s, g, stop_fd, ms, &d, f);
+	if (err)
+		return err;
+	describe(m, g, &d);
+	take_goals(m, &goals);
+	err = probe(s, dest, options, "new", &m->sim.first_rate, f);
+	if (!err)
+		err = probe(s, dest, options, "resident", &m->sim.again_rate, f);
+	if (err)
+		return err;
+	m->sim.link_rate =
+		m->sim.first_rate > m->sim.again_rate ? m->sim.first_rate : m->sim.again_rate;
+	m->sim.can = can;
+	m->sim.can.throttle = can_throttle(s, g);
+	*out = forecast(m);
+	if (!*out)
+		return failure_set(f, -EINVAL, "internal", NULL,
+				   "The forecast cannot be put into words.");
+	json_object_set_new(*out, "measured", measured_json(m, &d));
+	return 0;
+}
+
+/* --- the API's thread ------------------------------------------------------------------------ */
+
+static int predict(struct session *s, int client_fd, json_t **out, struct failure *f)
+{
+	const json_t *in = s->request;
+	const char *vm = json_string_value(json_object_get(in, "vm"));
+	const char *dest = json_string_value(json_object_get(in, "dest"));
+	json_int_t seconds = json_integer_value(json_object_get(in, "seconds"));
+	const struct policy_abilities none = { 0 };
+	struct guest *g = NULL;
+	int stop_fd = -1, err = dirty_rate_watch(s, client_fd, &stop_fd, f);
+
+	if (!err)
+		err = session_claim_words(s, vm, f);
+	if (!err)
+		err = guest_open(&g, vm, f);
+	if (!err)
+		err = session_claim_vm(s, g, f);
+	if (!err)
+		err = session_forecast(s, g, dest, json_object_get(in, "options"), none, stop_fd,
+				       (unsigned int)seconds * 1000, out, f);
+	if (err == -ECANCELED) {
+		failure_clear(f);
+		failure_set(f, err, "cancelled", NULL, "The measurement was stopped.");
+	}
+	guest_free(g);
+	fd_close(&stop_fd);
+	return err;
+}
+
+int host_predict(struct host *h, const json_t *in, int client_fd, json_t **out, struct failure *f)
+{
+	json_int_t seconds = json_integer_value(json_object_get(in, "seconds"));
+	const json_t *options = json_object_get(in, "options");
+	char id[SESSION_ID_TEXT];
+	struct session *s;
+	int err;
+
+	if (!json_is_string(json_object_get(in, "vm")) ||
+	    !json_is_string(json_object_get(in, "dest")) || seconds < 1 || seconds > SECONDS_MAX ||
+	    (options && !json_is_object(options)))
+		return failure_set(f, -EINVAL, "usage", NULL,
+				   "predict needs a VM, a dest and 1 to %d seconds.", SECONDS_MAX);
+	if (session_new_id(id))
+		return failure_set(f, -EIO, "internal", NULL, "no random numbers");
+	s = session_new(h, SESSION_OBSERVER, id, (json_t *)in);
+	if (!s)
+		return failure_set(f, -ENOMEM, "internal", NULL, "out of memory");
+	err = session_start(s, f);
+	if (err)
+		return err;
+	err = predict(s, client_fd, out, f);
+	session_finish(s,
+		       !err		   ? SESSION_DONE
+		       : err == -ECANCELED ? SESSION_CANCELLED
+					   : SESSION_FAILED,
+		       NULL, NULL, f);
+	host_session_put(s);
+	return err;
+}
