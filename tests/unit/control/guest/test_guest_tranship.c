@@ -168,6 +168,18 @@ static void test_stop_and_cont(void **state)
 	assert_string_equal(f.code, "vmm-failed");
 }
 
+/* It does not say which threads its processors are: that is said, and nothing is done. */
+static void test_not_throttled(void **state)
+{
+	struct throttle *t;
+	struct failure f = { 0 };
+
+	(void)state;
+	assert_int_equal(g->ops->throttle(g, "x", &t, &f), -EOPNOTSUPP);
+	assert_null(t);
+	assert_string_equal(f.code, "throttle-unavailable");
+}
+
 static void test_resume_from_everywhere(void **state)
 {
 	struct failure f = { 0 };
@@ -393,6 +405,7 @@ int main(void)
 		WITH_GUEST(test_ram_is_opened_for_its_use),
 		WITH_GUEST(test_checks),
 		WITH_GUEST(test_stop_and_cont),
+		WITH_GUEST(test_not_throttled),
 		WITH_GUEST(test_resume_from_everywhere),
 		WITH_GUEST(test_save_that_fails),
 		WITH_GUEST(test_state_moves_between_two_vmms),
