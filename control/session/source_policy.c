@@ -70,6 +70,16 @@ void source_policy_sending(struct source *c)
 	c->sending_ns = c->rate > 0 ? policy_transfer_ns(&in, in.pending_bytes) : 0;
 }
 
+/* What was predicted for all that was pending, of what was sent: the rest was left for later. */
+static uint64_t expected_ns(const struct source *c, const struct ipc_sent *sent)
+{
+	uint64_t pending = c->scanned.pending_pages;
+
+	if (!pending || sent->pages >= pending)
+		return c->sending_ns;
+	return (uint64_t)((double)c->sending_ns * (double)sent->pages / (double)pending);
+}
+
 void source_policy_sent(struct source *c, const struct ipc_sent *sent)
 {
 	const struct ipc_stats *now = &sent->total, *was = &c->round_stats;
@@ -79,7 +89,7 @@ void source_policy_sent(struct source *c, const struct ipc_sent *sent)
 	uint64_t moved = content + empty / EMPTY_SHARE;
 
 	if (c->sending_ns && !c->paused)
-		policy_note_round(&c->history, c->sending_ns, sent->ns);
+		policy_note_round(&c->history, expected_ns(c, sent), sent->ns);
 	if (sent->ns && moved && (content >= RATE_BYTES_MIN || c->rate <= 0))
 		c->rate = (double)moved * 1e9 / (double)sent->ns;
 	if (content >= RATE_BYTES_MIN || (content && c->wire_ratio <= 0))
