@@ -51,7 +51,7 @@ static int may_change(const struct session *s, struct failure *f)
 	return 0;
 }
 
-/* Under lock. The destination has the guest, or is about to: in post-copy memory still goes there. */
+/* Under lock. The destination has the guest, or nearly: in post-copy memory still goes there. */
 static bool has_switched(const struct session *s)
 {
 	return s->decided || s->state >= SESSION_COMMITTED;
