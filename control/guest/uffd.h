@@ -43,7 +43,7 @@ int uffd_api(int fd, uint64_t features, struct failure *f);
  */
 int uffd_register_wp(int fd, uint64_t start, uint64_t end, struct failure *f);
 
-/* The same with a descriptor of /dev/userfaultfd that pid has open as `device`; of the full kind. */
+/* The same with a descriptor of /dev/userfaultfd that pid has open as `device`; the full kind. */
 int uffd_inside_by_device(pid_t pid, int device, int *local_fd, int *remote_fd, struct failure *f);
 
 /* MISSING and MINOR mode over [start, end), for post-copy; as uffd_register_wp. */

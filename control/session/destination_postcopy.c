@@ -11,12 +11,12 @@
  *
  *   When the serving data plane ends before all is there, the guest waits. The source notices too,
  *   and asks for connections again: another data plane is started with the same file and the same
- *   userfaultfd. Before COMMITTED there is no such patience: the session fails and the source runs
+ *   userfaultfd. Before PREPARED there is no such patience: the session fails and the source runs
  *   its guest on.
  *
- *   What a restarted transhipd needs is in the journal: the file, where RAM is mapped, the number of
- *   the userfaultfd in the VMM. RAM is opened through /proc/PID/map_files, because the VMM's monitor
- *   may not answer before its faults are served.
+ *   What a restarted transhipd needs is in the journal: the file, where RAM is mapped, the number
+ *   of the userfaultfd in the VMM. RAM is opened through /proc/PID/map_files, because the VMM's
+ *   monitor may not answer before its faults are served.
  */
 #include "control/session/destination_postcopy.h"
 
@@ -49,8 +49,9 @@
 
 void destination_postcopy_init(struct destination *d)
 {
-	d->post =
-		(struct destination_postcopy){ .dp = DATAPLANE_NONE, .uffd = -1, .missing_fd = -1 };
+	d->post = (struct destination_postcopy){
+		.dp = DATAPLANE_NONE, .uffd = -1, .missing_fd = -1, .pidfd = -1
+	};
 }
 
 static const json_t *regions_of(const struct destination_postcopy *p)
@@ -81,6 +82,7 @@ void destination_postcopy_release(struct destination *d)
 	close_ram(p);
 	fd_close(&p->uffd);
 	fd_close(&p->missing_fd);
+	fd_close(&p->pidfd);
 	json_decref(p->plan);
 	json_decref(p->residue);
 	p->plan = p->residue = NULL;
@@ -289,10 +291,10 @@ int destination_postcopy_open(struct destination *d, json_t **answer)
 
 /* --- serving ---------------------------------------------------------------------------------- */
 
-/* The guest ran here before: this is another data plane. */
-static bool runs(const struct destination *d)
+/* From PREPARED on only the source, or a person, may end it. */
+static bool patient(const struct destination *d)
 {
-	return d->s->state >= SESSION_COMMITTED;
+	return d->s->state >= SESSION_PREPARED;
 }
 
 static int serve(struct destination *d)
@@ -328,10 +330,11 @@ static void note_complete(struct destination *d, const struct ipc_postcopy *figu
 	session_event(d->s, "post-copy is complete: %llu faults, median %.3f ms, p99 %.3f ms",
 		      (unsigned long long)figures->faults, (double)figures->p50_ns / 1e6,
 		      (double)figures->p99_ns / 1e6);
-	destination_postcopy_end(d);
+	/* before anything is undone: who finds this undoes it */
 	fields = json_pack("{s:b}", "postcopy_complete", 1);
 	session_enter(d->s, d->s->state, fields, &ignored);
 	json_decref(fields);
+	destination_postcopy_end(d);
 	SCOPED_LOCK(&d->s->lock);
 	d->s->postcopy_complete = true;
 }
@@ -343,7 +346,7 @@ static int lost(struct destination *d, const struct failure *why)
 
 	dataplane_stop(&p->dp);
 	p->serving = p->connected = false;
-	if (!runs(d)) {
+	if (!patient(d)) {
 		d->f = *why;
 		return -EPIPE;
 	}
@@ -372,7 +375,7 @@ int destination_postcopy_handle(struct destination *d)
 	switch (m.head.type) {
 	case IPC_CONNECTED:
 		p->connected = true;
-		err = p->handed_over && runs(d) && !p->serving ? serve(d) : 0;
+		err = p->begun && !p->serving ? serve(d) : 0;
 		break;
 	case IPC_POSTCOPY:
 		note_figures(d, &m.body.postcopy);
@@ -380,7 +383,7 @@ int destination_postcopy_handle(struct destination *d)
 	case IPC_COMPLETE:
 		/* before the guest runs there is nothing to end; it is said when it does */
 		p->figures = m.body.postcopy;
-		if (runs(d))
+		if (d->s->state == SESSION_RUNNING)
 			note_complete(d, &m.body.postcopy);
 		else
 			p->early = true;
@@ -421,6 +424,7 @@ int destination_postcopy_begin(struct destination *d)
 	if (!err && !p->handed_over)
 		err = dataplane_expect(&d->dp, IPC_HANDED_OVER, &m, &w, &d->f);
 	p->handed_over |= !err;
+	p->begun = !err;
 	if (!err)
 		err = serve(d);
 	return err ? err : dataplane_expect(&p->dp, IPC_SERVING, &m, &w, &d->f);
@@ -443,6 +447,105 @@ void destination_postcopy_end(struct destination *d)
 	close_ram(p);
 	if (path)
 		unlink(path);
+}
+
+/* --- after a crash ---------------------------------------------------------------------------- */
+
+/* RAM as the VM has it mapped: its monitor is not asked. */
+static int open_ram(struct destination *d)
+{
+	struct destination_postcopy *p = &d->post;
+	size_t n = json_array_size(regions_of(p)), i;
+	const json_t *r;
+	char path[96];
+
+	p->ram = calloc(n + 1, sizeof(*p->ram));
+	if (!p->ram)
+		return failure_set(&d->f, -ENOMEM, "internal", NULL, "out of memory");
+	for (i = 0; i < n; i++)
+		p->ram[i] = -1;
+	json_array_foreach (regions_of(p), i, r) {
+		const json_t *first = json_array_get(json_object_get(r, "mappings"), 0);
+
+		snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", (int)d->pid,
+			 (unsigned long long)json_integer_value(json_array_get(first, 0)),
+			 (unsigned long long)json_integer_value(json_array_get(first, 1)));
+		p->ram[i] = open(path, O_RDWR | O_CLOEXEC);
+		if (p->ram[i] < 0)
+			return failure_set(&d->f, -errno, "internal", NULL, "%s: %m", path);
+	}
+	return 0;
+}
+
+static int take_over(struct destination *d)
+{
+	struct destination_postcopy *p = &d->post;
+	const char *path = json_string_value(json_object_get(p->plan, "file"));
+	int number = (int)json_integer_value(json_object_get(p->residue, "userfaultfd"));
+	int err = uffd_adopt(d->pid, number, &p->uffd, &d->f);
+
+	if (!err)
+		err = open_ram(d);
+	if (err)
+		return err;
+	p->missing_fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
+	p->pidfd = (int)syscall(SYS_pidfd_open, d->pid, 0);
+	if (p->missing_fd < 0 || p->pidfd < 0)
+		return failure_set(&d->f, -errno, "internal", NULL, "%s: %m", path ? path : "");
+	return 0;
+}
+
+int destination_postcopy_recover(struct destination *d, const json_t *content)
+{
+	struct destination_postcopy *p = &d->post;
+	json_t *plan = json_object_get(content, "postcopy");
+
+	if (!plan)
+		return 0;
+	p->plan = json_incref(plan);
+	p->residue = json_incref(json_object_get(content, "residue"));
+	if (!vm_process_lives(d->pid, d->start_time))
+		return -ESRCH;
+	if (json_is_true(json_object_get(content, "postcopy_complete"))) {
+		p->on = p->complete = true;
+		destination_postcopy_end(d);
+		return 0;
+	}
+	p->on = p->handed_over = p->begun = p->lost = true;
+	/* whatever cannot be taken over now may be when the source asks for connections */
+	if (take_over(d))
+		log_error("%.8s: post-copy cannot be taken over: %s", d->s->id, d->f.message);
+	failure_clear(&d->f);
+	return 1;
+}
+
+int destination_postcopy_reach(struct destination *d)
+{
+	struct failure why = { 0 };
+
+	if (d->g)
+		return 0;
+	if (!d->post.serving || vm_process_open(&d->g, d->pid, d->start_time, &why))
+		return failure_set(&d->f, -EBUSY, "data-lost", NULL,
+				   "The VM cannot be spoken to before its pages are served.");
+	return 0;
+}
+
+void destination_postcopy_undo(struct destination *d, const json_t *content)
+{
+	const char *path =
+		json_string_value(json_object_get(json_object_get(content, "postcopy"), "file"));
+	const json_t *residue = json_object_get(content, "residue");
+
+	/* a VM that was launched is ended, and all of it with it */
+	if (path)
+		unlink(path);
+	if (!json_object_get(content, "arming") || d->launched)
+		return;
+	if (residue)
+		guest_disarm_residue(residue);
+	else
+		arming_undo(json_object_get(content, "arming"));
 }
 
 json_t *destination_postcopy_account(const struct destination *d)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Post-copy at the destination: what its session does for it. destination_postcopy.c has the theory.
+ * Post-copy at the destination: what its session does for it; see destination_postcopy.c.
  */
 #ifndef TRANSHIP_CONTROL_DESTINATION_POSTCOPY_H
 #define TRANSHIP_CONTROL_DESTINATION_POSTCOPY_H
@@ -22,12 +22,14 @@ struct destination_postcopy {
 	struct dataplane dp; /* serves the faults */
 	bool on;	     /* the VMM's accesses to RAM fault: it needs somebody who serves */
 	bool handed_over;    /* which pages are missing is known */
+	bool begun;	     /* the VMM was loaded, or is about to: faults must be served */
 	bool connected;	     /* dp has all its streams */
 	bool serving;	     /* dp was told to begin */
 	bool complete;	     /* nothing is missing */
 	bool early;	     /* that was so before the guest ran */
 	bool lost;	     /* dp was, and no other has taken over yet */
 	int uffd, missing_fd;
+	int pidfd;    /* of a VM that is not open; -1 */
 	int *ram;     /* a descriptor a region, of as many as the plan has; owned */
 	json_t *plan; /* for the journal: "file", "regions"; what a restarted transhipd needs */
 	json_t *residue;
@@ -63,10 +65,16 @@ void destination_postcopy_guest_runs(struct destination *d);
 /* Ends it: nothing faults any more, and, unless the set is still needed, its file goes. */
 void destination_postcopy_end(struct destination *d);
 
-/* After a crash: what the journal says. True if the guest (may) depend on the source. */
-bool destination_postcopy_recovered(struct destination *d, const json_t *content);
-/* Serves such a session to its end, or transhipd's. Its VM is not spoken to before it is served. */
-void destination_postcopy_go_on(struct destination *d);
+/*
+ * After a crash, from PREPARED on: what the journal says. 1: the guest may depend on the source,
+ * and d is ready for destination_serve() with d->g closed, for the VM's monitor may not answer
+ * before its faults are served. 0: it does not (any more). -ESRCH: the VM has gone meanwhile.
+ */
+int destination_postcopy_recover(struct destination *d, const json_t *content);
+/* Opens the VM of such a session, once it is served. -EBUSY with d->f: not now. */
+int destination_postcopy_reach(struct destination *d);
+/* After a crash, of a session that is thrown away: nothing faults any more. */
+void destination_postcopy_undo(struct destination *d, const json_t *content);
 
 /* Of the account; NULL if there is none. New reference. */
 json_t *destination_postcopy_account(const struct destination *d);

@@ -98,8 +98,9 @@ static int reach(struct destination *d, uint64_t limit_ms)
 }
 
 /* Nothing was promised to anybody yet. */
-static void throw_away(struct destination *d)
+static void throw_away(struct destination *d, const json_t *content)
 {
+	destination_postcopy_undo(d, content);
 	if (!d->plan.created && d->pid) {
 		/* Whether it was given a guest was not written down; it is looked at. */
 		d->load_begun = !reach(d, REACH_MS);
@@ -155,6 +156,26 @@ static void go_on(struct destination *d)
 	}
 }
 
+/* True if that is what it is. */
+static bool go_on_postcopy(struct destination *d, const json_t *content)
+{
+	int found = destination_postcopy_recover(d, content);
+
+	if (!found)
+		return false;
+	d->load_begun = true;
+	if (found > 0) {
+		session_event(d->s, "post-copy stands still until the source connects again");
+		destination_serve(d);
+	} else if (d->s->state == SESSION_PREPARED) {
+		failure_set(&d->f, found, "vm-gone", NULL, "The VM has ended meanwhile.");
+		destination_end_badly(d, found);
+	} else {
+		destination_end_lost(d);
+	}
+	return true;
+}
+
 void session_destination_recover(struct session *s, const json_t *content)
 {
 	struct destination d;
@@ -166,8 +187,8 @@ void session_destination_recover(struct session *s, const json_t *content)
 			    "transhipd was restarted meanwhile.");
 		destination_end_unresolved(&d, -EHOSTUNREACH);
 	} else if (s->state < SESSION_PREPARED) {
-		throw_away(&d);
-	} else {
+		throw_away(&d, content);
+	} else if (!go_on_postcopy(&d, content)) {
 		go_on(&d);
 	}
 	destination_release(&d);

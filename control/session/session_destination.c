@@ -233,6 +233,9 @@ int destination_handle_commit(struct destination *d)
 	/* its monitor would not answer: the source has to connect again first */
 	if (destination_postcopy_pending(&d->post) && !d->post.serving)
 		return refuse(d, "data-lost", "Nobody serves the pages that are missing.");
+	err = d->g ? 0 : destination_postcopy_reach(d);
+	if (err)
+		return answer_failure(d, err);
 	if (d->s->state == SESSION_PREPARED)
 		err = session_enter(d->s, SESSION_COMMITTED, NULL, &d->f);
 	if (err)
@@ -365,7 +368,8 @@ static int serve(struct destination *d)
 	for (;;) {
 		struct pollfd p[4] = { { .fd = d->s->wake_fd, .events = POLLIN },
 				       { .fd = d->dp.sock, .events = POLLIN },
-				       { .fd = d->g->pidfd, .events = POLLIN },
+				       { .fd = d->g ? d->g->pidfd : d->post.pidfd,
+					 .events = POLLIN },
 				       { .fd = d->post.dp.sock, .events = POLLIN } };
 		bool running =
 			d->s->state == SESSION_RUNNING && !destination_postcopy_pending(&d->post);

@@ -83,7 +83,7 @@ static int take_page_hashes(struct source *c)
 	return 0;
 }
 
-static int take_options(struct source *c)
+int source_take_options(struct source *c)
 {
 	const struct session *s = c->s;
 	const char *transport = session_option_text(s, "transport", "auto");
@@ -138,7 +138,7 @@ static int take_options(struct source *c)
 static int find_guest(struct source *c)
 {
 	const char *vm = json_string_value(json_object_get(c->s->request, "vm"));
-	int err = take_options(c);
+	int err = source_take_options(c);
 
 	if (!err)
 		err = session_claim_words(c->s, vm, &c->f);
@@ -482,7 +482,8 @@ static int commit(struct source *c)
 	if (err)
 		return not_committed(c, err);
 	c->committed = true;
-	err = source_peer_commit_insist(c, &ran, &why);
+	err = c->post.on ? source_postcopy_commit(c, &ran, &why)
+			 : source_peer_commit_insist(c, &ran, &why);
 	fault_at("source.answered");
 	c->downtime.end = clock_ns();
 	if (ran < c->downtime.end - start)

@@ -100,6 +100,8 @@ struct source {
 /* session_source.c */
 void source_init(struct source *c, struct session *s);
 void source_release(struct source *c);
+/* What the request says, into c->o; also after a crash. */
+int source_take_options(struct source *c);
 /*
  * Takes over what was asked of the session meanwhile: goals (the data plane's limit at once) and
  * the switch-over. The waits of source_wait_init() do so by themselves.

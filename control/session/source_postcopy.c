@@ -12,8 +12,8 @@
  *   Whatever is lost after that (the link, a data plane on either side, the other transhipd) has
  *   one cure: ask the destination for connections again and start another data plane, for as long
  *   as it takes; the guest waits for its pages meanwhile. The destination names what is missing.
- *   Only when it says that its guest is gone the session ends, unresolved: what is here is the guest
- *   as it was at the switch-over, and whether it may run from there on a person must decide.
+ *   Only when it says that its guest is gone the session ends, unresolved: what is here is the
+ *   guest as it was at the switch-over, and whether it may run from there a person must decide.
  */
 #include "control/session/source_postcopy.h"
 
@@ -35,12 +35,14 @@
 #include "lib/base/fault.h"
 #include "lib/base/log.h"
 
-#define OPEN_MS	   15000u /* at the destination: a userfaultfd is made, a data plane started */
-#define CONNECT_MS 4000u
-#define READY_MS   8000u
-#define LOOK_MS	   1000u  /* how often the destination is asked whether its guest lives */
-#define AGAIN_MS   300	  /* between attempts to connect again */
-#define SETTLE_MS  10000u /* from the last acknowledgement to its word that it has everything */
+#define OPEN_MS	     15000u /* at the destination: a userfaultfd is made, a data plane started */
+#define CONNECT_MS   4000u
+#define READY_MS     8000u
+#define LOOK_MS	     1000u  /* how often the destination is asked whether its guest lives */
+#define AGAIN_MS     300    /* between attempts to connect again */
+#define COMMIT_MS    40000u /* its VMM opens images, maybe over a network */
+#define UNREACHED_MS 20000u /* then a person may decide; it is tried again all the same */
+#define SETTLE_MS    10000u /* from the last acknowledgement to its word that it has everything */
 
 void source_postcopy_init(struct source *c)
 {
@@ -282,7 +284,7 @@ static void lost(struct source *c, const struct failure *why)
 	say(c, "connecting again: the guest waits for pages that are still here");
 }
 
-/* 0: it serves, or may be asked again; 1: it has everything; -ESRCH with c->f: its guest is gone. */
+/* 0: it serves, or may be asked again; 1: it has all; -ESRCH with c->f: its guest is gone. */
 static int look(struct source *c)
 {
 	bool complete = false;
@@ -291,6 +293,7 @@ static int look(struct source *c)
 
 	if (err)
 		return 0; /* not now; its guest may run all the same */
+	c->post.heard_ns = clock_ns();
 	if (complete)
 		return 1;
 	if (state == SESSION_RUNNING || state == SESSION_COMMITTED || state == SESSION_PREPARED)
@@ -389,15 +392,37 @@ static int finished(struct source *c)
 	return 0;
 }
 
+/* A person who wants to decide is not kept waiting. */
+static double patience(const struct source *c)
+{
+	return c->s->state == SESSION_UNRESOLVED ? 0 : UNREACHED_MS;
+}
+
+/* It is tried again all the same. */
+static int unreached(struct source *c)
+{
+	dataplane_stop(&c->post.dp);
+	c->unsettled = true;
+	failure_clear(&c->f);
+	return failure_set(
+		&c->f, -EHOSTUNREACH, "unresolved",
+		"It is tried again, and goes on when the destination is back. If it never will be, "
+		"`tranship resolve ID --run-here` runs the guest on here as it was at the "
+		"switch-over.",
+		"The destination does not answer, and its guest needs pages that are here.");
+}
+
 int source_postcopy_serve(struct source *c)
 {
 	struct failure ignored = { 0 };
 
 	if (!c->post.on)
 		return 0;
-	session_enter(c->s, SESSION_RUNNING, NULL, &ignored);
+	if (c->s->state == SESSION_COMMITTED)
+		session_enter(c->s, SESSION_RUNNING, NULL, &ignored);
 	guard_stop(&c->guard);
 	dataplane_stop(&c->dp); /* the tracker has done its work */
+	c->post.heard_ns = clock_ns();
 	fault_at("source.postcopy");
 	while (!host_ending(c->s->host)) {
 		int found;
@@ -411,20 +436,69 @@ int source_postcopy_serve(struct source *c)
 		if (found == 1)
 			return finished(c);
 		if (found == -ESRCH) {
+			dataplane_stop(&c->post.dp);
 			c->unsettled = true;
 			return found;
 		}
+		if (clock_ms_since(c->post.heard_ns) > patience(c))
+			return unreached(c);
 	}
 	c->post.leaving = true;
 	return 0;
 }
 
+/* One attempt to have the guest run there; as source_peer_commit, which needs its faults served. */
+static int commit_once(struct source *c, uint64_t *ran_ns, struct failure *why)
+{
+	int err;
+
+	if (c->post.dp.sock < 0)
+		connect_again(c);
+	failure_clear(why);
+	err = source_peer_commit(c, COMMIT_MS, ran_ns, why);
+	/* nobody serves there, or it is not reached: from the beginning */
+	if (err == -EHOSTUNREACH)
+		lost(c, why);
+	return err;
+}
+
+int source_postcopy_commit(struct source *c, uint64_t *ran_ns, struct failure *why)
+{
+	uint64_t begin = clock_ns();
+	int err;
+
+	do {
+		err = commit_once(c, ran_ns, why);
+		if (!err || err == -EREMOTEIO || err == -EBUSY)
+			return err;
+		rest(c, AGAIN_MS);
+	} while (!host_ending(c->s->host) &&
+		 clock_ms_since(begin) < (err == -EINPROGRESS ? COMMIT_MS : UNREACHED_MS));
+	return -EHOSTUNREACH;
+}
+
 int source_postcopy_go_on(struct source *c)
 {
-	int err = keep_ram(c);
+	struct failure why = { 0 };
+	bool known = c->s->state == SESSION_RUNNING;
+	int err;
 
-	c->post.lost = true;
-	return err ? err : source_postcopy_serve(c);
+	if (!c->peer)
+		return failure_set(&c->f, -EINVAL, "internal", NULL, "no destination is known");
+	err = keep_ram(c);
+	if (err)
+		return err;
+	c->post.lost |= c->post.dp.sock < 0;
+	err = look(c);
+	if (err < 0)
+		return err;
+	if (!known)
+		err = commit_once(c, NULL, &why);
+	if (!known && err) {
+		c->f = why;
+		return err;
+	}
+	return source_postcopy_serve(c);
 }
 
 json_t *source_postcopy_json(const struct source *c)

@@ -21,6 +21,7 @@ struct source_postcopy {
 	bool lost;		/* dp was, and no other has taken over yet */
 	uint64_t wire_bytes;	/* of all data planes that have ended */
 	struct ipc_stats stats; /* of the present one */
+	uint64_t heard_ns;	/* clock_ns() when the destination answered last */
 	uint64_t end_ns;	/* clock_ns() when it was complete */
 };
 
@@ -36,7 +37,12 @@ int source_postcopy_prepare(struct source *c);
 int source_postcopy_hand_over(struct source *c);
 /* A stage: the guest runs there; until it has everything, whatever is lost meanwhile. */
 int source_postcopy_serve(struct source *c);
-/* After a crash, COMMITTED: goes on with it. c->g is open. As serve. */
+/* The commit: as source_peer_commit_insist, with faults served whatever is lost meanwhile. */
+int source_postcopy_commit(struct source *c, uint64_t *ran_ns, struct failure *why);
+/*
+ * COMMITTED, after a crash or as long as it is unresolved: one attempt to go on with it. c->g is
+ * open. As serve; -EREMOTEIO: the guest never ran there and never will; other errors: not now.
+ */
 int source_postcopy_go_on(struct source *c);
 
 /* What the pause must not do besides; true: post-copy was decided. */

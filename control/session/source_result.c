@@ -53,11 +53,10 @@ json_t *source_result(const struct source *c, const char *status)
 	json_t *j = json_pack(
 		"{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:s, s:f, s:f, s:f, s:o, s:O, "
 		"s:O, s:o, s:s, s:{s:i, s:i, s:f}, s:[], s:{s:f, s:f}, s:{s:I, s:I}, s:f, s:s}",
-		"id", c->s->id, "vm", c->s->vm, "status", status, "mode",
-		mode_of(c), "transport", "tcp",
-		"tx", tx_names[c->ready.tx % 4], "congestion", c->congestion, "encrypt", "off",
-		"streams", (int)c->o.streams, "tracker", tracker_names[c->tracker % 2], "total_ms",
-		(double)((end ? end : now) - start) / 1e6, "setup_ms",
+		"id", c->s->id, "vm", c->s->vm, "status", status, "mode", mode_of(c), "transport",
+		"tcp", "tx", tx_names[c->ready.tx % 4], "congestion", c->congestion, "encrypt",
+		"off", "streams", (int)c->o.streams, "tracker", tracker_names[c->tracker % 2],
+		"total_ms", (double)((end ? end : now) - start) / 1e6, "setup_ms",
 		c->copying_ns ? (double)(c->copying_ns - start) / 1e6 : 0.0, "downtime_ms",
 		downtime, "downtime", downtime_json(d), "rounds", c->rounds, "decisions",
 		c->decisions, "ram", ram_json(c), "compress",
@@ -68,8 +67,8 @@ json_t *source_result(const struct source *c, const char *status)
 		(json_int_t)c->stats.rss_bytes, "destination", dst_rss, "throttle_max_percent",
 		(double)c->throttle_max, "reason", c->reason);
 
-	json_object_set_new(j, "addresses", data_addresses_names(&c->to));
 	json_object_set_new(j, "postcopy", source_postcopy_json(c) ?: json_null());
+	json_object_set_new(j, "addresses", data_addresses_names(&c->to));
 	if (c->o.dry_run)
 		json_object_set_new(j, "dry_run", json_true());
 	if (c->forecast)

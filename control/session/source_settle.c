@@ -224,12 +224,47 @@ void source_finish_unresolved(struct source *c)
 	json_decref(fields);
 }
 
+/*
+ * The guest runs at the destination, or is about to, and needs what is here: until it has all of
+ * it, or the destination is not heard of any more, or its guest is lost or never ran, or transhipd
+ * ends.
+ */
+static void settle_postcopy(struct source *c)
+{
+	struct failure f = { 0 };
+	int err = vm_process_open(&c->g, c->pid, c->start_time, &f);
+
+	if (err) {
+		still_open(c, "Look at the VM: its pages are needed at the destination.",
+			   "The VM whose RAM the destination needs cannot be opened", &f);
+		return;
+	}
+	err = source_postcopy_go_on(c);
+	if (!err && !c->post.leaving) {
+		source_release_guest(c);
+		failure_clear(&c->f);
+		settled(c, SESSION_DONE, "completed");
+		return;
+	}
+	close_guest(c);
+	/* what it says then is what a later attempt or a person needs to know: c->f */
+	if (err != -EREMOTEIO)
+		return;
+	f = c->f;
+	c->post.on = c->load_asked = false;
+	settle_back(c, &f);
+}
+
 /* One attempt to bring it to an end; c->unsettled tells whether it succeeded. */
 static void settle(struct source *c)
 {
 	struct failure why = { 0 };
 	int err = -EREMOTEIO;
 
+	if (c->committed && c->post.on && !c->post.complete) {
+		settle_postcopy(c);
+		return;
+	}
 	if (c->s->state == SESSION_RUNNING)
 		err = 0;
 	else if (c->committed)
@@ -389,6 +424,10 @@ static void init_recovered(struct source *c, struct session *s, const json_t *co
 			json_is_true(json_object_get(content, "committed")));
 	/* Whether load was asked for is not written down: in the pause it may have been. */
 	c->load_asked = s->state == SESSION_PAUSED || s->state == SESSION_UNRESOLVED;
+	c->post.on = c->committed && json_is_true(json_object_get(content, "postcopy"));
+	if (c->post.on && source_take_options(c))
+		log_warn("%.8s: %s", s->id, c->f.message);
+	failure_clear(&c->f);
 	c->settle_ns = clock_ns();
 	failure_set(&c->cause, -EPIPE, "internal", "Start the migration again.",
 		    "transhipd ended during the migration; the source runs on.");

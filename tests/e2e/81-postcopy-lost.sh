@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# timeout: 300
+# In post-copy whatever is lost comes back and the guest goes on: the link for 3 s, either data plane
+# killed. A cancel after the switch-over is refused with the reason.
+. "$(dirname "$0")/lib.sh"
+
+ready_hosts
+serving() { in_state a running && [ "$(dataplane_pid b | wc -l)" -ge 1 ]; }
+events() { cli "$1" status --json "$(session_id "$1")" 2>/dev/null; }
+
+begin() { # NAME: up to the middle of a post-copy
+	vm_start a "$1" rate=60 ws=200 grain=16
+	beats_start "$1"
+	move_start a b "$1" --mode postcopy --bandwidth 300Mbit
+	eventually 40 serving || fail "post-copy does not begin"
+	sleep 0.5
+	serving || fail "post-copy was over too soon to lose anything"
+}
+
+finish() { # NAME
+	move_end
+	want_completed
+	want '.mode == "postcopy" and .postcopy.complete'
+	note "$(jq -c '.postcopy + {downtime_ms, total_ms}' <<<"$RESULT")"
+	vm_verify b "$1"
+	beats_stop "$1"
+	assert_clean a
+	assert_clean b "$1"
+	vm_end b "$1"
+}
+
+note "the link is down for 3 s"
+begin link
+id=$(session_id a)
+! out=$(cli a cancel "$id" 2>&1) || fail "a cancel was accepted after the switch-over"
+note "cancel: $out"
+on a ip link set mig0 down
+sleep 3
+on a ip link set mig0 up
+finish link
+
+for side in a b; do
+	note "the data plane of $side is killed"
+	begin "killed$side"
+	kill -KILL "$(dataplane_pid $side | tail -1)"
+	eventually 10 grep -q "post-copy goes on" "$LOGS/transhipd-a.log" ||
+		fail "it does not go on"
+	finish "killed$side"
+done

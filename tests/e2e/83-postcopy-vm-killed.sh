@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# timeout: 200
+# The VM is killed at the destination in the middle of a post-copy: it is reported as lost, with what
+# can still be had: the guest as it was at the switch-over, if a person wants that.
+. "$(dirname "$0")/lib.sh"
+
+ready_hosts
+serving() { in_state a running && [ "$(dataplane_pid b | wc -l)" -ge 1 ]; }
+
+vm_start a web rate=40 ws=200 grain=16
+move_start a b web --mode postcopy --bandwidth 200Mbit
+eventually 40 serving || fail "post-copy does not begin"
+id=$(session_id a)
+kill -KILL "$(vm_pid b web)"
+move_end
+want_status 4
+want '.status == "unresolved" and .error.code == "unresolved"'
+want '.error.message | test("lost")'
+want '.error.hint | test("run-here") and test("switch-over")'
+note "$(jq -c .error <<<"$RESULT")"
+vm_pid a web >/dev/null || fail "what was left at the source is gone"
+[ "$(vm_qmp a web query-status | jq -r .running)" = false ] || fail "it runs by itself"
+cli a resolve "$id" --run-here || fail "resolve --run-here"
+cli b resolve "$id" --give-up || fail "resolve --give-up at the destination"
+assert_runs a web
+vm_verify a web
+assert_clean b
+assert_clean a web
