@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 # timeout: 170
 # A VM that writes faster than can be sent is slowed down within --impact, its processors alone, below
-# the groups that a manager made; nothing of that is left when the move ends, is cancelled, or when
-# transhipd is killed and started again.
+# the groups that a manager made; nothing of that is left when the move ends, is cancelled, when
+# transhipd is killed and started again, or the VM itself is killed.
 . "$(dirname "$0")/lib.sh"
 
 # A manager's groups, as libvirt makes them, where the cpu hierarchy of version 1 is there.
@@ -31,14 +31,15 @@ vm_inner_pid() { on a pgrep -f 'qemu-system.*guest=web'; }
 
 # Slow for ever: 5 MB/s against hundreds, and no post-copy.
 start_hopeless() {
-	move_start a b web --mode precopy --impact 60 --compress off --bandwidth 40Mbit \
-		--max-downtime 100ms "$@"
-	eventually 10 in_state a copying || fail "not copying"
-	ID=$(session_id a)
+	HOST=${1:-a}
+	move_start "$HOST" "$(peer_of "$HOST")" web --mode precopy --impact 60 --compress off --bandwidth 40Mbit \
+		--max-downtime 100ms
+	eventually 10 in_state "$HOST" copying || fail "not copying"
+	ID=$(session_id "$HOST")
 }
 
 throttled() {
-	cli a status "$ID" --json | jq -e 'any(.events[]; .text | startswith("throttled: "))'
+	cli "$HOST" status "$ID" --json | jq -e 'any(.events[]; .text | startswith("throttled: "))'
 }
 
 assert_released() {
@@ -136,3 +137,13 @@ beats_stop web
 want_beats '.switches | length == 1'
 assert_clean a
 assert_clean b web
+vm_tell b web go
+
+note "the VM is killed while it is throttled"
+start_hopeless b
+eventually 60 throttled || fail "not throttled"
+kill -KILL "$(vm_pid b web)"
+move_end
+want_status 3
+want_code vm-gone
+[ -z "$(our_groups "$ID")" ] || fail "groups are left: $(our_groups "$ID")"

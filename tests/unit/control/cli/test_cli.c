@@ -139,7 +139,8 @@ static void test_migrate_sends_what_was_given(void **state)
 	json_t *want = json_loads(
 		"{\"vm\":\"web1\",\"dest\":\"unix:/peer\",\"options\":{\"dry_run\":true,"
 		"\"skip_check\":\"cpu,all\",\"mode\":\"precopy\",\"cold\":true,"
-		"\"max_downtime_ms\":100,\"timeout_ms\":600000,\"bandwidth\":1250000000,"
+		"\"max_downtime_ms\":100,\"timeout_ms\":600000,\"bandwidth\":1250000000,\"impact\":"
+		"40,"
 		"\"streams\":3,\"transport\":\"tcp\",\"tx\":\"uring\",\"encrypt\":\"off\","
 		"\"compress\":\"zstd:3\",\"delta_cache\":1048576,\"page_hashes\":0,"
 		"\"disks\":\"none\",\"location\":"
@@ -152,10 +153,10 @@ static void test_migrate_sends_what_was_given(void **state)
 	failure_set(&fake.failure, -EIO, "vm-busy", "wait", "taken");
 	assert_int_equal(RUN("migrate", "--dry-run", "web1", "--skip-check", "cpu,all", "--mode",
 			     "precopy", "--cold", "--max-downtime=100ms", "--timeout", "10m",
-			     "--bandwidth", "10Gbit", "--streams", "3", "--transport", "tcp",
-			     "--tx", "uring", "--encrypt", "off", "--compress", "zstd:3",
-			     "--delta-cache", "1MiB", "unix:/peer", "--page-hashes", "off",
-			     "--disks", "none"),
+			     "--impact", "40", "--bandwidth", "10Gbit", "--streams", "3",
+			     "--transport", "tcp", "--tx", "uring", "--encrypt", "off",
+			     "--compress", "zstd:3", "--delta-cache", "1MiB", "unix:/peer",
+			     "--page-hashes", "off", "--disks", "none"),
 			 CLI_REFUSED);
 	json_object_del(json_object_get(want, "options"), "location");
 	json_object_del(json_object_get(want, "options"), "incoming");
@@ -314,9 +315,9 @@ static void test_cancel_and_resolve(void **state)
 
 static void test_tune_and_switch(void **state)
 {
-	json_t *want = json_pack("{s:i, s:i, s:i, s:i, s:s}", "bandwidth", 100000000,
-				 "max_downtime_ms", 500, "timeout_ms", 0, "impact", 40, "mode",
-				 "precopy");
+	json_t *want =
+		json_pack("{s:i, s:i, s:i, s:i, s:s}", "bandwidth", 100000000, "max_downtime_ms",
+			  500, "timeout_ms", 0, "impact", 40, "mode", "precopy");
 
 	(void)state;
 	fake.answer = json_pack("{s:s}", "id", FAKE_ID);
