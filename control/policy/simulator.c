@@ -7,8 +7,8 @@
  *   the scan and the round took, slowed by the throttle; the set that the next scan reports is
  *   simulator_written() of that time. With deferral a page that was written again before its turn
  *   is left out of the round: turns come evenly over it, so of a class's pages to be sent the share
- *   left out is the mean, over the round, of the share of it written until then. Of a curve, which
- *   does not say what is hot, the same for all pages.
+ *   left out is the mean, over the round, of the share of it written until then. A curve does not
+ *   say what is hot: it is taken for one class, of what is written in SET_ROUNDS rounds.
  *
  *   The policy sees what a session would tell it: rates and durations of what has been, never the
  *   model's own figures. Jitter makes the rate of each round, and of the pause, another one.
@@ -22,6 +22,7 @@
 #define PAGE_SIZE      4096.0
 #define RATE_BYTES_MIN (8u << 20) /* smaller rounds tell no rate; as source_copy.c */
 #define STEPS	       16	  /* of the mean over a round */
+#define SET_ROUNDS     4	  /* in so many rounds a set is taken to be written all */
 #define STOP_NS	       5e6	  /* from the last scan's end until the guest stands still */
 
 struct run {
@@ -44,7 +45,7 @@ void simulator_defaults(struct simulator_model *m)
 		.streams = 1,
 		/* docs/benchmarks.md, "Finding written pages" and docs/very-large-vms.md */
 		.scan_ns_per_gib = 1.0e6,
-		.protect_ns_per_gib = 9.0e6,
+		.protect_ns_per_gib = 12e6,
 		.scan_threads = 1,
 		.arm_ns_per_gib = 10e6,
 		.setup_ns = 150e6,
@@ -155,7 +156,7 @@ static double without_hot(const struct run *r, double bytes, double rate)
 	}
 	if (!r->m->nclasses && bytes > 0)
 		left = bytes * mean_written(r, NULL, ns) /
-		       fmax(bytes, simulator_written(r->m, slowed(r, ns)));
+		       fmax(bytes, simulator_written(r->m, slowed(r, SET_ROUNDS * ns)));
 	return bytes - fmin(bytes, left);
 }
 

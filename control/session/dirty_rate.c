@@ -160,7 +160,7 @@ static void weigh(const struct periods *p, double ram_gib, struct dirty_measure 
 	if (p->most.dirty_pages > FINE_FACTOR * p->least.dirty_pages && longer > 0)
 		out->protect_ns_per_gib = longer / found;
 	else
-		out->protect_ns_per_gib = 9e6;
+		out->protect_ns_per_gib = 12e6; /* docs/very-large-vms.md */
 	out->scan_ns_per_gib = (double)p->least.scan_ns / ram_gib;
 }
 

@@ -26,6 +26,7 @@
 #include "control/session/dirty_rate.h"
 #include "control/session/goals.h"
 #include "control/session/host_internal.h"
+#include "dataplane/region.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
 
@@ -82,6 +83,15 @@ static bool can_throttle(struct session *s, struct guest *g)
 	return can;
 }
 
+/* As the destination will say if it is the same there; see source_postcopy.c. */
+static bool can_postcopy(const struct guest *g)
+{
+	for (uint32_t i = 0; i < g->desc.nregions; i++)
+		if (g->desc.regions[i].page_size > CHUNK_BYTES)
+			return false;
+	return !strcmp(g->ops->kind, "qemu");
+}
+
 static void describe(struct model *m, const struct guest *g, const struct dirty_measure *d)
 {
 	struct simulator_model *sim = &m->sim;
@@ -130,8 +140,7 @@ static json_t *measured_json(const struct model *m, const struct dirty_measure *
 }
 
 int session_forecast(struct session *s, struct guest *g, const char *dest, const json_t *options,
-		     struct policy_abilities can, int stop_fd, unsigned int ms, json_t **out,
-		     struct failure *f)
+		     int stop_fd, unsigned int ms, json_t **out, struct failure *f)
 {
 	AUTO_FREE struct model *m = calloc(1, sizeof(*m));
 	struct dirty_measure d;
@@ -155,8 +164,9 @@ int session_forecast(struct session *s, struct guest *g, const char *dest, const
 		return err;
 	m->sim.link_rate =
 		m->sim.first_rate > m->sim.again_rate ? m->sim.first_rate : m->sim.again_rate;
-	m->sim.can = can;
-	m->sim.can.throttle = can_throttle(s, g);
+	m->sim.can = (struct policy_abilities){ .throttle = can_throttle(s, g),
+						.postcopy = can_postcopy(g),
+						.defer = true };
 	*out = forecast(m);
 	if (!*out)
 		return failure_set(f, -EINVAL, "internal", NULL,
@@ -173,7 +183,6 @@ static int predict(struct session *s, int client_fd, json_t **out, struct failur
 	const char *vm = json_string_value(json_object_get(in, "vm"));
 	const char *dest = json_string_value(json_object_get(in, "dest"));
 	json_int_t seconds = json_integer_value(json_object_get(in, "seconds"));
-	const struct policy_abilities none = { 0 };
 	struct guest *g = NULL;
 	int stop_fd = -1, err = dirty_rate_watch(s, client_fd, &stop_fd, f);
 
@@ -184,7 +193,7 @@ static int predict(struct session *s, int client_fd, json_t **out, struct failur
 	if (!err)
 		err = session_claim_vm(s, g, f);
 	if (!err)
-		err = session_forecast(s, g, dest, json_object_get(in, "options"), none, stop_fd,
+		err = session_forecast(s, g, dest, json_object_get(in, "options"), stop_fd,
 				       (unsigned int)seconds * 1000, out, f);
 	if (err == -ECANCELED) {
 		failure_clear(f);

@@ -6,16 +6,13 @@
 #include <jansson.h>
 
 #include "control/guest/guest.h"
-#include "control/policy/policy.h"
 #include "control/session/session.h"
 
 /*
  * Of the guest, which the session has claimed, to dest with a migration's options, after watching
- * it for ms milliseconds. can: what is known to be possible besides throttling, which is found
- * out. stop_fd: as dirty_measure(). *out: the object of docs/protocol.md, "A forecast".
+ * it for ms milliseconds. stop_fd: as dirty_measure(). *out: the object of docs/protocol.md, "A forecast".
  */
 int session_forecast(struct session *s, struct guest *g, const char *dest, const json_t *options,
-		     struct policy_abilities can, int stop_fd, unsigned int ms, json_t **out,
-		     struct failure *f);
+		     int stop_fd, unsigned int ms, json_t **out, struct failure *f);
 
 #endif

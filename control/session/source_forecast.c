@@ -20,7 +20,7 @@ int source_forecast(struct source *c)
 	if (!c->g->desc.running || c->o.cold)
 		return 0;
 	err = session_forecast(c->s, c->g, json_string_value(json_object_get(request, "dest")),
-			       json_object_get(request, "options"), c->can, c->s->wake_fd, WATCH_MS,
+			       json_object_get(request, "options"), c->s->wake_fd, WATCH_MS,
 			       &c->forecast, &why);
 	if (err && session_cancelled(c->s))
 		return failure_set(&c->f, -ECANCELED, "cancelled", NULL,

@@ -24,12 +24,12 @@ static double expected(const json_t *forecast, const char *member)
 
 static void test_models_run_without_a_daemon(void **state)
 {
-	static const char *const names[] = { "1tib", "6tib", "24tib" };
+	static const char *const names[] = { "1tib", "6tib", "24tib", "24tib-huge" };
 
 	(void)state;
 	api_free(api);
 	api = NULL;
-	for (int i = 0; i < 3; i++) {
+	for (int i = 0; i < 4; i++) {
 		json_t *j;
 
 		assert_int_equal(RUN("predict", "--model", model_path(names[i])), CLI_DONE);

@@ -14,7 +14,7 @@
 #include "control/policy/forecast.h"
 #include "control/policy/model.h"
 
-static const char *const shipped[] = { "1tib", "6tib", "24tib" };
+static const char *const shipped[] = { "1tib", "6tib", "24tib", "24tib-huge" };
 #define SHIPPED (sizeof(shipped) / sizeof(shipped[0]))
 
 static const char *path_of(const char *name)
