@@ -197,6 +197,7 @@ static void print_ram(FILE *to, const json_t *result)
 	print_encoding(to, ram, "of that without copying", "zero_copy_bytes", NULL);
 	print_encoding(to, ram, "zstd", "zstd_in_bytes", "zstd_out_bytes");
 	print_encoding(to, ram, "delta", "delta_in_bytes", "delta_out_bytes");
+	print_encoding(to, ram, "left for later", "deferred_bytes", NULL);
 	fprintf(to, "\n  wire       %s", size_text(ram, "wire_bytes", size, sizeof(size)));
 	if (ms > 0)
 		fprintf(to, ", %s on average",

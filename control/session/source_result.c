@@ -12,15 +12,16 @@ static json_t *ram_json(const struct source *c)
 	json_int_t total = (json_int_t)c->s->progress.total_bytes;
 
 	return json_pack(
-		"{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "total_bytes",
-		total, "same_bytes", (json_int_t)t->same_bytes, "zero_bytes",
-		(json_int_t)t->zero_bytes, "hole_bytes", (json_int_t)t->hole_bytes, "raw_bytes",
-		(json_int_t)t->raw_bytes, "zstd_in_bytes", (json_int_t)t->zstd_in_bytes,
-		"zstd_out_bytes", (json_int_t)t->zstd_out_bytes, "delta_in_bytes",
-		(json_int_t)t->delta_in_bytes, "delta_out_bytes", (json_int_t)t->delta_out_bytes,
-		"wire_bytes", (json_int_t)t->wire_bytes, "zero_copy_bytes",
-		(json_int_t)t->zero_copy_bytes, "state_bytes", (json_int_t)c->state_bytes,
-		"verified_chunks", (json_int_t)c->verified.chunks);
+		"{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
+		"total_bytes", total, "same_bytes", (json_int_t)t->same_bytes, "deferred_bytes",
+		(json_int_t)t->deferred_bytes, "zero_bytes", (json_int_t)t->zero_bytes,
+		"hole_bytes", (json_int_t)t->hole_bytes, "raw_bytes", (json_int_t)t->raw_bytes,
+		"zstd_in_bytes", (json_int_t)t->zstd_in_bytes, "zstd_out_bytes",
+		(json_int_t)t->zstd_out_bytes, "delta_in_bytes", (json_int_t)t->delta_in_bytes,
+		"delta_out_bytes", (json_int_t)t->delta_out_bytes, "wire_bytes",
+		(json_int_t)t->wire_bytes, "zero_copy_bytes", (json_int_t)t->zero_copy_bytes,
+		"state_bytes", (json_int_t)c->state_bytes, "verified_chunks",
+		(json_int_t)c->verified.chunks);
 }
 
 static json_t *downtime_json(const struct source_downtime *d)
