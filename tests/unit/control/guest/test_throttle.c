@@ -46,6 +46,7 @@
 
 static char base[PATH_MAX]; /* the test's group, in which it makes the others */
 static const struct cgroup_ops *ops;
+static bool lent;	    /* version 2: the topmost group hands cpu on for us */
 static char no_groups[600]; /* why there are none */
 static struct failure f;
 
@@ -301,13 +302,34 @@ static void has_limit(const char *group, double processors)
 
 /* --- fixture ---------------------------------------------------------------------------------- */
 
-/* The group that the test is in, and whether it can have groups below. */
+/*
+ * Of version 2: cpu is handed down from groups without processes only, so the test's group lies
+ * directly below the topmost one, which may have some; that of a container may not.
+ */
+static int make_v2_base(const char *top, char why[280])
+{
+	char type[32] = "";
+
+	lent = cgroup_v2.lends(top);
+	if ((!lent || !cgroup_v2.lend(top)) && !cgroup_v2.lend(base) &&
+	    !cgroup_read(base, "cgroup.type", type, sizeof(type)) && !strcmp(type, "domain\n"))
+		return 0;
+	rmdir(base);
+	if (lent)
+		cgroup_v2.take_back(top);
+	snprintf(why, 280, "%.160s does not hand cpu down", top);
+	return -EBUSY;
+}
+
+/* A group for the test to make its own in. */
 static int find_base(const struct cgroup_ops *version, char why[280])
 {
 	char group[PATH_MAX], name[32];
 	size_t mount;
 	int err = version->group_of(getpid(), getpid(), group, &mount, why, 280);
 
+	if (!err && version == &cgroup_v2)
+		group[mount] = '\0';
 	if (!err)
 		err = version->usable(group, why, 280);
 	if (err)
@@ -318,15 +340,10 @@ static int find_base(const struct cgroup_ops *version, char why[280])
 		snprintf(why, 280, "%.160s: %s", base, strerror(errno));
 		return -errno;
 	}
-	/* version 2 hands cpu down from a group that has no process itself; the topmost may */
-	if (version == &cgroup_v2 && (cgroup_write(group, "cgroup.subtree_control", "+cpu") ||
-				      cgroup_write(base, "cgroup.subtree_control", "+cpu"))) {
-		rmdir(base);
-		snprintf(why, 280, "%.160s does not hand cpu down", group);
-		return -EBUSY;
-	}
-	ops = version;
-	return 0;
+	if (version == &cgroup_v2)
+		err = make_v2_base(group, why);
+	ops = err ? NULL : version;
+	return err;
 }
 
 static int setup_all(void **unused)
@@ -346,9 +363,15 @@ static int setup_all(void **unused)
 
 static int teardown_all(void **unused)
 {
+	char *slash = strrchr(base, '/');
+
 	(void)unused;
-	if (ops)
-		remove_tree(base);
+	if (!ops)
+		return 0;
+	remove_tree(base);
+	*slash = '\0';
+	if (lent)
+		ops->take_back(base);
 	return 0;
 }
 
