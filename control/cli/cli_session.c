@@ -116,6 +116,8 @@ static void print_progress(FILE *to, const json_t *p)
 		units_format_rate(number(p, "throughput"), a, sizeof(a)),
 		units_format_size((uint64_t)number(p, "dirty_rate"), b, sizeof(b)));
 	fprintf(to, "  pause      %.0f ms, if it came now\n", number(p, "predicted_downtime_ms"));
+	if (number(p, "throttle_percent") > 0)
+		fprintf(to, "  throttled  %.0f %%\n", number(p, "throttle_percent"));
 	if (*cli_text(p, "reason"))
 		fprintf(to, "  because    %s\n",
 			cli_clean(cli_text(p, "reason"), why, sizeof(why)));

@@ -69,7 +69,8 @@ struct session_progress {
 	uint64_t total_bytes, pending_bytes, sent_bytes, wire_bytes;
 	double dirty_rate, throughput; /* bytes per second */
 	double predicted_downtime_ms;
-	char reason[160]; /* of the last decision: what holds it up */
+	char reason[160];	   /* of the last decision: what holds it up */
+	uint32_t throttle_percent; /* by which the guest is slowed now */
 };
 
 struct session {

@@ -188,14 +188,15 @@ static json_t *progress_json(const struct session *s)
 				 ? 100.0 * (1.0 - (double)p->pending_bytes / (double)p->total_bytes)
 				 : 0;
 
-	return json_pack("{s:i, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:s, s:s}", "round",
-			 (int)p->round, "pending_bytes", (json_int_t)p->pending_bytes,
+	return json_pack("{s:i, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:s, s:s, s:i}",
+			 "round", (int)p->round, "pending_bytes", (json_int_t)p->pending_bytes,
 			 "total_bytes", (json_int_t)p->total_bytes, "sent_bytes",
 			 (json_int_t)p->sent_bytes, "wire_bytes", (json_int_t)p->wire_bytes,
 			 "dirty_rate", p->dirty_rate, "throughput", p->throughput,
 			 "predicted_downtime_ms", p->predicted_downtime_ms, "percent",
 			 percent < 0 ? 0.0 : percent, "elapsed_ms", clock_ms_since(s->started_ns),
-			 "state", session_state_name(s->state), "reason", p->reason);
+			 "state", session_state_name(s->state), "reason", p->reason,
+			 "throttle_percent", (int)p->throttle_percent);
 }
 
 json_t *session_json(const struct session *s, bool whole)

@@ -9,7 +9,18 @@
 
 #include <errno.h>
 
+#include "lib/base/cleanup.h"
 #include "lib/base/fault.h"
+
+/* In force from now on, for all to see. */
+static void note(struct source *c, uint32_t percent)
+{
+	c->throttle = percent;
+	if (percent > c->throttle_max)
+		c->throttle_max = percent;
+	SCOPED_LOCK(&c->s->lock);
+	c->s->progress.throttle_percent = percent;
+}
 
 /* It goes on without. */
 static void forgo(struct source *c, const struct failure *why)
@@ -61,9 +72,7 @@ void source_throttle(struct source *c, uint32_t percent)
 		return;
 	}
 	session_event(c->s, "throttled: the guest's processors are slowed by %u %%", percent);
-	c->throttle = percent;
-	if (percent > c->throttle_max)
-		c->throttle_max = percent;
+	note(c, percent);
 }
 
 void source_throttle_lift(struct source *c)
@@ -74,7 +83,7 @@ void source_throttle_lift(struct source *c)
 		return;
 	if (throttle_set(c->brake, THROTTLE_SHARE_MAX, &why))
 		forgo(c, &why);
-	c->throttle = 0;
+	note(c, 0);
 }
 
 void source_unthrottle(struct source *c)
@@ -82,5 +91,5 @@ void source_unthrottle(struct source *c)
 	if (c->brake && c->braked)
 		throttle_end(c->brake);
 	c->braked = false;
-	c->throttle = 0;
+	note(c, 0);
 }

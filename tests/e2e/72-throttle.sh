@@ -39,8 +39,10 @@ start_hopeless() {
 }
 
 throttled() {
-	cli "$HOST" status "$ID" --json | jq -e 'any(.events[]; .text | startswith("throttled: "))'
+	cli "$HOST" status "$ID" --json | jq -e '.progress.throttle_percent > 0'
 }
+
+not_throttled() { ! throttled; }
 
 assert_released() {
 	[ -z "$(our_groups "$ID")" ] || fail "groups are left: $(our_groups "$ID")"
@@ -100,6 +102,7 @@ eventually 60 throttled || fail "not throttled"
 cli a tune "$ID" --impact 0 >/dev/null || fail "tune"
 no_quota() { ! grep -rEv '^(-1|max .*)$' "$(our_groups "$ID")" --include=cpu.cfs_quota_us --include=cpu.max; }
 eventually 10 no_quota || fail "still throttled"
+eventually 10 not_throttled || fail "it says that it is still throttled"
 cli a cancel "$ID" >/dev/null || fail "cancel"
 move_end
 want_status 130
