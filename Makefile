@@ -127,7 +127,7 @@ bench-vs-qemu: deps-test
 	@$(MAKE) --no-print-directory all guests check-build
 	@BUILD=$(BUILD) bench/vs-qemu
 
-# All benchmarks and comparisons, 10 to 15 minutes; BENCH_QUICK=1: two. BENCH=SECTION... for some.
+# All benchmarks and comparisons, half an hour; BENCH_QUICK=1: minutes. BENCH=SECTION... for some.
 BENCH ?=
 BENCH_QUICK ?= 0
 bench:
