@@ -93,8 +93,8 @@ static int look_at_run(struct source *src, const struct scheduler_chunk *c, uint
 }
 
 /*
- * Takes from bits the pages that are not to be sent now, and notes them in out: which the comparison
- * before this round found at the destination, and which were written again.
+ * Takes from bits the pages that are not to be sent now, and notes them in out: which the
+ * comparison before this round found at the destination, and which were written again.
  */
 static int leave_out(struct source *src, const struct scheduler_chunk *c,
 		     uint64_t bits[SCHEDULER_CHUNK_WORDS], uint64_t out[SCHEDULER_CHUNK_WORDS])
