@@ -36,12 +36,21 @@ json_t *guest_qemu_residue(struct guest_qemu *q)
 	for (uint32_t i = 0; i < d->nregions; i++)
 		for (uint32_t k = 0; k < d->regions[i].nmappings; k++)
 			json_array_append_new(ranges,
-					      json_pack("[I, I]",
+					      json_pack("[I, I, b]",
 							(json_int_t)d->regions[i].mappings[k].start,
-							(json_int_t)d->regions[i].mappings[k].end));
+							(json_int_t)d->regions[i].mappings[k].end,
+							d->regions[i].hugetlb));
 	return json_pack("{s:s, s:i, s:I, s:i, s:s, s:o, s:o*}", "kind", "qemu", "pid", q->g.pid,
 			 "start_time", (json_int_t)q->g.start_time, "userfaultfd", q->remote_uffd,
 			 "qmp_path", q->qmp_path, "ranges", ranges, "migration", migration);
+}
+
+static void unregister(int fd, uint64_t start, uint64_t end, bool hugetlb)
+{
+	if (hugetlb)
+		uffd_unregister(fd, start, end);
+	else
+		uffd_unregister_windows(fd, start, end);
 }
 
 static int register_all(struct guest_qemu *q, struct failure *f)
@@ -101,8 +110,8 @@ void guest_qemu_disarm(struct guest *g)
 	if (guest_alive(g)) {
 		for (uint32_t i = 0; i < d->nregions; i++)
 			for (uint32_t k = 0; k < d->regions[i].nmappings; k++)
-				uffd_unregister_windows(q->uffd, d->regions[i].mappings[k].start,
-							d->regions[i].mappings[k].end);
+				unregister(q->uffd, d->regions[i].mappings[k].start,
+					   d->regions[i].mappings[k].end, d->regions[i].hugetlb);
 		if (uffd_close_inside(g->pid, q->remote_uffd, q->uffd, &f) && guest_alive(g))
 			log_warn("pid %d: the userfaultfd inside stays open: %s", g->pid,
 				 f.message);
@@ -151,8 +160,9 @@ static void close_residue(pid_t pid, const json_t *residue)
 		return;
 	}
 	json_array_foreach (json_object_get(residue, "ranges"), i, range)
-		uffd_unregister_windows(fd, (uint64_t)json_integer_value(json_array_get(range, 0)),
-					(uint64_t)json_integer_value(json_array_get(range, 1)));
+		unregister(fd, (uint64_t)json_integer_value(json_array_get(range, 0)),
+			   (uint64_t)json_integer_value(json_array_get(range, 1)),
+			   json_is_true(json_array_get(range, 2)));
 	if (uffd_close_inside(pid, number, fd, &f))
 		log_warn("pid %d: the userfaultfd inside stays open: %s", pid, f.message);
 	else

@@ -232,6 +232,13 @@ int uffd_unregister_windows(int fd, uint64_t start, uint64_t end)
 	return first;
 }
 
+int uffd_unregister(int fd, uint64_t start, uint64_t end)
+{
+	struct uffdio_range r = { .start = start, .len = end - start };
+
+	return ioctl(fd, UFFDIO_UNREGISTER, &r) && errno != ESRCH && errno != EINVAL ? -errno : 0;
+}
+
 /* Whether number remote_fd of pid is a userfaultfd with our features. */
 static bool is_ours(pid_t pid, int remote_fd)
 {

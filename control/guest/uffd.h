@@ -54,6 +54,11 @@ int uffd_register_faults(int fd, uint64_t start, uint64_t end, struct failure *f
  * a fraction of a millisecond. What is not registered or not mapped any more is passed over.
  */
 int uffd_unregister_windows(int fd, uint64_t start, uint64_t end);
+/*
+ * The same at once, for huge pages (hugetlb): there is little to do, and what windows have split
+ * the kernel does not join again (VM_SPECIAL), so that the RAM of the VM would stay in pieces.
+ */
+int uffd_unregister(int fd, uint64_t start, uint64_t end);
 
 /*
  * Takes over a userfaultfd that an earlier transhipd left inside pid under number remote_fd:

@@ -41,9 +41,10 @@ static json_t *ranges(const struct guest_description *d)
 	for (uint32_t i = 0; i < d->nregions; i++)
 		for (uint32_t k = 0; k < d->regions[i].nmappings; k++)
 			json_array_append_new(list,
-					      json_pack("[I, I]",
+					      json_pack("[I, I, b]",
 							(json_int_t)d->regions[i].mappings[k].start,
-							(json_int_t)d->regions[i].mappings[k].end));
+							(json_int_t)d->regions[i].mappings[k].end,
+							d->regions[i].hugetlb));
 	return list;
 }
 

@@ -241,6 +241,7 @@ static int discard(struct session *s, struct failure *f)
 
 	destination_init(&d, s);
 	destination_read_journal(&d, content);
+	destination_postcopy_undo(&d, content);
 	if (d.plan.created)
 		launch_undo(&d.plan, d.launched);
 	else

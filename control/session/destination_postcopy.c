@@ -273,11 +273,61 @@ static int start(struct destination *d, uint16_t *port)
 	return err ? err : dataplane_expect(&p->dp, IPC_READY, &answer, &w, &d->f);
 }
 
+/* RAM as the VM has it mapped: its monitor is not asked. */
+static int open_ram(struct destination *d)
+{
+	struct destination_postcopy *p = &d->post;
+	size_t n = json_array_size(regions_of(p)), i;
+	const json_t *r;
+	char path[96];
+
+	close_ram(p);
+	p->ram = calloc(n + 1, sizeof(*p->ram));
+	if (!p->ram)
+		return failure_set(&d->f, -ENOMEM, "internal", NULL, "out of memory");
+	for (i = 0; i < n; i++)
+		p->ram[i] = -1;
+	json_array_foreach (regions_of(p), i, r) {
+		const json_t *first = json_array_get(json_object_get(r, "mappings"), 0);
+
+		snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", (int)d->pid,
+			 (unsigned long long)json_integer_value(json_array_get(first, 0)),
+			 (unsigned long long)json_integer_value(json_array_get(first, 1)));
+		p->ram[i] = open(path, O_RDWR | O_CLOEXEC);
+		if (p->ram[i] < 0)
+			return failure_set(&d->f, -errno, "internal", NULL, "%s: %m", path);
+	}
+	return 0;
+}
+
+static int take_over(struct destination *d)
+{
+	struct destination_postcopy *p = &d->post;
+	const char *path = json_string_value(json_object_get(p->plan, "file"));
+	int number = (int)json_integer_value(json_object_get(p->residue, "userfaultfd"));
+	int err = open_ram(d);
+
+	if (!err)
+		err = uffd_adopt(d->pid, number, &p->uffd, &d->f);
+	if (err)
+		return err;
+	fd_close(&p->missing_fd);
+	fd_close(&p->pidfd);
+	p->missing_fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
+	p->pidfd = (int)syscall(SYS_pidfd_open, d->pid, 0);
+	if (p->missing_fd < 0 || p->pidfd < 0)
+		return failure_set(&d->f, -errno, "internal", NULL, "%s: %m", path ? path : "");
+	return 0;
+}
+
 int destination_postcopy_open(struct destination *d, json_t **answer)
 {
 	uint16_t port = 0;
 	int err = d->post.on ? 0 : watch(d);
 
+	/* after a crash, if it could not be had then */
+	if (!err && d->post.uffd < 0)
+		err = take_over(d);
 	if (!err)
 		err = fault_at("destination.postcopy");
 	if (!err)
@@ -436,8 +486,8 @@ void destination_postcopy_end(struct destination *d)
 	const char *path = json_string_value(json_object_get(p->plan, "file"));
 
 	/* nobody faults in vain between the two: unregistering wakes everybody */
-	if (p->on && d->g)
-		d->g->ops->disarm(d->g);
+	if (p->on && d->g && p->pidfd < 0)
+		d->g->ops->disarm(d->g); /* it was armed through this very guest */
 	else if (p->on && p->residue)
 		guest_disarm_residue(p->residue);
 	p->on = p->on && p->complete;
@@ -450,50 +500,6 @@ void destination_postcopy_end(struct destination *d)
 }
 
 /* --- after a crash ---------------------------------------------------------------------------- */
-
-/* RAM as the VM has it mapped: its monitor is not asked. */
-static int open_ram(struct destination *d)
-{
-	struct destination_postcopy *p = &d->post;
-	size_t n = json_array_size(regions_of(p)), i;
-	const json_t *r;
-	char path[96];
-
-	p->ram = calloc(n + 1, sizeof(*p->ram));
-	if (!p->ram)
-		return failure_set(&d->f, -ENOMEM, "internal", NULL, "out of memory");
-	for (i = 0; i < n; i++)
-		p->ram[i] = -1;
-	json_array_foreach (regions_of(p), i, r) {
-		const json_t *first = json_array_get(json_object_get(r, "mappings"), 0);
-
-		snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", (int)d->pid,
-			 (unsigned long long)json_integer_value(json_array_get(first, 0)),
-			 (unsigned long long)json_integer_value(json_array_get(first, 1)));
-		p->ram[i] = open(path, O_RDWR | O_CLOEXEC);
-		if (p->ram[i] < 0)
-			return failure_set(&d->f, -errno, "internal", NULL, "%s: %m", path);
-	}
-	return 0;
-}
-
-static int take_over(struct destination *d)
-{
-	struct destination_postcopy *p = &d->post;
-	const char *path = json_string_value(json_object_get(p->plan, "file"));
-	int number = (int)json_integer_value(json_object_get(p->residue, "userfaultfd"));
-	int err = uffd_adopt(d->pid, number, &p->uffd, &d->f);
-
-	if (!err)
-		err = open_ram(d);
-	if (err)
-		return err;
-	p->missing_fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
-	p->pidfd = (int)syscall(SYS_pidfd_open, d->pid, 0);
-	if (p->missing_fd < 0 || p->pidfd < 0)
-		return failure_set(&d->f, -errno, "internal", NULL, "%s: %m", path ? path : "");
-	return 0;
-}
 
 int destination_postcopy_recover(struct destination *d, const json_t *content)
 {

@@ -423,7 +423,7 @@ int source_postcopy_serve(struct source *c)
 	guard_stop(&c->guard);
 	dataplane_stop(&c->dp); /* the tracker has done its work */
 	c->post.heard_ns = clock_ns();
-	fault_at("source.postcopy");
+	fault_at("source.serving");
 	while (!host_ending(c->s->host)) {
 		int found;
 

@@ -181,16 +181,23 @@ static int push_chunk(struct server_stream *t, uint64_t number)
 {
 	struct server *v = t->v;
 	uint64_t mask[PAGE_SET_WORDS], chunk, n;
+	uint64_t *sent = v->sent.words + number * PAGE_SET_WORDS;
 	uint32_t region = page_set_region(&v->wanted, number, &chunk);
 	int err;
 
 	memcpy(mask, v->wanted.words + number * PAGE_SET_WORDS, sizeof(mask));
-	page_set_add(v->sent.words + number * PAGE_SET_WORDS, mask, mask);
 	n = page_mask_count(mask);
-	if (!n)
+	page_set_keep(sent, mask);
+	err = pace(v, (n - page_mask_count(mask)) * PAGE_BYTES);
+	if (err)
+		return err;
+	/* only now: who asks for a huge page while this waits must not wait with it */
+	memcpy(mask, v->wanted.words + number * PAGE_SET_WORDS, sizeof(mask));
+	page_set_add(sent, mask, mask);
+	if (!page_mask_count(mask))
 		return 0;
-	err = pace(v, n * PAGE_BYTES);
-	return err ? err : server_send_pages(t, region, chunk, mask, true);
+	/* nothing of it is held back for what follows: somebody may wait for its last page */
+	return server_send_pages(t, region, chunk, mask, false);
 }
 
 static int await_order(struct server *v)

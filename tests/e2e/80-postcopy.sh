@@ -22,3 +22,14 @@ post_copied pre 'rate=200 ws=100 prealloc=1' --bandwidth 800Mbit
 if [ -x "$QEMU10" ]; then
 	post_copied ten 'rate=200 ws=100 qemu=10' --bandwidth 800Mbit
 fi
+
+note "huge pages"
+exec 8>/run/lock/tranship-hugepages.lock
+flock -w 60 8 || fail "somebody else holds the pool of huge pages"
+PAGES_BEFORE=$(cat /proc/sys/vm/nr_hugepages)
+echo $((PAGES_BEFORE + 130)) >/proc/sys/vm/nr_hugepages
+if [ "$(grep -oP 'HugePages_Free:\s+\K.*' /proc/meminfo)" -ge 130 ]; then
+	post_copied huge 'rate=60 ws=48 ram=128 backing=huge' --bandwidth 400Mbit
+else
+	note "no memory for huge pages: not tried"
+fi
