@@ -90,16 +90,30 @@ static double least(double a, double b)
 	return b > 0 && b < a ? b : a;
 }
 
-static double rate_now(struct run *r, bool first)
+/* What the network lets through. */
+static double link_now(const struct run *r)
 {
 	const struct simulator_model *m = r->m;
 	double wire = m->wire_ratio > 0 ? m->wire_ratio : 1;
-	double rate = m->link_rate / wire;
+	double rate = least(m->link_rate / wire, m->stream_rate * m->streams / wire);
 
-	rate = least(rate, m->stream_rate * m->streams / wire);
-	rate = least(rate, (double)r->in.goals.bandwidth / wire);
-	rate = least(rate, first ? m->first_rate : m->again_rate);
-	return rate * (1 + m->jitter * noise(r));
+	return least(rate, (double)r->in.goals.bandwidth / wire);
+}
+
+static double rate_now(struct run *r, bool first)
+{
+	double rate = least(link_now(r), first ? r->m->first_rate : r->m->again_rate);
+
+	return rate * (1 + r->m->jitter * noise(r));
+}
+
+/* Of the push of post-copy: a share of what the hosts can, and no more than the network. */
+static double push_now(const struct run *r)
+{
+	const struct simulator_model *m = r->m;
+	double hosts = m->again_rate > 0 ? m->again_rate : m->link_rate / m->wire_ratio;
+
+	return least(link_now(r), hosts * m->push_share);
 }
 
 static double scan_cost(const struct simulator_model *m, double dirty)
@@ -181,12 +195,13 @@ static bool send_round(struct run *r, const struct policy_decision *d)
 	double rate = rate_now(r, first), timeout = (double)r->in.goals.timeout_ns;
 	double bytes = first ? r->m->populated_bytes * (1 - r->m->zero_share)
 			     : (double)r->in.pending_bytes;
-	double sent = d->defer ? without_hot(r, bytes, rate) : bytes;
+	/* a full pass comes by most of the set early, or late: who knows */
+	double sent = r->m->can.defer && !first ? without_hot(r, bytes, rate) : bytes;
 	double ns = r->m->round_ns + sent / rate * 1e9;
 	bool late = timeout > 0 && r->now_ns + ns > timeout;
 
 	if (!first)
-		policy_note_round(&r->in.history, policy_transfer_ns(&r->in, (uint64_t)bytes),
+		policy_note_round(&r->in.history, policy_transfer_ns(&r->in, (uint64_t)sent),
 				  (uint64_t)ns);
 	if (late) {
 		sent *= fmax(0, (timeout - r->now_ns) / ns);
@@ -216,8 +231,9 @@ static void finish(struct run *r, const struct policy_decision *d)
 	const struct simulator_model *m = r->m;
 	double gap = r->scan_ns + STOP_NS, rate = rate_now(r, false);
 	double left = simulator_written(m, slowed(r, r->since_ns + gap));
-	double scans =
-		m->pause_scans ? scan_cost(m, left) + (m->pause_scans - 1) * scan_cost(m, 0) : 0;
+	/* the first scan of a pause finds what the last one before it could not */
+	double scan_ns = scan_cost(m, simulator_written(m, slowed(r, gap)));
+	double scans = m->pause_scans ? scan_ns + (m->pause_scans - 1) * scan_cost(m, 0) : 0;
 
 	o->end = d->action;
 	o->reason = d->reason;
@@ -228,9 +244,8 @@ static void finish(struct run *r, const struct policy_decision *d)
 		o->downtime_ns = m->pause_ns + scans + left / rate * 1e9;
 		o->sent_bytes += left;
 	} else if (d->action == POLICY_POSTCOPY) {
-		o->downtime_ns = m->pause_ns + scan_cost(m, left) +
-				 m->ram_bytes / PAGE_SIZE / 8 / rate * 1e9;
-		o->postcopy_ns = left / (rate * m->push_share) * 1e9;
+		o->downtime_ns = m->pause_ns + scan_ns + m->ram_bytes / PAGE_SIZE / 8 / rate * 1e9;
+		o->postcopy_ns = left / push_now(r) * 1e9;
 		o->sent_bytes += left;
 	}
 	o->total_ns = r->now_ns + o->downtime_ns + o->postcopy_ns;

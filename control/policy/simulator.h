@@ -56,7 +56,7 @@ struct simulator_model {
 	uint32_t pause_scans; /* of all RAM in a pause */
 	struct policy_abilities can;
 	double throttle_effect; /* 0 .. 1: how much of a throttle the guest's writing feels */
-	double push_share;	/* of the rate that the push of post-copy reaches */
+	double push_share;	/* of what the hosts move that the push of post-copy reaches */
 	/* What is not known: rates differ by up to this share from round to round. */
 	double jitter;
 	uint64_t seed;
