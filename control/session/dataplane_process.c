@@ -21,6 +21,7 @@
 #define QUIT_WAIT_MS 1000 /* a data plane ends within milliseconds; this is for a stuck one */
 #define SEND_WAIT_S  10
 #define CHILD_IPC_FD 3
+#define VM_ENDS_MS   200 /* from the loss of its memory to its end; longer for terabytes */
 #define BUSY_NS	     (200 * NSEC_PER_MSEC) /* of processor time; waking up costs 1 ms a second */
 
 /* Between fork and exec: only async-signal-safe calls. */
@@ -160,6 +161,23 @@ static int patience(const struct dataplane_wait *w, const struct liveness *l, in
 	return 0;
 }
 
+static int vm_gone(struct failure *f)
+{
+	return failure_set(f, -ESRCH, "vm-gone", NULL,
+			   "The VM's process ended during the migration.");
+}
+
+/*
+ * A data plane that reads the memory of a process that is being killed fails a moment before that
+ * process has ended for all to see.
+ */
+static bool is_for_the_vm_has_ended(const struct failure *told, const struct dataplane_wait *w)
+{
+	struct pollfd p = { .fd = w->guest_fd, .events = POLLIN };
+
+	return w->guest_fd >= 0 && !strcmp(told->code, "internal") && poll(&p, 1, VM_ENDS_MS) > 0;
+}
+
 /* Waits until the socket is readable, or for one of the other reasons. */
 static int wait_message(struct dataplane *d, struct dataplane_wait *w, const struct liveness *l,
 			struct failure *f)
@@ -183,8 +201,7 @@ static int wait_message(struct dataplane *d, struct dataplane_wait *w, const str
 			return failure_set(f, -ECANCELED, "cancelled", NULL,
 					   "The migration was cancelled.");
 		if (p[2].revents)
-			return failure_set(f, -ESRCH, "vm-gone", NULL,
-					   "The VM's process ended during the migration.");
+			return vm_gone(f);
 		if (p[3].revents)
 			w->noticed(w->arg, w);
 		if (p[0].revents)
@@ -211,7 +228,9 @@ static int next_message(struct dataplane *d, struct ipc_message *m, struct datap
 				   "a malformed message came from the data plane: %s",
 				   strerror(-err));
 	if (m->head.type == IPC_FAILED)
-		return told_failure(&m->body.failure, f);
+		return is_for_the_vm_has_ended(&m->body.failure, w)
+			       ? vm_gone(f)
+			       : told_failure(&m->body.failure, f);
 	if (m->head.type != IPC_PROGRESS)
 		return 0;
 	note_life(l, &m->body.stats);

@@ -8,11 +8,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -122,6 +124,96 @@ static void what_ends_a_wait_for_one_that_hangs(void **unused)
 	close(ready);
 }
 
+/* The other end is the test's. */
+static int with_a_socket(void)
+{
+	int pair[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+	d.sock = pair[0];
+	return pair[1];
+}
+
+static void fails(int peer, const char *code)
+{
+	struct failure told = { 0 };
+
+	failure_set(&told, -1, code, NULL, "told");
+	assert_int_equal(ipc_send(peer, IPC_FAILED, &told, -1), 0);
+}
+
+static void *end_after_a_while(void *fd)
+{
+	uint64_t one = 1;
+
+	usleep(20000);
+	assert_int_equal(write(*(int *)fd, &one, sizeof(one)), sizeof(one));
+	return NULL;
+}
+
+/* It loses the VM's memory a moment before the VM is seen to have ended. */
+static void failed_because_the_vm_ends(void **unused)
+{
+	int peer = with_a_socket(), vm = eventfd(0, 0);
+	struct dataplane_wait w = plain;
+	pthread_t thread;
+
+	(void)unused;
+	w.guest_fd = vm;
+	fails(peer, "internal");
+	assert_int_equal(expect(&w), -EREMOTEIO);
+	assert_string_equal(f.message, "told");
+	fails(peer, "internal");
+	assert_int_equal(pthread_create(&thread, NULL, end_after_a_while, &vm), 0);
+	assert_int_equal(expect(&w), -ESRCH);
+	assert_string_equal(f.code, "vm-gone");
+	pthread_join(thread, NULL);
+	close(vm);
+	/* what has another reason is told at once */
+	w.guest_fd = -1;
+	fails(peer, "data-lost");
+	assert_int_equal(expect(&w), -EREMOTEIO);
+	assert_string_equal(f.code, "data-lost");
+	close(peer);
+}
+
+static unsigned int notices;
+
+static void give_a_deadline(void *arg, struct dataplane_wait *w)
+{
+	uint64_t count;
+
+	notices++;
+	assert_int_equal(read(w->notice_fd, &count, sizeof(count)), sizeof(count));
+	w->deadline_ns = clock_ns() + *(uint64_t *)arg;
+}
+
+/* In the middle of a wait, which may have been for ever. */
+static void noticed(void **unused)
+{
+	int peer = with_a_socket(), notice = eventfd(1, 0);
+	uint64_t soon = 20 * NSEC_PER_MSEC;
+	struct dataplane_wait w = plain;
+
+	(void)unused;
+	notices = 0;
+	w.notice_fd = notice;
+	w.noticed = give_a_deadline;
+	w.arg = &soon;
+	assert_int_equal(expect(&w), -ETIMEDOUT);
+	assert_string_equal(f.code, "timeout");
+	assert_int_equal(notices, 1);
+	/* the caller's is as it was, and what comes is not lost for it */
+	assert_int_equal(w.deadline_ns, 0);
+	soon = 1000 * NSEC_PER_SEC;
+	assert_int_equal(eventfd_write(notice, 1), 0);
+	fails(peer, "data-lost");
+	assert_int_equal(expect(&w), -EREMOTEIO);
+	assert_int_equal(notices, 2);
+	close(notice);
+	close(peer);
+}
+
 static void one_that_hangs_is_ended(void **unused)
 {
 	uint64_t start_ns;
@@ -184,6 +276,8 @@ int main(void)
 		CASE(one_that_is_not_there),
 		CASE(one_that_dies),
 		CASE(what_ends_a_wait_for_one_that_hangs),
+		CASE(failed_because_the_vm_ends),
+		CASE(noticed),
 		CASE(one_that_hangs_is_ended),
 		CASE(nothing_is_inherited),
 	};
