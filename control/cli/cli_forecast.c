@@ -102,8 +102,8 @@ void cli_forecast_print(FILE *to, const json_t *f)
 	size_t i;
 	json_t *m;
 
-	fprintf(to, "%s: %s, a pause of at most %.0f ms\n",
-		cli_clean(cli_text(f, "name"), name, sizeof(name)),
+	cli_clean(cli_text(f, "name"), name, sizeof(name));
+	fprintf(to, "%s%s%s, a pause of at most %.0f ms\n", name, *name ? ": " : "",
 		units_format_size((uint64_t)number(f, "ram_bytes"), ram, sizeof(ram)),
 		number(goals, "max_downtime_ms"));
 	print_measured(to, json_object_get(f, "measured"));

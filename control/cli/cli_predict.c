@@ -10,6 +10,7 @@
 #include "control/cli/cli.h"
 #include "control/cli/cli_forecast.h"
 #include "control/policy/forecast.h"
+#include "control/session/goals.h"
 
 #define SECONDS_DEFAULT 5
 #define EXTRA_MS	90000u /* the checks of both sides, and probing the path */
@@ -37,11 +38,17 @@ static const struct cli_option options[] = {
 };
 /* clang-format on */
 
-/* What was asked for comes before what the model says. */
-static void take_goals(struct policy_goals *g, const json_t *values)
+/* What was asked for comes before what the model says; within the bounds that a session has. */
+static int take_goals(struct policy_goals *g, const json_t *values, struct failure *f)
 {
+	struct goals checked;
 	const json_t *j;
+	int err;
 
+	goals_init(&checked);
+	err = goals_take(&checked, values, f);
+	if (err)
+		return err;
 	if ((j = json_object_get(values, "max_downtime_ms")))
 		g->max_downtime_ns = (uint64_t)json_integer_value(j) * 1000000u;
 	if ((j = json_object_get(values, "timeout_ms")))
@@ -50,6 +57,7 @@ static void take_goals(struct policy_goals *g, const json_t *values)
 		g->bandwidth = (uint64_t)json_integer_value(j);
 	if ((j = json_object_get(values, "impact")))
 		g->impact = (uint32_t)json_integer_value(j);
+	return 0;
 }
 
 static enum cli_exit show(struct cli *cli, const json_t *f)
@@ -68,9 +76,8 @@ static enum cli_exit run_model(struct cli *cli, const char *path, const json_t *
 	enum cli_exit status;
 	json_t *out;
 
-	if (model_load(&m, path, &f))
+	if (model_load(&m, path, &f) || take_goals(&m.goals, values, &f))
 		return cli_fail(cli, &f);
-	take_goals(&m.goals, values);
 	if (json_integer_value(json_object_get(values, "streams")) > 0)
 		m.sim.streams = (uint32_t)json_integer_value(json_object_get(values, "streams"));
 	out = forecast(&m);

@@ -321,11 +321,12 @@ int model_load(struct model *out, const char *path, struct failure *f)
 	json_t *j = json_load_file(path, JSON_REJECT_DUPLICATES, &where);
 	int err;
 
+	if (!j && where.line <= 0) /* the text names the file */
+		return failure_set(f, -EINVAL, "usage", NULL, "The model: %s.", where.text);
 	if (!j)
 		return failure_set(f, -EINVAL, "usage",
 				   "A model is a JSON object; tranship(1), MODELS, shows one.",
-				   where.line > 0 ? "%.200s, line %d: %s." : "%.200s%.0d: %s.",
-				   path, where.line, where.text);
+				   "%.200s, line %d: %s.", path, where.line, where.text);
 	err = model_read(out, j, f);
 	json_decref(j);
 	return err;

@@ -75,8 +75,12 @@ static void test_what_is_no_model(void **state)
 	assert_int_equal(RUN("predict", "web1", "unix:/x", "--model", model_path("1tib")),
 			 CLI_USAGE);
 	assert_int_equal(RUN("predict", "--model", "/nonexistent.json"), CLI_USAGE);
-	want_in(err_text, "/nonexistent.json");
-	want_in(err_text, "[usage]");
+	want_in(err_text, "open /nonexistent.json: No such file or directory. [usage]");
+	/* more nanoseconds than 64 bits hold */
+	assert_int_equal(
+		RUN("predict", "--model", model_path("1tib"), "--max-downtime", "99999999999h"),
+		CLI_USAGE);
+	want_in(err_text, "max_downtime_ms is a whole number");
 	assert_int_equal(RUN("predict", "--model", model_path("1tib"), "--impact", "101"),
 			 CLI_USAGE);
 }
