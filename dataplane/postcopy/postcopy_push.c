@@ -20,6 +20,10 @@
 /* Around a fault, in this order: itself, what follows (guests go upwards), one before. */
 static const int8_t around[] = { 0, 1, 2, 3, -1 };
 
+/* The queue of a near link is what it carries in this time; looked at so often. */
+#define QUEUE_NS (700 * 1000ull)
+#define RATE_NS	 (10 * NSEC_PER_MSEC)
+
 /* While a push waits for the bandwidth limit it looks whether it is to end. */
 #define PACE_MAX_NS (20 * NSEC_PER_MSEC)
 
@@ -228,30 +232,58 @@ static int finish(struct server_stream *t)
 	return err;
 }
 
+/* --- bytes ahead of a fault ------------------------------------------------------------------- */
+
+static void set_queue(struct server_stream *t, uint64_t bytes)
+{
+	/* the kernel doubles SO_SNDBUF, for its own book-keeping */
+	int queue = (int)(bytes / 2), unsent = (int)(bytes / 2);
+
+	t->queue = bytes;
+	if (setsockopt(t->fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent)))
+		log_debug("no TCP_NOTSENT_LOWAT: %s", strerror(errno));
+	if (t->near && setsockopt(t->fd, SOL_SOCKET, SO_SNDBUF, &queue, sizeof(queue)))
+		log_debug("SO_SNDBUF: %s", strerror(errno));
+}
+
+void server_bound_queue(struct server_stream *t)
+{
+	uint32_t pushing = t->v->s->config.streams - 1;
+	struct tcp_info info = { 0 };
+	socklen_t len = sizeof(info);
+
+	t->near = !getsockopt(t->fd, IPPROTO_TCP, TCP_INFO, &info, &len) && info.tcpi_rtt < NEAR_US;
+	set_queue(t, (t->near ? PUSH_QUEUE_MIN : PUSH_QUEUE) / pushing);
+}
+
+/* What the link carries in QUEUE_NS, as it has turned out. */
+static void adapt_queue(struct server_stream *t)
+{
+	uint64_t now = clock_ns(), passed = now - t->rate_ns, pushing = t->v->s->config.streams - 1;
+	uint64_t bytes = t->tx->counters.wire_bytes - t->rate_bytes, want;
+
+	if (!t->near || passed < RATE_NS)
+		return;
+	want = bytes * QUEUE_NS / passed;
+	if (want > PUSH_QUEUE / pushing)
+		want = PUSH_QUEUE / pushing;
+	if (want < PUSH_QUEUE_MIN / pushing)
+		want = PUSH_QUEUE_MIN / pushing;
+	if (t->rate_ns && (want * 4 > t->queue * 5 || want * 5 < t->queue * 4))
+		set_queue(t, want);
+	t->rate_ns = now;
+	t->rate_bytes = t->tx->counters.wire_bytes;
+}
+
 int server_push(struct server_stream *t)
 {
 	struct server *v = t->v;
 	uint64_t number;
 	int err = t->index == 1 ? learn(t) : await_order(v);
 
-	while (!err && next_chunk(v, &number))
+	while (!err && next_chunk(v, &number)) {
+		adapt_queue(t);
 		err = server_stopping(v) ? -ECANCELED : push_chunk(t, number);
+	}
 	return err ? err : finish(t);
-}
-
-void server_bound_queue(const struct server_stream *t)
-{
-	const struct ipc_config *c = &t->v->s->config;
-	int queue = (int)(PUSH_QUEUE / (c->streams - 1)), unsent = queue / 2;
-	struct tcp_info info = { 0 };
-	socklen_t len = sizeof(info);
-
-	if (setsockopt(t->fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent)))
-		log_debug("no TCP_NOTSENT_LOWAT: %s", strerror(errno));
-	if (getsockopt(t->fd, IPPROTO_TCP, TCP_INFO, &info, &len) || info.tcpi_rtt >= NEAR_US)
-		return;
-	/* the kernel doubles it, for its own book-keeping */
-	queue /= 2;
-	if (setsockopt(t->fd, SOL_SOCKET, SO_SNDBUF, &queue, sizeof(queue)))
-		log_debug("SO_SNDBUF: %s", strerror(errno));
 }

@@ -10,9 +10,10 @@
  *   threads send every page of the set once that has not been asked for, a chunk at a time.
  *
  *   Bytes ahead of a fault. What the push streams have given to the kernel goes over the link
- *   before an answer does, so that is little: PUSH_QUEUE in all their sockets' buffers. Between
- *   near hosts that is enough to fill the link; between distant ones the buffers are left to the
- *   kernel, and only what is not sent yet is bounded. The answers' packets have priority where the
+ *   before an answer does, so that is little. Between near hosts it is what the link carries in
+ *   less than a millisecond, PUSH_QUEUE_MIN to PUSH_QUEUE in all their sockets' buffers, and that is
+ *   enough to fill it; between distant ones the buffers are left to the kernel, and only what is
+ *   not sent yet is bounded. The answers' packets have priority where the
  *   host's queues know one.
  *
  *   Order. First what lies around the latest faults, then the chunks of which most is missing: what
@@ -34,7 +35,8 @@
 #include "dataplane/transport/tx.h"
 #include "dataplane/transport/wire.h"
 
-#define PUSH_QUEUE (256u * 1024)
+#define PUSH_QUEUE     (256u * 1024)
+#define PUSH_QUEUE_MIN (64u * 1024)
 /* A first round trip below this: near, as control/session/sockets.c has it. */
 #define NEAR_US 1000u
 
@@ -49,8 +51,11 @@ struct server_stream {
 	struct tx *tx;
 	pthread_t thread;
 	bool running;
-	uint8_t *scratch;	    /* PAGE_READER_SCRATCH, owned */
-	uint64_t pages, wire_bytes; /* atomic */
+	uint8_t *scratch;	      /* PAGE_READER_SCRATCH, owned */
+	uint64_t pages, wire_bytes;   /* atomic */
+	bool near;		      /* a pushing stream's, as what follows */
+	uint64_t queue;		      /* bytes: its bound */
+	uint64_t rate_ns, rate_bytes; /* when the rate was last looked at, and sent by then */
 	struct chunk_plan plan;
 	struct plan_frame frame;
 };
@@ -107,6 +112,6 @@ int server_push(struct server_stream *t);
 /* A fault in this chunk (numbered through). */
 void server_note_fault(struct server *v, uint64_t number);
 /* Bounds what waits in a push stream's socket. */
-void server_bound_queue(const struct server_stream *t);
+void server_bound_queue(struct server_stream *t);
 
 #endif
