@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "control/guest/proc_maps.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
@@ -21,7 +22,6 @@
 #define QUIT_WAIT_MS 1000 /* a data plane ends within milliseconds; this is for a stuck one */
 #define SEND_WAIT_S  10
 #define CHILD_IPC_FD 3
-#define VM_ENDS_MS   200 /* from the loss of its memory to its end; longer for terabytes */
 #define BUSY_NS	     (200 * NSEC_PER_MSEC) /* of processor time; waking up costs 1 ms a second */
 
 /* Between fork and exec: only async-signal-safe calls. */
@@ -169,13 +169,21 @@ static int vm_gone(struct failure *f)
 
 /*
  * A data plane that reads the memory of a process that is being killed fails a moment before that
- * process has ended for all to see.
+ * process has ended for its pidfd. It has no memory any more then, as /proc shows.
  */
-static bool is_for_the_vm_has_ended(const struct failure *told, const struct dataplane_wait *w)
+static bool has_lost_its_memory(int pidfd)
 {
-	struct pollfd p = { .fd = w->guest_fd, .events = POLLIN };
+	char path[64], line[64];
+	long pid = -1;
+	FILE *file;
 
-	return w->guest_fd >= 0 && !strcmp(told->code, "internal") && poll(&p, 1, VM_ENDS_MS) > 0;
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", pidfd);
+	file = fopen(path, "re");
+	while (file && pid < 0 && fgets(line, sizeof(line), file))
+		sscanf(line, "Pid: %ld", &pid);
+	if (file)
+		fclose(file);
+	return pid > 0 && proc_status_number((pid_t)pid, "VmSize") < 0;
 }
 
 /* Waits until the socket is readable, or for one of the other reasons. */
@@ -228,9 +236,8 @@ static int next_message(struct dataplane *d, struct ipc_message *m, struct datap
 				   "a malformed message came from the data plane: %s",
 				   strerror(-err));
 	if (m->head.type == IPC_FAILED)
-		return is_for_the_vm_has_ended(&m->body.failure, w)
-			       ? vm_gone(f)
-			       : told_failure(&m->body.failure, f);
+		return has_lost_its_memory(w->guest_fd) ? vm_gone(f)
+							: told_failure(&m->body.failure, f);
 	if (m->head.type != IPC_PROGRESS)
 		return 0;
 	note_life(l, &m->body.stats);

@@ -92,7 +92,7 @@ cli a cancel "$ID" >/dev/null || fail "cancel"
 move_end
 want_status 130
 want '.throttle_max_percent > 0 and .throttle_max_percent <= 60'
-assert_runs a web
+eventually 10 vm_runs a web || fail "it does not run on a"
 assert_released
 assert_clean a web
 
@@ -124,7 +124,7 @@ daemon_start a
 ended() { cli a status "$ID" --json | jq -e .terminal; }
 eventually 20 ended || fail "not recovered"
 assert_released
-assert_runs a web
+eventually 10 vm_runs a web || fail "it does not run on a"
 eventually 10 no_pids b -f '^[^ ]*qemu-system' || fail "a VM is left on b"
 
 note "a move that is throttled ends"

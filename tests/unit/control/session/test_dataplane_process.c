@@ -16,6 +16,8 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "control/session/dataplane_process.h"
@@ -142,38 +144,65 @@ static void fails(int peer, const char *code)
 	assert_int_equal(ipc_send(peer, IPC_FAILED, &told, -1), 0);
 }
 
-static void *end_after_a_while(void *fd)
+static void *wait_for_the_end(void *fd)
 {
-	uint64_t one = 1;
+	char c;
 
-	usleep(20000);
-	assert_int_equal(write(*(int *)fd, &one, sizeof(one)), sizeof(one));
-	return NULL;
+	_exit(read(*(int *)fd, &c, 1) < 0);
 }
 
-/* It loses the VM's memory a moment before the VM is seen to have ended. */
+/* As one that is being killed: its first thread has ended, and it has not yet. */
+static pid_t dying(int until)
+{
+	pthread_t thread;
+	pid_t pid = fork();
+
+	if (pid)
+		return pid;
+	pthread_create(&thread, NULL, wait_for_the_end, &until);
+	syscall(SYS_exit, 0);
+	abort();
+}
+
+static bool is_zombie(pid_t pid)
+{
+	char path[64], state = 0;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	file = fopen(path, "r");
+	assert_non_null(file);
+	assert_int_equal(fscanf(file, "%*d (%*[^)]) %c", &state), 1);
+	fclose(file);
+	return state == 'Z';
+}
+
+/* The data plane loses the VM's memory a moment before the VM is seen to have ended. */
 static void failed_because_the_vm_ends(void **unused)
 {
-	int peer = with_a_socket(), vm = eventfd(0, 0);
+	int peer = with_a_socket(), hold[2];
 	struct dataplane_wait w = plain;
-	pthread_t thread;
+	pid_t vm;
 
 	(void)unused;
-	w.guest_fd = vm;
+	assert_int_equal(pipe2(hold, O_CLOEXEC), 0);
+	w.guest_fd = (int)syscall(SYS_pidfd_open, getpid(), 0);
 	fails(peer, "internal");
 	assert_int_equal(expect(&w), -EREMOTEIO);
 	assert_string_equal(f.message, "told");
+	close(w.guest_fd);
+	vm = dying(hold[0]);
+	w.guest_fd = (int)syscall(SYS_pidfd_open, vm, 0);
+	while (!is_zombie(vm))
+		usleep(500);
 	fails(peer, "internal");
-	assert_int_equal(pthread_create(&thread, NULL, end_after_a_while, &vm), 0);
 	assert_int_equal(expect(&w), -ESRCH);
 	assert_string_equal(f.code, "vm-gone");
-	pthread_join(thread, NULL);
-	close(vm);
-	/* what has another reason is told at once */
-	w.guest_fd = -1;
-	fails(peer, "data-lost");
-	assert_int_equal(expect(&w), -EREMOTEIO);
-	assert_string_equal(f.code, "data-lost");
+	kill(vm, SIGKILL);
+	waitpid(vm, NULL, 0);
+	close(w.guest_fd);
+	close(hold[0]);
+	close(hold[1]);
 	close(peer);
 }
 
