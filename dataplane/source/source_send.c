@@ -245,8 +245,10 @@ static int look_for_encoders(struct stream *s)
 		encode_pool_exhausted(pool);
 	if (found <= 0)
 		return found;
-	if (!has_data(&s->plan))
+	if (!has_data(&s->plan)) {
+		source_compress_forget(s->source, &s->plan); /* the destination has zeros now */
 		return send_plan(s, &s->plan);
+	}
 	encode_pool_offer(pool, s->index, &s->plan);
 	return 0;
 }

@@ -294,6 +294,41 @@ static void test_delta(void **state)
 }
 
 /*
+ * Whole chunks become zeros, which streams describe without encoders, and then again what they
+ * were: the destination has zeros, and what is remembered is the version before.
+ */
+static void test_empty_between(void **state)
+{
+	const uint64_t pages = 8192;
+	uint8_t *was = malloc(pages * 4096);
+	struct guest g;
+	uint64_t x = 8;
+
+	(void)state;
+	assert_non_null(was);
+	if (!guest_open(&g, 3, 1, 64 << 20)) {
+		free(was);
+		skip();
+	}
+	content_fill(g.p.src_ram[0], g.p.size[0], CONTENT_MIXED);
+	pair_start(&g.p);
+	guest_round(&g);
+	for (int times = 0; times < 3; times++) {
+		write_pages(&g, 0, pages, 64, &x);
+		guest_round(&g);
+		memcpy(was, g.map, pages * 4096);
+		memset(g.map, 0, pages * 4096);
+		guest_round(&g);
+		memcpy(g.map, was, pages * 4096);
+		write_pages(&g, 0, pages, 64, &x);
+		guest_round(&g);
+	}
+	check_same(&g.p);
+	guest_close(&g);
+	free(was);
+}
+
+/*
  * A, then B by reference, then A again: the destination has B, and what is remembered is A. Fails
  * if a page that is sent by reference is not forgotten.
  */
@@ -490,6 +525,7 @@ int main(void)
 		cmocka_unit_test(test_config_is_checked),
 		cmocka_unit_test(test_delta),
 		cmocka_unit_test(test_a_b_a),
+		cmocka_unit_test(test_empty_between),
 		cmocka_unit_test(test_live),
 		cmocka_unit_test(test_receiver_stalls),
 		cmocka_unit_test(test_auto_follows_the_limit),
