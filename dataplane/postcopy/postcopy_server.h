@@ -11,10 +11,10 @@
  *
  *   Bytes ahead of a fault. What the push streams have given to the kernel goes over the link
  *   before an answer does, so that is little. Between near hosts it is what the link carries in
- *   less than a millisecond, PUSH_QUEUE_MIN to PUSH_QUEUE in all their sockets' buffers, and that is
- *   enough to fill it; between distant ones the buffers are left to the kernel, and only what is
- *   not sent yet is bounded. The answers' packets have priority where the
- *   host's queues know one.
+ *   less than a millisecond, PUSH_QUEUE_MIN to PUSH_QUEUE in all their sockets' buffers, and that
+ *   is enough to fill it; between distant ones the buffers are left to the kernel, and only what
+ *   is not sent yet is bounded. The answers' packets have priority where the host's queues know
+ *   one.
  *
  *   Order. First what lies around the latest faults, then the chunks of which most is missing: what
  *   was written in the last moments before the switch is what the guest works with.
