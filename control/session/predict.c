@@ -35,6 +35,11 @@
 #define INTERVAL_MS 50
 #define OMIT_MS	    100 /* until connections have gathered speed */
 #define STREAMS_MAX 4	/* as a migration chooses; session_source.c */
+/*
+ * A first pass reaches so much of what the probe does with new memory, which the kernel has just got
+ * back and not given away: 0.24 to 0.68, in the middle 0.43, over 7 passes on 2 processors.
+ */
+#define FIRST_SHARE 0.45
 /* A scan of a large VM is shared among threads; ours is as long as it was measured. */
 #define SCAN_THREADS 1
 /* Checks, launching the VM at the destination, arming: 100 to 350 ms by how busy the hosts are. */
@@ -65,11 +70,15 @@ static int by_size(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* The median of the intervals: one in which somebody else had the machine counts for nothing. */
-static double median_rate(const json_t *result)
+/*
+ * The median of the intervals, for one in which somebody else had the machine counts for nothing;
+ * or the whole, if it is more: on a busy machine many intervals end before their messages do.
+ */
+static double typical_rate(const json_t *result)
 {
 	const json_t *row = json_array_get(json_object_get(result, "rows"), 0);
 	const json_t *intervals = json_object_get(row, "intervals");
+	double whole = json_number_value(json_object_get(row, "gbytes_per_s")) * 1e9;
 	double rates[PROBE_MS / INTERVAL_MS + 1];
 	size_t n = 0, i;
 	json_t *interval;
@@ -78,10 +87,8 @@ static double median_rate(const json_t *result)
 		if (n < sizeof(rates) / sizeof(rates[0]))
 			rates[n++] =
 				json_number_value(json_object_get(interval, "gbytes_per_s")) * 1e9;
-	if (!n)
-		return json_number_value(json_object_get(row, "gbytes_per_s")) * 1e9;
 	qsort(rates, n, sizeof(rates[0]), by_size);
-	return rates[n / 2];
+	return n && rates[n / 2] > whole ? rates[n / 2] : whole;
 }
 
 /* Bytes of memory a second. */
@@ -91,7 +98,7 @@ static int probe(struct session *s, const char *dest, const json_t *options, con
 	json_t *wanted = probe_options(options, rx), *result = NULL;
 	int err = session_bench_probe(s, dest, wanted, &result, f);
 
-	*rate = median_rate(result);
+	*rate = typical_rate(result);
 	if (!err && *rate <= 0)
 		err = failure_set(f, -EIO, "peer-failed", NULL,
 				  "Nothing came across while the path was probed.");
@@ -189,6 +196,7 @@ int session_forecast(struct session *s, struct guest *g, const char *dest, const
 		err = probe(s, dest, options, "resident", &m->sim.again_rate, f);
 	if (err)
 		return err;
+	m->sim.first_rate *= FIRST_SHARE;
 	m->sim.link_rate =
 		m->sim.first_rate > m->sim.again_rate ? m->sim.first_rate : m->sim.again_rate;
 	m->sim.can = (struct policy_abilities){ .throttle = can_throttle(s, g),
