@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * What control/guest/throttle.c relies on in cgroup version 1: a group's quota is refused if it is a
- * larger part of a processor than its parent's, and its parent's if it is smaller than its own; none
- * is below 1 ms; and a thread begins its life in the group of the thread that made it.
+ * What control/guest/throttle.c relies on in cgroup version 1: a group's quota is refused if it is
+ * a larger part of a processor than its parent's, and its parent's if it is smaller than its own;
+ * none is below 1 ms; and a thread begins its life in the group of the thread that made it.
  */
 #include <mntent.h>
 #include <pthread.h>
