@@ -104,6 +104,11 @@ cleanup() {
 	[ -z "${PAGES_BEFORE:-}" ] || echo "$PAGES_BEFORE" >/proc/sys/vm/nr_hugepages
 	"$HOSTS" down "$DIR" >/dev/null 2>&1
 	wait 2>/dev/null
+	# Control groups are the machine's: what a host was killed with is left there.
+	for f in "$DIR"/?/lib/sessions/*.source.journal; do
+		f=${f##*/}
+		find /sys/fs/cgroup -depth -type d -path "*/tranship-${f%%.*}*" -exec rmdir {} + 2>/dev/null
+	done
 	[ -n "${TRANSHIP_KEEP_LOGS:-}" ] && cp -r "$LOGS" "$TRANSHIP_KEEP_LOGS"
 	rm -rf "$DIR"
 	exit "$status"
