@@ -10,7 +10,8 @@
 
 /*
  * Of the guest, which the session has claimed, to dest with a migration's options, after watching
- * it for ms milliseconds. stop_fd: as dirty_measure(). *out: the object of docs/protocol.md, "A forecast".
+ * it for ms milliseconds. stop_fd: as dirty_measure(). *out: the object of docs/protocol.md, "A
+ * forecast".
  */
 int session_forecast(struct session *s, struct guest *g, const char *dest, const json_t *options,
 		     int stop_fd, unsigned int ms, json_t **out, struct failure *f);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * docs/very-large-vms.md: every command shown is run, and prints what the document says it does. Run
- * from the tree's root, as the commands are.
+ * docs/very-large-vms.md: every command shown is run, and prints what the document says it does.
+ * Run from the tree's root, as the commands are.
  */
 #include "tests/unit/control/cli/cli_harness.h"
 
