@@ -4,11 +4,11 @@
  *
  *   deferral [MiB [REPEATS [RATE]]]      512 MiB, 3 times, a link of RATE Mbit/s: 800; medians
  *
- * Two data planes on the loopback, the link's speed by the source's own limit. Another process, as a
- * VMM is, holds RAM that is all touched and writes to it at a set rate: by Zipf's law (synthetic_
- * pattern.h), or each page alike. Rounds go on until what is left would pass in a tenth of a second,
- * at most ROUNDS; then the writer stops for the last one. Bytes on the wire and seconds, with and
- * without deferral, in turns.
+ * Two data planes on the loopback, the link's speed by the source's own limit. Another process, as
+ * a VMM is, holds RAM that is all touched and writes to it at a set rate: by Zipf's law
+ * (synthetic_pattern.h), or each page alike. Rounds go on until what is left would pass in a tenth
+ * of a second, at most ROUNDS; then the writer stops for the last one. Bytes on the wire and
+ * seconds, with and without deferral, in turns.
  */
 #include <fcntl.h>
 #include <stdint.h>
