@@ -42,6 +42,8 @@
 
 #define PROTOCOL_VERSION 1
 #define LOAD_MS		 20000u /* the guest stands still; loading takes milliseconds */
+/* In post-copy its loader may wait for a page that nobody serves any more. */
+#define LOAD_POSTCOPY_MS 8000u
 #define OFFER_MS	 60000u /* launches a VM; and OFFER_MS_PER_GIB */
 #define OFFER_MS_PER_GIB 1500u	/* preallocated RAM is touched first: 1 s per GiB, and a margin */
 #define STREAMS_DEFAULT_MAX                                                                        \
@@ -422,7 +424,8 @@ static int load(struct source *c)
 	int err;
 
 	c->load_asked = true;
-	err = source_peer_call(c, "load", in, &c->peer_account, LOAD_MS, &c->f);
+	err = source_peer_call(c, "load", in, &c->peer_account,
+			       source_postcopy_decided(c) ? LOAD_POSTCOPY_MS : LOAD_MS, &c->f);
 	json_decref(in);
 	c->downtime.state += clock_ns() - start;
 	if (!err)

@@ -38,6 +38,8 @@ static struct stream *claim(struct connection *c, uint32_t index)
 	if (st->claimed)
 		return NULL;
 	st->claimed = true;
+	/* before it counts as connected: in post-copy other threads write to it then */
+	st->rx.fd = c->fd;
 	c->state = CONNECTION_RECEIVING;
 	d->connected++;
 	return st;

@@ -299,7 +299,8 @@ int stream_receive(struct stream *st, int fd, struct failure *f)
 	int err;
 
 	thread_name("rx", st->index);
-	st->rx.fd = fd;
+	if (st->rx.fd != fd)
+		st->rx.fd = fd;
 	err = take_frames(st);
 	return err ? explain(st, err, f) : 0;
 }

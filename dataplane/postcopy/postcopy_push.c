@@ -76,7 +76,7 @@ static int make_order(struct server *v)
 		if (n)
 			v->order[first[n]++] = (uint32_t)i;
 	}
-	v->wanted_pages = pages;
+	__atomic_store_n(&v->wanted_pages, pages, __ATOMIC_RELAXED);
 	return 0;
 }
 

@@ -75,9 +75,9 @@ struct server {
 	struct server_stream *streams; /* config.streams of them; owned */
 	int event_fd;		       /* streams -> main */
 	int usage_fd;
-	struct page_set wanted; /* stream 1's thread until PUSHING, then read-only */
-	struct page_set sent;	/* taken by somebody */
-	uint64_t wanted_pages;
+	struct page_set wanted;	 /* stream 1's thread until PUSHING, then read-only */
+	struct page_set sent;	 /* taken by somebody */
+	uint64_t wanted_pages;	 /* atomic */
 	uint64_t requests;	 /* atomic */
 	bool stopping;		 /* atomic */
 	enum server_state state; /* atomic */

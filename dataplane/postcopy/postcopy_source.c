@@ -292,14 +292,15 @@ static uint64_t total_bytes(const struct server *v)
 static void figures(const struct server *v, struct ipc_postcopy *out)
 {
 	uint64_t demand = __atomic_load_n(&v->streams[0].pages, __ATOMIC_RELAXED), push = 0;
+	uint64_t wanted = __atomic_load_n(&v->wanted_pages, __ATOMIC_RELAXED);
 
 	for (uint32_t i = 1; i < v->s->config.streams; i++)
 		push += __atomic_load_n(&v->streams[i].pages, __ATOMIC_RELAXED);
 	*out = (struct ipc_postcopy){ .faults = __atomic_load_n(&v->requests, __ATOMIC_RELAXED),
 				      .demand_pages = demand,
 				      .push_pages = push };
-	if (v->wanted_pages > push)
-		out->missing_pages = v->wanted_pages - push;
+	if (wanted > push)
+		out->missing_pages = wanted - push;
 }
 
 static int progress(struct serving *m)
