@@ -58,7 +58,7 @@ static const struct member members[] = {
 	{ "hosts", "throttle_effect", SHARE, SIM(throttle_effect), 0, 1, false },
 	{ "hosts", "postcopy", FLAG, SIM(can.postcopy), 0, 0, false },
 	{ "hosts", "push_share", SHARE, SIM(push_share), 0.01, 1, false },
-	{ "hosts", "defer", FLAG, SIM(can.defer), 0, 0, false },
+	{ "hosts", "defer", FLAG, SIM(defers), 0, 0, false },
 	{ "goals", "max_downtime", GOAL, GOALS(max_downtime_ns), 1e6, 1e15, false },
 	{ "goals", "timeout", GOAL, GOALS(timeout_ns), 1e6, 1e18, false },
 	{ "goals", "bandwidth", LIMIT, GOALS(bandwidth), 1000, RATE_MAX, false },

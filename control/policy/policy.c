@@ -41,10 +41,6 @@
 #define STALLED_ROUNDS 12u	/* without progress and without fitting */
 #define PROGRESS       0.8	/* of the smallest set so far, within STALLED_ROUNDS: 2 % a round */
 
-/* Hot pages: shares of a round that were written again while it was under way. */
-#define DEFER_ON  0.25
-#define DEFER_OFF 0.10
-
 #define THROTTLE_QUANTUM 5u  /* percent */
 #define THROTTLE_STEP	 10u /* at most so much more at once: a guest is slowed smoothly */
 #define THROTTLE_PATIENCE                                                                          \
@@ -328,14 +324,6 @@ static void look(struct view *v, const struct policy_input *in)
 
 /* --- decisions ------------------------------------------------------------------------------- */
 
-/* Hot pages are worth a look when much of a round was written again under way. */
-static bool defer(const struct policy_input *in)
-{
-	double share = in->sent_bytes ? (double)in->pending_bytes / (double)in->sent_bytes : 0;
-
-	return in->can.defer && in->round && share > (in->defer ? DEFER_OFF : DEFER_ON);
-}
-
 /* The throttle stays as it is, unless less is allowed now. */
 static struct policy_decision decide(const struct view *v, enum policy_action action,
 				     enum policy_reason reason)
@@ -350,7 +338,6 @@ static struct policy_decision decide(const struct view *v, enum policy_action ac
 		.floor_ns = (uint64_t)v->floor_ns,
 		.margin_ns = post ? 0 : v->margin_ns,
 		.throttle = in->throttle < v->impact ? in->throttle : v->impact,
-		.defer = action == POLICY_ROUND && defer(in),
 	};
 }
 

@@ -37,7 +37,7 @@ struct policy_goals {
 
 /* What this host and this guest can do besides rounds. */
 struct policy_abilities {
-	bool throttle, postcopy, defer;
+	bool throttle, postcopy;
 };
 
 /* A prediction from here on says that nothing is known yet. */
@@ -77,13 +77,12 @@ struct policy_input {
 	uint32_t pause_scans;	/* of all RAM, in a pause */
 	uint64_t postcopy_ns;	/* the pause of a switch to post-copy, but for its one scan */
 	uint32_t throttle;	/* percent in force since the scan before */
-	bool defer;		/* hot pages were left for later in the last round */
 	bool asked;		/* a person wants the switch-over now */
 	struct policy_history history; /* of the scans before this one */
 };
 
 enum policy_action {
-	POLICY_ROUND,	    /* set throttle and defer as decided, send what is pending */
+	POLICY_ROUND,	    /* set the throttle as decided, send what is pending */
 	POLICY_SWITCH_OVER, /* pause, send what is pending, run the guest at the destination */
 	POLICY_POSTCOPY,    /* pause, run the guest at the destination, send what is pending */
 	POLICY_GIVE_UP,	    /* the guest stays */
@@ -122,7 +121,6 @@ struct policy_decision {
 	uint64_t floor_ns;     /* of a pause with nothing to send, as far as it is known */
 	uint64_t margin_ns;    /* by how much predictions have been wrong; both: what is promised */
 	uint32_t throttle;     /* percent from now on */
-	bool defer;	       /* from now on leave pages for later that were written meanwhile */
 };
 
 struct policy_decision policy_decide(const struct policy_input *in);

@@ -196,7 +196,7 @@ static bool send_round(struct run *r, const struct policy_decision *d)
 	double bytes = first ? r->m->populated_bytes * (1 - r->m->zero_share)
 			     : (double)r->in.pending_bytes;
 	/* a full pass comes by most of the set early, or late: who knows */
-	double sent = r->m->can.defer && !first ? without_hot(r, bytes, rate) : bytes;
+	double sent = r->m->defers && !first ? without_hot(r, bytes, rate) : bytes;
 	double ns = r->m->round_ns + sent / rate * 1e9;
 	bool late = timeout > 0 && r->now_ns + ns > timeout;
 
@@ -208,7 +208,6 @@ static bool send_round(struct run *r, const struct policy_decision *d)
 		ns = fmax(0, timeout - r->now_ns);
 	}
 	r->in.throttle = d->throttle;
-	r->in.defer = d->defer;
 	r->out->throttle = d->throttle > r->out->throttle ? d->throttle : r->out->throttle;
 	keep_round(r, d, sent, ns);
 	r->now_ns += ns;

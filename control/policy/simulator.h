@@ -55,6 +55,7 @@ struct simulator_model {
 	double pause_ns; /* of a switch-over besides RAM and scans: stop, state, load, resume */
 	uint32_t pause_scans; /* of all RAM in a pause */
 	struct policy_abilities can;
+	bool defers; /* pages that were written again before their turn wait for the next round */
 	double throttle_effect; /* 0 .. 1: how much of a throttle the guest's writing feels */
 	double push_share;	/* of what the hosts move that the push of post-copy reaches */
 	/* What is not known: rates differ by up to this share from round to round. */

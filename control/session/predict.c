@@ -220,8 +220,8 @@ int session_forecast(struct session *s, struct guest *g, const char *dest, const
 	m->sim.link_rate =
 		m->sim.first_rate > m->sim.again_rate ? m->sim.first_rate : m->sim.again_rate;
 	m->sim.can = (struct policy_abilities){ .throttle = can_throttle(s, g),
-						.postcopy = can_postcopy(g),
-						.defer = true };
+						.postcopy = can_postcopy(g) };
+	m->sim.defers = true;
 	*out = forecast(m);
 	if (!*out)
 		return failure_set(f, -EINVAL, "internal", NULL,

@@ -88,7 +88,6 @@ struct source {
 	uint32_t throttle_max;	      /* the most that it has been */
 	struct throttle *brake;	      /* NULL: cannot be throttled */
 	bool braked;		      /* its groups are made */
-	bool defer;		      /* in force */
 
 	uint64_t copying_ns; /* clock_ns() when COPYING began */
 	char reason[160];    /* of the last decision: what a result tells */

@@ -53,7 +53,6 @@ static void fill(const struct source *c, struct policy_input *in)
 		.pause_scans = PAUSE_SCANS,
 		.postcopy_ns = OVERHEAD_NS,
 		.throttle = c->throttle,
-		.defer = c->defer,
 		.asked = c->switch_asked,
 		.history = c->history,
 	};
@@ -116,7 +115,7 @@ static json_t *decision_json(const struct source *c, const struct policy_input *
 static void tell(struct source *c, const struct policy_input *in, const struct policy_decision *d)
 {
 	bool news = !c->ndecisions || c->last.action != d->action || c->last.reason != d->reason ||
-		    c->last.throttle != d->throttle || c->last.defer != d->defer;
+		    c->last.throttle != d->throttle;
 
 	if (json_array_size(c->decisions) >= DECISIONS_KEPT)
 		json_array_remove(c->decisions, DECISIONS_KEPT / 2);

@@ -350,24 +350,6 @@ static void the_throttle_rises_in_steps_to_what_is_allowed(void **state)
 	assert_int_equal(policy_decide(&in).throttle, 0);
 }
 
-static void hot_pages_are_left_with_a_hysteresis(void **state)
-{
-	struct policy_input in = usual();
-
-	(void)state;
-	assert_false(policy_decide(&in).defer);
-	in.can.defer = true;
-	assert_true(policy_decide(&in).defer);
-	in.sent_bytes = 1200 * MIB; /* a sixth came again */
-	assert_false(policy_decide(&in).defer);
-	in.defer = true;
-	assert_true(policy_decide(&in).defer);
-	in.sent_bytes = 4000 * MIB;
-	assert_false(policy_decide(&in).defer);
-	in.round = 0;
-	assert_false(policy_decide(&in).defer);
-}
-
 static void no_round_is_begun_that_cannot_end_in_time(void **state)
 {
 	struct policy_input in = fitting();
@@ -411,7 +393,6 @@ int main(void)
 		cmocka_unit_test(postcopy_keeps_the_promise_too),
 		cmocka_unit_test(a_guest_is_slowed_only_when_that_is_known_to_end),
 		cmocka_unit_test(the_throttle_rises_in_steps_to_what_is_allowed),
-		cmocka_unit_test(hot_pages_are_left_with_a_hysteresis),
 		cmocka_unit_test(no_round_is_begun_that_cannot_end_in_time),
 		cmocka_unit_test(modes_have_names),
 	};
