@@ -122,8 +122,8 @@ static double guest_time(double ns, uint32_t throttle)
 /* What is known after this scan: the curve with its point. */
 static void learn(struct curve *c, const struct policy_input *in)
 {
-	curve_add(c, (uint64_t)guest_time((double)in->since_ns, in->throttle),
-		  (uint64_t)(in->dirty_rate * (double)in->since_ns / 1e9));
+	curve_add(c, policy_whole(guest_time((double)in->since_ns, in->throttle)),
+		  policy_whole(in->dirty_rate * (double)in->since_ns / 1e9));
 }
 
 static bool differ(uint64_t a, uint64_t b)
@@ -136,7 +136,7 @@ static bool differ(uint64_t a, uint64_t b)
 static struct policy_scan this_scan(const struct policy_input *in)
 {
 	return (struct policy_scan){
-		.bytes = (uint64_t)(in->dirty_rate * (double)in->since_ns / 1e9),
+		.bytes = policy_whole(in->dirty_rate * (double)in->since_ns / 1e9),
 		.ns = in->scan_ns,
 	};
 }
@@ -159,7 +159,7 @@ void policy_note_scan(struct policy_history *h, const struct policy_input *in,
 
 	learn(&h->curve, in);
 	learn_scan(&h->last_scan, &h->other_scan, &now);
-	if (!h->best_pending || (double)in->pending_bytes < PROGRESS * (double)h->best_pending) {
+	if (!h->nscans++ || (double)in->pending_bytes < PROGRESS * (double)h->best_pending) {
 		h->best_pending = in->pending_bytes;
 		h->rounds_since_best = 0;
 	} else {
@@ -192,7 +192,7 @@ static uint64_t margin(const struct policy_history *h, uint64_t predicted_ns)
 		worst = fmax(worst, over * weight);
 		weight *= ERROR_DECAY;
 	}
-	return (uint64_t)worst;
+	return policy_whole(worst);
 }
 
 /* --- what would be --------------------------------------------------------------------------- */
@@ -309,8 +309,8 @@ static void look(struct view *v, const struct policy_input *in)
 	v->copy_ns = policy_transfer_ns(in, in->pending_bytes);
 	late = curve_bytes(&v->curve, guest_time((double)in->gap_ns, in->throttle));
 	weigh_scans(v, late);
-	final_ns = policy_transfer_ns(in, in->pending_bytes + (uint64_t)late);
-	v->predicted_ns = final_ns + (uint64_t)v->overhead_ns;
+	final_ns = policy_transfer_ns(in, in->pending_bytes + policy_whole(late));
+	v->predicted_ns = final_ns + policy_whole(v->overhead_ns);
 	v->margin_ns = margin(&in->history, final_ns);
 	v->fits = v->predicted_ns + v->margin_ns <= in->goals.max_downtime_ns;
 	v->pays = v->rate > 0 && next_set(v, (double)in->pending_bytes, in->throttle) <
@@ -334,8 +334,8 @@ static struct policy_decision decide(const struct view *v, enum policy_action ac
 	return (struct policy_decision){
 		.action = action,
 		.reason = reason,
-		.predicted_ns = post ? (uint64_t)v->postcopy_ns : v->predicted_ns,
-		.floor_ns = (uint64_t)v->floor_ns,
+		.predicted_ns = post ? policy_whole(v->postcopy_ns) : v->predicted_ns,
+		.floor_ns = policy_whole(v->floor_ns),
 		.margin_ns = post ? 0 : v->margin_ns,
 		.throttle = in->throttle < v->impact ? in->throttle : v->impact,
 	};
@@ -360,7 +360,8 @@ static struct policy_decision decide_fitting(const struct view *v)
 	    (ratio > CALM_RATIO || !v->pays))
 		return decide(v, POLICY_SWITCH_OVER, POLICY_LOCAL_MINIMUM);
 	if (timeout &&
-	    in->elapsed_ns + 2 * (v->copy_ns + v->margin_ns) + (uint64_t)v->overhead_ns >= timeout)
+	    in->elapsed_ns + 2 * (v->copy_ns + v->margin_ns) + policy_whole(v->overhead_ns) >=
+		    timeout)
 		return decide(v, POLICY_SWITCH_OVER, POLICY_NO_TIME_LEFT);
 	return decide(v, POLICY_ROUND, POLICY_SHORTENS);
 }
@@ -427,7 +428,9 @@ static struct policy_decision decide_not_fitting(const struct view *v)
 	}
 	if (h->rounds_since_best >= STALLED_ROUNDS)
 		return decide(v, POLICY_GIVE_UP,
-			      d.reason == POLICY_UNCERTAIN ? d.reason : POLICY_STALLED);
+			      d.reason == POLICY_UNCERTAIN ? d.reason
+			      : in->pending_bytes	   ? POLICY_STALLED
+							   : POLICY_BELOW_FLOOR);
 	return d;
 }
 

@@ -43,11 +43,18 @@ struct policy_abilities {
 /* A prediction from here on says that nothing is known yet. */
 #define POLICY_UNKNOWN_NS (UINT64_MAX / 4)
 
+/* What was calculated, as it is counted: nothing below 0, nothing beyond what is known. */
+static inline uint64_t policy_whole(double x)
+{
+	return x >= (double)POLICY_UNKNOWN_NS ? POLICY_UNKNOWN_NS : x > 0 ? (uint64_t)x : 0;
+}
+
 #define POLICY_ROUNDS_KEPT 8
 
 /* How a migration has developed; all zero before its first scan. */
 struct policy_history {
-	uint64_t best_pending;	    /* the smallest pending set so far, bytes; 0: none yet */
+	uint32_t nscans;	    /* ever */
+	uint64_t best_pending;	    /* the smallest pending set so far, bytes */
 	uint32_t rounds_since_best; /* scans since it last shrank markedly, or since a throttling */
 	struct curve curve;	    /* by the guest's own time, that is: as if it were not slowed */
 	struct {

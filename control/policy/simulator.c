@@ -137,9 +137,9 @@ static void scan(struct run *r, double ns)
 
 	r->scan_ns = scan_cost(r->m, dirty);
 	r->now_ns += r->scan_ns;
-	r->in.since_ns = (uint64_t)ns;
+	r->in.since_ns = policy_whole(ns);
 	r->in.dirty_rate = ns > 0 ? dirty / ns * 1e9 : 0;
-	r->in.pending_bytes = (uint64_t)dirty;
+	r->in.pending_bytes = policy_whole(dirty);
 	r->since_ns = ns;
 }
 
@@ -201,8 +201,8 @@ static bool send_round(struct run *r, const struct policy_decision *d)
 	bool late = timeout > 0 && r->now_ns + ns > timeout;
 
 	if (!first)
-		policy_note_round(&r->in.history, policy_transfer_ns(&r->in, (uint64_t)sent),
-				  (uint64_t)ns);
+		policy_note_round(&r->in.history, policy_transfer_ns(&r->in, policy_whole(sent)),
+				  policy_whole(ns));
 	if (late) {
 		sent *= fmax(0, (timeout - r->now_ns) / ns);
 		ns = fmax(0, timeout - r->now_ns);
@@ -215,7 +215,7 @@ static bool send_round(struct run *r, const struct policy_decision *d)
 	if (sent >= RATE_BYTES_MIN || r->rate <= 0)
 		r->rate = sent > 0 ? sent / ns * 1e9 : rate;
 	r->in.round++;
-	r->in.sent_bytes = (uint64_t)sent;
+	r->in.sent_bytes = policy_whole(sent);
 	if (!late)
 		scan(r, r->scan_ns + ns);
 	return !late;
@@ -257,15 +257,15 @@ static struct policy_decision ask(struct run *r)
 	struct policy_input *in = &r->in;
 	double rate = r->rate > 0 ? r->rate : m->link_rate;
 
-	in->elapsed_ns = (uint64_t)r->now_ns;
+	in->elapsed_ns = policy_whole(r->now_ns);
 	in->rate = r->rate;
 	in->wire_ratio = m->wire_ratio;
 	/* the first one arms, which is not what later ones cost */
-	in->scan_ns = in->round ? (uint64_t)r->scan_ns : 0;
-	in->gap_ns = (uint64_t)(r->scan_ns + STOP_NS);
-	in->overhead_ns = (uint64_t)m->pause_ns;
+	in->scan_ns = in->round ? policy_whole(r->scan_ns) : 0;
+	in->gap_ns = policy_whole(r->scan_ns + STOP_NS);
+	in->overhead_ns = policy_whole(m->pause_ns);
 	in->pause_scans = m->pause_scans;
-	in->postcopy_ns = (uint64_t)(m->pause_ns + m->ram_bytes / PAGE_SIZE / 8 / rate * 1e9);
+	in->postcopy_ns = policy_whole(m->pause_ns + m->ram_bytes / PAGE_SIZE / 8 / rate * 1e9);
 	return policy_decide(in);
 }
 
@@ -280,7 +280,7 @@ void simulate(const struct simulator_model *m, const struct policy_goals *goals,
 	r.in.can = m->can;
 	r.scan_ns = m->populated_bytes / GIB * m->arm_ns_per_gib;
 	r.now_ns = m->setup_ns + r.scan_ns;
-	r.in.pending_bytes = (uint64_t)m->populated_bytes;
+	r.in.pending_bytes = policy_whole(m->populated_bytes);
 	for (;;) {
 		d = ask(&r);
 		if (d.action != POLICY_ROUND)

@@ -70,6 +70,39 @@ static void an_idle_guest_takes_one_pass(void **state)
 	assert_true(fabs(r.sent_bytes - 256 * MIB) < 1);
 }
 
+/* To look at 1 TiB by one thread takes a second: no round makes the pause shorter. */
+static void an_idle_guest_of_too_long_scans_is_given_up(void **state)
+{
+	struct simulator_model m = guest(1024 * GIB, 0, 0, 1000 * MIB);
+	struct simulator_result r;
+
+	(void)state;
+	m.populated_bytes = GIB;
+	r = run(&m, &usual);
+	assert_int_equal(r.end, POLICY_GIVE_UP);
+	assert_int_equal(r.reason, POLICY_BELOW_FLOOR);
+	assert_true(r.rounds < 20);
+}
+
+/* A thousand years of sending, in nanoseconds, do not fit 64 bits. */
+static void what_takes_for_ever_is_still_decided(void **state)
+{
+	struct simulator_model m = guest(1024 * 1024 * GIB, 1e15, 1024 * 1024 * GIB, 1000);
+	struct simulator_result r;
+
+	(void)state;
+	assert_int_equal(policy_whole(1e300), POLICY_UNKNOWN_NS);
+	assert_int_equal(policy_whole(-1), 0);
+	assert_int_equal(policy_whole(NAN), 0);
+	assert_int_equal(policy_whole(4096.9), 4096);
+	m.scan_ns_per_gib = m.protect_ns_per_gib = m.arm_ns_per_gib = 1e12;
+	m.pause_scans = 16;
+	r = run(&m, &usual);
+	assert_int_equal(r.end, POLICY_GIVE_UP);
+	/* the scans alone take longer than what is called unknown */
+	assert_true(r.promised_ns >= (double)POLICY_UNKNOWN_NS);
+}
+
 static void a_guest_faster_than_the_link_is_given_up(void **state)
 {
 	struct simulator_model m = guest(2048 * MIB, 300 * MIB, 512 * MIB, 95 * MIB);
@@ -326,6 +359,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_fast_link_ends_in_a_short_pause),
 		cmocka_unit_test(an_idle_guest_takes_one_pass),
+		cmocka_unit_test(an_idle_guest_of_too_long_scans_is_given_up),
+		cmocka_unit_test(what_takes_for_ever_is_still_decided),
 		cmocka_unit_test(a_guest_faster_than_the_link_is_given_up),
 		cmocka_unit_test(the_same_guest_goes_postcopy_after_one_pass),
 		cmocka_unit_test(a_throttle_makes_the_rest_fit),
