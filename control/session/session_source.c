@@ -645,6 +645,11 @@ static void end_successfully(struct source *c)
 
 	if (c->post.leaving)
 		return;
+	if (c->committed) {
+		SCOPED_LOCK(&c->s->lock);
+		/* what a post-copy's data plane said last was before its end */
+		c->s->progress.pending_bytes = 0;
+	}
 	result = source_result(c, "completed");
 	guest_free(c->g);
 	c->g = NULL;

@@ -67,6 +67,8 @@ cli a tune "$id" --bandwidth unlimited || fail "tune in post-copy"
 move_end
 want_completed
 want '.mode == "postcopy" and .postcopy.complete'
+cli a status "$id" --json | jq -e '.progress | .percent == 100 and .pending_bytes == 0' >/dev/null ||
+	fail "it ended with something left: $(cli a status "$id" --json | jq -c .progress)"
 assert_runs b web
 vm_verify b web
 beats_stop web
