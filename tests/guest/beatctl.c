@@ -300,7 +300,23 @@ static bool send_line(int fd, const char *words)
 	return n < (int)sizeof(line) && send(fd, line, (size_t)n, MSG_NOSIGNAL) == n;
 }
 
-/* A ping that came too early is lost with the port's reset: ask until it is answered. */
+/* Everything that was asked before has been answered: answers come in order. */
+static bool in_step(int fd, uint64_t end)
+{
+	char line[256];
+
+	if (!send_line(fd, "stat"))
+		return false;
+	while (read_line(fd, line, sizeof(line), end))
+		if (line[0] == 'S' && line[1] == ' ')
+			return true;
+	return false;
+}
+
+/*
+ * A ping that came too early is lost with the port's reset, or what is left of it is answered as
+ * something unknown: ask until a ping is answered, and then until nothing is under way.
+ */
 static int run_ready(const char *path, double timeout)
 {
 	uint64_t end = now_ns() + (uint64_t)(timeout * 1e9);
@@ -309,10 +325,7 @@ static int run_ready(const char *path, double timeout)
 
 	while (fd >= 0 && now_ns() < end && send_line(fd, "ping")) {
 		if (read_line(fd, line, sizeof(line), now_ns() + 300000000ull) &&
-		    (line[0] == 'P' || line[0] == 'R')) {
-			/* Answers to further pings that are still under way. */
-			while (read_line(fd, line, sizeof(line), now_ns() + 20000000ull))
-				;
+		    (line[0] == 'P' || line[0] == 'R') && in_step(fd, end)) {
 			close(fd);
 			return 0;
 		}
