@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The source's side of one migration, shared by its files: session_source.c (stages and their
- * undoing), source_copy.c (data plane and rounds), source_policy.c (decisions), source_throttle.c
- * (the guest slowed down), source_peer.c (the destination's transhipd), source_settle.c (what is
- * left open, also by a crash), source_result.c (the account of it).
+ * undoing), source_offer.c (options, guest, what the peer says), source_copy.c (data plane and
+ * rounds), source_policy.c (decisions), source_throttle.c (the guest slowed down), source_peer.c
+ * (the destination's transhipd), source_postcopy.c (serving after the switch), source_settle.c
+ * (what is left open, also by a crash), source_result.c (the account of it).
  */
 #ifndef TRANSHIP_CONTROL_SESSION_SOURCE_H
 #define TRANSHIP_CONTROL_SESSION_SOURCE_H
@@ -78,10 +79,10 @@ struct source {
 	struct policy_decision last; /* if there were any: ndecisions */
 	uint32_t ndecisions;
 	json_t *decisions;
-	json_t *forecast; /* of a dry run, or NULL */
-	double rate;		      /* guest bytes with content per second, recent rounds */
-	double wire_ratio;	      /* wire bytes for one of those */
-	uint64_t sent_bytes;	      /* of guest memory, by the last round */
+	json_t *forecast;    /* of a dry run, or NULL */
+	double rate;	     /* guest bytes with content per second, recent rounds */
+	double wire_ratio;   /* wire bytes for one of those */
+	uint64_t sent_bytes; /* of guest memory, by the last round */
 	uint64_t sending_ns; /* what the round under way was predicted to take; 0: unknown */
 	struct ipc_stats round_stats; /* at the end of the last round */
 	uint32_t throttle;	      /* percent, in force; see source_throttle.h */
@@ -99,13 +100,20 @@ struct source {
 /* session_source.c */
 void source_init(struct source *c, struct session *s);
 void source_release(struct source *c);
-/* What the request says, into c->o; also after a crash. */
-int source_take_options(struct source *c);
 /*
  * Takes over what was asked of the session meanwhile: goals (the data plane's limit at once) and
  * the switch-over. The waits of source_wait_init() do so by themselves.
  */
 void source_take_wishes(struct source *c);
+
+/* source_offer.c; stages but the first. */
+
+/* What the request says, into c->o; also after a crash. */
+int source_take_options(struct source *c);
+/* Claims the VM that the request names. */
+int source_find_guest(struct source *c);
+/* The checks of both sides; the offer makes the destination reserve what the VM needs. */
+int source_check_and_offer(struct source *c);
 
 /* source_copy.c */
 int source_start_dataplane(struct source *c);
