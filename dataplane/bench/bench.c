@@ -519,7 +519,7 @@ static void release(struct bench *b)
 	fd_close(&b->memory_fd);
 	fd_close(&b->event_fd);
 	token_bucket_release(&b->bucket);
-	pthread_mutex_destroy(&b->compress.lock);
+	pthread_mutex_destroy(&b->compress.epochs.lock);
 	pthread_mutex_destroy(&b->lock);
 }
 
@@ -529,7 +529,7 @@ int bench_run(struct setup *s, struct failure *f)
 	int err;
 
 	pthread_mutex_init(&b.lock, NULL);
-	pthread_mutex_init(&b.compress.lock, NULL);
+	pthread_mutex_init(&b.compress.epochs.lock, NULL);
 	token_bucket_init(&b.bucket, 0, clock_ns());
 	err = prepare(&b, f);
 	if (!s->config.connect_ms)

@@ -43,24 +43,11 @@ static void read_counters(struct bench *b, struct compress_counters *c)
 /* The lock is held. */
 static void set_mode(struct bench *b)
 {
-	struct bench_compress *c = &b->compress;
-	struct encode_mode mode = { .on = true, .only = true, .level = c->fixed_level };
+	struct encode_mode mode = compress_epochs_mode(&b->compress.epochs);
 
-	if (!c->fixed_level) {
-		struct compress_choice choice = compress_policy_choice(&c->policy);
-
-		mode = (struct encode_mode){ choice.on, choice.only, choice.level };
-	}
 	for (uint32_t i = 0; i < b->s->config.streams; i++)
 		if (b->streams[i].encode)
 			encode_pool_set(b->streams[i].encode->pool, &mode);
-}
-
-static void begin_epoch(struct bench_compress *c, const struct compress_counters *now)
-{
-	c->begin = *now;
-	__atomic_store_n(&c->epoch_end_ns, now->ns + compress_policy_epoch_ns(&c->policy),
-			 __ATOMIC_RELAXED);
 }
 
 void bench_compress_begin(struct bench *b, uint64_t limit)
@@ -70,32 +57,25 @@ void bench_compress_begin(struct bench *b, uint64_t limit)
 
 	if (!c->senders)
 		return;
-	SCOPED_LOCK(&c->lock);
-	compress_policy_init(&c->policy, limit);
-	__atomic_store_n(&c->link_rate, 0, __ATOMIC_RELAXED);
+	SCOPED_LOCK(&c->epochs.lock);
+	compress_policy_init(&c->epochs.policy, limit);
+	__atomic_store_n(&c->epochs.link_rate, 0, __ATOMIC_RELAXED);
 	read_counters(b, &now);
-	begin_epoch(c, &now);
+	compress_epochs_begin(&c->epochs, &now);
 	set_mode(b);
 }
 
 static void tick(struct bench *b)
 {
 	struct bench_compress *c = &b->compress;
-	struct compress_policy was;
 	struct compress_counters now;
-	struct compress_sample s;
 
-	if (clock_ns() < load(&c->epoch_end_ns) || pthread_mutex_trylock(&c->lock))
+	if (!compress_epochs_over(&c->epochs))
 		return;
 	read_counters(b, &now);
-	s = compress_counters_between(&c->begin, &now, c->senders, c->senders * c->workers);
-	was = c->policy;
-	compress_policy_step(&c->policy, &s);
-	__atomic_store_n(&c->link_rate, (uint64_t)c->policy.link_rate, __ATOMIC_RELAXED);
-	if (!c->fixed_level && (c->policy.changes != was.changes || c->policy.only != was.only))
+	if (compress_epochs_step(&c->epochs, &now, c->senders, c->senders * c->workers))
 		set_mode(b);
-	begin_epoch(c, &now);
-	pthread_mutex_unlock(&c->lock);
+	pthread_mutex_unlock(&c->epochs.lock);
 }
 
 /* --- chunks of a lap -------------------------------------------------------------------------- */
@@ -221,7 +201,7 @@ static int send_ready(struct bench_stream *st)
 
 static uint64_t part_max(struct bench *b)
 {
-	uint64_t rate = load(&b->compress.link_rate), limit = token_bucket_rate(&b->bucket);
+	uint64_t rate = load(&b->compress.epochs.link_rate), limit = token_bucket_rate(&b->bucket);
 	uint64_t part;
 
 	if (limit && (!rate || limit < rate))
@@ -345,7 +325,7 @@ void bench_compress_init(struct bench *b)
 	workers = encode_pool_workers(b->s->bench.memory);
 	c->workers = workers > c->senders ? workers / c->senders : 1;
 	if (config->compress == IPC_COMPRESS_ZSTD)
-		c->fixed_level = (int)config->level;
+		c->epochs.fixed_level = (int)config->level;
 	c->uptime_fd = compress_counters_open();
 }
 

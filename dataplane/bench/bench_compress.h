@@ -11,8 +11,8 @@
  *   frame a message; messages that stay raw on a slow link go in parts, with what is ready between
  *   them, as in source_send.c.
  *
- *   Streams ask bench_compress_tick between chunks; the one that finds the epoch over asks the
- *   policy for all of them (source_compress.h).
+ *   Streams ask whether the epoch is over between chunks; one asks the policy for all of them
+ *   (compress_epochs.h).
  *
  *   A run begins with a new policy, and ends at a chunk's end. Every lap ends with VERIFY_END if
  *   the receiver compares, or takes new memory: chunks may come in any order, so it cannot tell.
@@ -22,7 +22,7 @@
 
 #include <pthread.h>
 
-#include "dataplane/codec/compress_counters.h"
+#include "dataplane/codec/compress_epochs.h"
 #include "dataplane/source/chunk_plan.h"
 
 struct bench;
@@ -32,14 +32,8 @@ struct bench_stream;
 struct bench_compress {
 	uint32_t senders; /* streams that send from here; 0: nothing is compressed */
 	uint32_t workers; /* of each of them */
-	int fixed_level;  /* 0: the policy decides */
 	int uptime_fd;
-	uint64_t epoch_end_ns; /* atomic */
-	uint64_t link_rate;    /* atomic: of the policy, bytes a second; 0: not known */
-
-	pthread_mutex_t lock; /* what follows */
-	struct compress_policy policy;
-	struct compress_counters begin; /* of the epoch */
+	struct compress_epochs epochs;
 };
 
 /* Of a stream that sends. */

@@ -16,7 +16,7 @@
  *   Threads wait only in stream_wait (poll on wake-up, socket, state) and in the socket calls of
  *   tx; the main thread ends either by `stopping` with a wake-up and by shutting the sockets down.
  *
- * Lock order: source_compress.lock, encode_pool's; source.lock and state_relay.lock are leaves.
+ * Lock order: compress_epochs.lock, encode_pool's; source.lock and state_relay.lock are leaves.
  */
 #ifndef TRANSHIP_DATAPLANE_SOURCE_H
 #define TRANSHIP_DATAPLANE_SOURCE_H

@@ -44,44 +44,24 @@ static void read_counters(struct source *src, struct compress_counters *c)
 /* The lock is held, or nothing runs. */
 static void set_mode(struct source_compress *c)
 {
-	struct encode_mode mode = { .on = true, .only = true, .level = c->fixed_level };
+	struct encode_mode mode = compress_epochs_mode(&c->epochs);
 
-	if (!c->fixed_level) {
-		struct compress_choice choice = compress_policy_choice(&c->policy);
-
-		mode = (struct encode_mode){ choice.on, choice.only, choice.level };
-	}
 	if (c->small_round)
 		mode.on = mode.only = false;
 	encode_pool_set(c->pool, &mode);
 }
 
-static void begin_epoch(struct source_compress *c, const struct compress_counters *now)
-{
-	c->begin = *now;
-	__atomic_store_n(&c->epoch_end_ns, now->ns + compress_policy_epoch_ns(&c->policy),
-			 __ATOMIC_RELAXED);
-}
-
 void source_compress_tick(struct source *src)
 {
 	struct source_compress *c = &src->compress;
-	struct compress_policy was;
 	struct compress_counters now;
-	struct compress_sample s;
 
-	if (c->small_round || clock_ns() < __atomic_load_n(&c->epoch_end_ns, __ATOMIC_RELAXED) ||
-	    pthread_mutex_trylock(&c->lock))
+	if (c->small_round || !compress_epochs_over(&c->epochs))
 		return;
 	read_counters(src, &now);
-	s = compress_counters_between(&c->begin, &now, src->setup->config.streams, c->workers);
-	was = c->policy;
-	compress_policy_step(&c->policy, &s);
-	__atomic_store_n(&c->link_rate, (uint64_t)c->policy.link_rate, __ATOMIC_RELAXED);
-	if (!c->fixed_level && (c->policy.changes != was.changes || c->policy.only != was.only))
+	if (compress_epochs_step(&c->epochs, &now, src->setup->config.streams, c->workers))
 		set_mode(c);
-	begin_epoch(c, &now);
-	pthread_mutex_unlock(&c->lock);
+	pthread_mutex_unlock(&c->epochs.lock);
 }
 
 void source_compress_link_changed(struct source *src)
@@ -90,8 +70,8 @@ void source_compress_link_changed(struct source *src)
 
 	if (!c->pool)
 		return;
-	SCOPED_LOCK(&c->lock);
-	compress_policy_link_changed(&c->policy, token_bucket_rate(&src->bucket));
+	SCOPED_LOCK(&c->epochs.lock);
+	compress_policy_link_changed(&c->epochs.policy, token_bucket_rate(&src->bucket));
 }
 
 void source_compress_begin_round(struct source *src, uint32_t round)
@@ -102,10 +82,10 @@ void source_compress_begin_round(struct source *src, uint32_t round)
 
 	if (!c->pool)
 		return;
-	c->small_round = compress_policy_round_is_small(&c->policy, bytes);
+	c->small_round = compress_policy_round_is_small(&c->epochs.policy, bytes);
 	/* What lies between rounds is no epoch. */
 	read_counters(src, &now);
-	begin_epoch(c, &now);
+	compress_epochs_begin(&c->epochs, &now);
 	set_mode(c);
 	encode_pool_begin_round(c->pool, round);
 }
@@ -128,14 +108,14 @@ void source_compress_stats(struct source *src, struct ipc_stats *t)
 		return;
 	encode_pool_totals(c->pool, &totals);
 	t->encode_cpu_ns = totals.cpu_ns;
-	SCOPED_LOCK(&c->lock);
-	if (c->fixed_level) {
-		t->encode_level = (uint32_t)c->fixed_level;
+	SCOPED_LOCK(&c->epochs.lock);
+	if (c->epochs.fixed_level) {
+		t->encode_level = (uint32_t)c->epochs.fixed_level;
 	} else {
-		struct compress_choice choice = compress_policy_choice(&c->policy);
+		struct compress_choice choice = compress_policy_choice(&c->epochs.policy);
 
 		t->encode_level = choice.on ? (uint32_t)choice.level : 0;
-		t->encode_changes = c->policy.changes;
+		t->encode_changes = c->epochs.policy.changes;
 	}
 }
 
@@ -154,10 +134,10 @@ int source_compress_init(struct source *src, struct failure *f)
 		return 0;
 	for (uint32_t i = 0; i < set->nregions; i++)
 		ram += set->regions[i].size;
-	pthread_mutex_init(&c->lock, NULL);
-	compress_policy_init(&c->policy, set->config.rate_limit);
+	pthread_mutex_init(&c->epochs.lock, NULL);
+	compress_policy_init(&c->epochs.policy, set->config.rate_limit);
 	if (set->config.compress == IPC_COMPRESS_ZSTD)
-		c->fixed_level = (int)set->config.level;
+		c->epochs.fixed_level = (int)set->config.level;
 	c->workers = encode_pool_workers(ram);
 	c->uptime_fd = compress_counters_open();
 	if (set->config.delta_cache)
@@ -193,7 +173,7 @@ void source_compress_release(struct source *src)
 	delta_cache_free(c->cache);
 	fd_close(&c->uptime_fd);
 	if (c->pool)
-		pthread_mutex_destroy(&c->lock);
+		pthread_mutex_destroy(&c->epochs.lock);
 	c->pool = NULL;
 	c->cache = NULL;
 }

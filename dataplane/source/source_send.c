@@ -188,7 +188,7 @@ static int send_ready(struct stream *s)
  */
 static uint64_t part_max(struct source *src)
 {
-	uint64_t rate = __atomic_load_n(&src->compress.link_rate, __ATOMIC_RELAXED);
+	uint64_t rate = __atomic_load_n(&src->compress.epochs.link_rate, __ATOMIC_RELAXED);
 	uint64_t part = rate / FRAMES_PER_SECOND, most = frame_max(src);
 
 	part = part < FRAME_MIN ? FRAME_MIN : part;
