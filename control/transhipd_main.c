@@ -36,6 +36,7 @@
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
 #include "lib/base/fault.h"
+#include "lib/base/io.h"
 #include "lib/base/log.h"
 
 #define EXIT_USAGE    1
@@ -50,12 +51,9 @@ static int signal_fd = -1;
 static void on_signal(int number)
 {
 	int saved = errno;
-	uint64_t one = 1;
 
 	(void)number;
-	if (write(signal_fd, &one, sizeof(one)) < 0) {
-		/* it counts to 2^64: cannot happen, and nothing could be done here */
-	}
+	io_event_signal(signal_fd);
 	errno = saved;
 }
 
@@ -79,11 +77,10 @@ static int set_up_signals(struct failure *f)
 static bool wait_for_signal(int timeout_ms)
 {
 	struct pollfd p = { .fd = signal_fd, .events = POLLIN };
-	uint64_t count;
 
 	while (poll(&p, 1, timeout_ms) < 0 && errno == EINTR && timeout_ms < 0)
 		;
-	return read(signal_fd, &count, sizeof(count)) == sizeof(count);
+	return !io_event_clear(signal_fd);
 }
 
 /* Makes a directory and those above it, for root alone. One that exists is left as it is. */

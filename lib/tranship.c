@@ -29,6 +29,7 @@
 #include <unistd.h>
 
 #include "lib/base/cleanup.h"
+#include "lib/base/io.h"
 #include "lib/tranship_internal.h"
 
 _Static_assert(TRANSHIP_REGIONS_MAX == TRANSHIP_PROTO_REGIONS_MAX, "two words for one limit");
@@ -349,7 +350,7 @@ void tranship_free(struct tranship *t)
 	if (!t)
 		return;
 	if (t->started) {
-		eventfd_write(t->stop_fd, 1);
+		io_event_signal(t->stop_fd);
 		pthread_join(t->thread, NULL);
 	}
 	unbind_socket(t);

@@ -322,7 +322,7 @@ int synthetic_control_start(struct synthetic_control *c, struct synthetic *g, st
 	phase_begin(c, "start");
 	if (!path)
 		return 0;
-	c->stop_fd = eventfd(0, EFD_CLOEXEC);
+	c->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (c->stop_fd < 0)
 		return -errno;
 	err = bind_control(c, path);
@@ -338,7 +338,7 @@ int synthetic_control_start(struct synthetic_control *c, struct synthetic *g, st
 void synthetic_control_end(struct synthetic_control *c)
 {
 	if (c->stop_fd >= 0) {
-		eventfd_write(c->stop_fd, 1);
+		io_event_signal(c->stop_fd);
 		pthread_join(c->thread, NULL);
 		unlink(c->path);
 	}

@@ -15,12 +15,12 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "control/session/host_internal.h"
 #include "control/session/session_source.h"
 #include "control/session/source_throttle.h"
 #include "lib/base/cleanup.h"
+#include "lib/base/io.h"
 #include "lib/base/units.h"
 
 /* --- the API's threads ----------------------------------------------------------------------- */
@@ -28,11 +28,8 @@
 /* Under lock. */
 static void wish(struct session *s)
 {
-	uint64_t one = 1;
-
-	if (s->wish_fd >= 0 && write(s->wish_fd, &one, sizeof(one)) < 0) {
-		/* full: it is readable already */
-	}
+	if (s->wish_fd >= 0)
+		io_event_signal(s->wish_fd);
 }
 
 /* Under lock. */
@@ -187,11 +184,9 @@ void source_take_wishes(struct source *c)
 	struct failure ignored = { 0 };
 	bool switch_asked;
 	json_t *tuned;
-	uint64_t count;
 
-	if (read(s->wish_fd, &count, sizeof(count)) < 0) {
-		/* nothing is new, but the goals are written down for all to see */
-	}
+	/* if nothing is new, the goals are still written down for all to see */
+	io_event_clear(s->wish_fd);
 	{
 		SCOPED_LOCK(&s->lock);
 		tuned = s->tuned;

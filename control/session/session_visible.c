@@ -3,12 +3,12 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "control/session/host_internal.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
 #include "lib/base/fault.h"
+#include "lib/base/io.h"
 #include "lib/base/log.h"
 #include "lib/base/text.h"
 
@@ -45,20 +45,12 @@ bool session_wait_changed(struct session *s, uint64_t deadline_ns)
 
 void session_wake(struct session *s)
 {
-	uint64_t one = 1;
-
-	if (write(s->wake_fd, &one, sizeof(one)) < 0) {
-		/* full: it is awake already */
-	}
+	io_event_signal(s->wake_fd);
 }
 
 void session_drain_wake(struct session *s)
 {
-	uint64_t count;
-
-	if (read(s->wake_fd, &count, sizeof(count)) < 0) {
-		/* nothing has come: another wake-up will */
-	}
+	io_event_clear(s->wake_fd);
 }
 
 /* --- states ---------------------------------------------------------------------------------- */

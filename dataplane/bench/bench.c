@@ -21,6 +21,7 @@
 #include "dataplane/transport/stream_auth.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
+#include "lib/base/io.h"
 #include "lib/base/log.h"
 #include "lib/base/thread.h"
 
@@ -35,19 +36,12 @@ static bool connects(const struct bench *b)
 
 void bench_notify(struct bench *b)
 {
-	uint64_t one = 1;
-
-	/* fails only when the counter is full, and then main wakes anyway */
-	while (write(b->event_fd, &one, sizeof(one)) < 0 && errno == EINTR)
-		;
+	io_event_signal(b->event_fd);
 }
 
 void bench_wake(struct bench_stream *st)
 {
-	uint64_t one = 1;
-
-	while (write(st->wake_fd, &one, sizeof(one)) < 0 && errno == EINTR)
-		;
+	io_event_signal(st->wake_fd);
 }
 
 void bench_fail(struct bench *b, int err, const struct failure *f)
@@ -296,7 +290,6 @@ static int serve_once(struct main_loop *m, struct failure *f)
 						   { .fd = b->event_fd, .events = POLLIN } };
 	bool room = b->s->nlisteners && bench_accept_room(b);
 	int timeout = poll_timeout(m), err = 0;
-	uint64_t count;
 
 	for (uint32_t i = 0; i < IPC_LISTENERS_MAX; i++)
 		p[2 + i] = (struct pollfd){
@@ -307,8 +300,10 @@ static int serve_once(struct main_loop *m, struct failure *f)
 		timeout = 100; /* somebody is dropped when he is old enough */
 	if (poll(p, 2 + IPC_LISTENERS_MAX, timeout) < 0)
 		return errno == EINTR ? 0 : -errno;
-	if (p[1].revents && read(b->event_fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
-		err = -errno;
+	if (p[1].revents)
+		err = io_event_clear(b->event_fd);
+	if (err == -EAGAIN)
+		err = 0;
 	if (!connects(b))
 		bench_accept_reap(b);
 	for (uint32_t i = 0; !err && i < IPC_LISTENERS_MAX; i++)

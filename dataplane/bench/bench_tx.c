@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <unistd.h>
 #include <xxhash.h>
 
 #include "dataplane/bench/bench.h"
@@ -162,12 +161,13 @@ int bench_tx_wait(struct bench_stream *st, uint64_t ns)
 			      .tv_nsec = (long)(ns % NSEC_PER_SEC) };
 	struct pollfd p[2] = { { .fd = st->wake_fd, .events = POLLIN },
 			       { .fd = st->fd, .events = POLLIN | POLLRDHUP } };
-	uint64_t count;
+	int err;
 
 	if (ppoll(p, 2, ns == UINT64_MAX ? NULL : &t, NULL) < 0)
 		return errno == EINTR ? 0 : -errno;
-	if (p[0].revents && read(st->wake_fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
-		return -errno;
+	err = p[0].revents ? io_event_clear(st->wake_fd) : 0;
+	if (err && err != -EAGAIN)
+		return err;
 	if (bench_stopping(st->bench))
 		return -ECANCELED;
 	return p[1].revents ? on_idle_input(st) : 0;

@@ -37,6 +37,7 @@
 #include "dataplane/self_usage.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
+#include "lib/base/io.h"
 #include "lib/base/log.h"
 
 #define PROGRESS_MS	   100
@@ -55,11 +56,7 @@ struct main_loop {
 
 void destination_notify(struct destination *d)
 {
-	uint64_t one = 1;
-
-	/* fails only when the counter is full, and then the main thread wakes anyway */
-	while (write(d->event_fd, &one, sizeof(one)) < 0 && errno == EINTR)
-		;
+	io_event_signal(d->event_fd);
 }
 
 void destination_fail(struct destination *d, int err, const struct failure *f)
@@ -330,15 +327,17 @@ static int serve_once(struct main_loop *m, struct failure *f)
 {
 	struct destination *d = m->d;
 	struct pollfd p[POLL_COUNT];
-	uint64_t count;
 	int err = 0;
 
 	prepare_poll(m, p);
 	if (poll(p, POLL_COUNT, PROGRESS_MS) < 0)
 		return errno == EINTR ? 0 : failure_set(f, -errno, "internal", NULL, "poll failed");
-	if (p[POLL_EVENT].revents && read(d->event_fd, &count, sizeof(count)) < 0 &&
-	    errno != EAGAIN && errno != EINTR)
-		err = failure_set(f, -errno, "internal", NULL, "eventfd: %s", strerror(errno));
+	if (p[POLL_EVENT].revents)
+		err = io_event_clear(d->event_fd);
+	if (err == -EAGAIN)
+		err = 0;
+	else if (err)
+		failure_set(f, err, "internal", NULL, "eventfd: %s", strerror(-err));
 	connections_reap(d);
 	for (uint32_t i = 0; !err && i < IPC_LISTENERS_MAX; i++)
 		if (p[POLL_LISTEN + i].revents)

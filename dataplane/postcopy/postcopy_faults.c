@@ -24,6 +24,7 @@
 #include "dataplane/postcopy/postcopy.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
+#include "lib/base/io.h"
 #include "lib/base/kernel_abi.h"
 #include "lib/base/log.h"
 #include "lib/base/thread.h"
@@ -433,13 +434,9 @@ int postcopy_serve(struct postcopy *p, struct failure *f)
 
 void postcopy_stop(struct postcopy *p)
 {
-	uint64_t one = 1;
-
 	if (!p->d)
 		return;
-	/* fails only when the counter is full, and then it is readable */
-	if (write(p->stop_fd, &one, sizeof(one)) < 0)
-		log_debug("eventfd: %s", strerror(errno));
+	io_event_signal(p->stop_fd);
 	if (p->fault_runs)
 		pthread_join(p->fault_thread, NULL);
 	if (p->tell_runs)

@@ -17,6 +17,7 @@
 #include "dataplane/transport/stream_auth.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
+#include "lib/base/io.h"
 #include "lib/base/log.h"
 #include "lib/base/thread.h"
 
@@ -27,11 +28,7 @@
 
 void server_notify(struct server *v)
 {
-	uint64_t one = 1;
-
-	/* fails only when the counter is full, and then it is readable */
-	if (write(v->event_fd, &one, sizeof(one)) < 0)
-		return;
+	io_event_signal(v->event_fd);
 }
 
 /* --- streams ---------------------------------------------------------------------------------- */
@@ -326,11 +323,10 @@ static int on_event(struct serving *m, struct failure *f)
 	struct ipc_ready ready = { .tx = v->tx_ops->kind };
 	struct ipc_postcopy p;
 	bool shaken, pushed;
-	uint64_t count;
-	int err;
+	int err = io_event_clear(v->event_fd);
 
-	if (read(v->event_fd, &count, sizeof(count)) < 0)
-		return errno == EAGAIN ? 0 : -errno;
+	if (err)
+		return err == -EAGAIN ? 0 : err;
 	pthread_mutex_lock(&v->lock);
 	err = v->failed;
 	if (err)

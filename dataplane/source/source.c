@@ -26,6 +26,7 @@
 #include "dataplane/source/source.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
+#include "lib/base/io.h"
 #include "lib/base/log.h"
 
 #define PROGRESS_NS (100 * NSEC_PER_MSEC)
@@ -301,11 +302,10 @@ static int end_job(struct serving *v)
 static int on_event(struct serving *v, struct failure *f)
 {
 	struct source *src = v->src;
-	uint64_t count;
-	int err = 0;
+	int err = io_event_clear(src->event_fd);
 
-	if (read(src->event_fd, &count, sizeof(count)) < 0)
-		return errno == EAGAIN ? 0 : -errno;
+	if (err)
+		return err == -EAGAIN ? 0 : err;
 	pthread_mutex_lock(&src->lock);
 	err = src->failed;
 	if (err)

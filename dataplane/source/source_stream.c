@@ -20,28 +20,11 @@
 #include "dataplane/transport/stream_auth.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
+#include "lib/base/io.h"
 #include "lib/base/log.h"
 #include "lib/base/thread.h"
 
 #define CONNECT_MS_DEFAULT 10000
-
-/* Wakes whoever polls an eventfd. */
-static void signal_event(int fd)
-{
-	uint64_t one = 1;
-
-	/* Fails only when the counter is full, and then it is readable. */
-	if (write(fd, &one, sizeof(one)) < 0)
-		return;
-}
-
-static void clear_event(int fd)
-{
-	uint64_t count;
-
-	if (read(fd, &count, sizeof(count)) < 0)
-		return; /* not signalled: nothing to clear */
-}
 
 static int on_answer(struct stream *s, const struct wire_frame *f, const uint8_t *payload)
 {
@@ -58,7 +41,7 @@ static int on_answer(struct stream *s, const struct wire_frame *f, const uint8_t
 		__atomic_store_n(&s->source->destination_holds, f->extent, __ATOMIC_RELAXED);
 	if (f->of == WIRE_STATE_END) {
 		__atomic_store_n(&s->source->state_done, true, __ATOMIC_RELEASE);
-		signal_event(s->source->event_fd);
+		io_event_signal(s->source->event_fd);
 	}
 	return 0;
 }
@@ -156,7 +139,7 @@ int stream_wait(struct stream *s, uint64_t timeout_ns)
 	if (ppoll(p, 3, timeout_ns == UINT64_MAX ? NULL : &t, NULL) < 0)
 		return errno == EINTR ? 0 : -errno;
 	if (p[0].revents) {
-		clear_event(s->wake_fd);
+		io_event_clear(s->wake_fd);
 		if (source_stopping(s->source))
 			return -ECANCELED;
 		if (s->relay)
@@ -266,7 +249,7 @@ static void report_failure(struct stream *s, int err, struct failure *f)
 		src->failure = *f;
 	}
 	pthread_mutex_unlock(&src->lock);
-	signal_event(src->event_fd);
+	io_event_signal(src->event_fd);
 }
 
 static void *stream_main(void *arg)
@@ -289,7 +272,7 @@ static void *stream_main(void *arg)
 		job = src->job;
 		err = do_job(s, job, &f);
 		if (!err && !__atomic_sub_fetch(&src->jobs_left, 1, __ATOMIC_ACQ_REL))
-			signal_event(src->event_fd);
+			io_event_signal(src->event_fd);
 	}
 	if (err && err != -ECANCELED)
 		report_failure(s, err, &f);
@@ -375,7 +358,7 @@ void streams_give(struct source *src, enum source_job job, uint32_t round)
 
 void stream_wake(struct stream *s)
 {
-	signal_event(s->wake_fd);
+	io_event_signal(s->wake_fd);
 }
 
 void streams_wake(struct source *src)
@@ -392,7 +375,7 @@ void streams_stop(struct source *src)
 	for (uint32_t i = 0; i < n; i++) {
 		if (src->streams[i].running)
 			shutdown(src->streams[i].fd, SHUT_RDWR);
-		signal_event(src->streams[i].wake_fd);
+		io_event_signal(src->streams[i].wake_fd);
 	}
 	for (uint32_t i = 0; i < n; i++)
 		if (src->streams[i].running)

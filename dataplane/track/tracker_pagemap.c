@@ -488,8 +488,8 @@ static int pagemap_collect(struct tracker *base, struct bitmap *dirty, uint64_t 
 	return err ? lost(err, f) : 0;
 }
 
-/* Ranges of one chunk that are looked at: more are few pages each, and not worth another call. */
-#define PEEK_RANGES 64
+/* Every other page written is the most that a chunk can have. */
+#define PEEK_RANGES (CHUNK_PAGES / 2)
 
 static int peek_mapping(const struct pagemap_tracker *t, const struct region_mapping *m,
 			uint64_t offset, uint64_t end, uint64_t base, uint64_t *bits)

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
-/* Whole reads and writes, and descriptors over unix sockets; see io.h. */
+/* Whole reads and writes, descriptors over unix sockets, eventfds; see io.h. */
 #include "lib/base/io.h"
 
 #include <errno.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -42,6 +43,25 @@ int io_write_full(int fd, const void *buf, size_t len)
 		p += n;
 		len -= (size_t)n;
 	}
+	return 0;
+}
+
+void io_event_signal(int fd)
+{
+	uint64_t one = 1;
+
+	/* fails otherwise only when the counter is full, and then it is readable */
+	while (write(fd, &one, sizeof(one)) < 0 && errno == EINTR)
+		;
+}
+
+int io_event_clear(int fd)
+{
+	uint64_t count;
+
+	while (read(fd, &count, sizeof(count)) < 0)
+		if (errno != EINTR)
+			return -errno;
 	return 0;
 }
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Whole reads and writes, and descriptors over unix sockets. All return 0 or -errno. */
+/*
+ * Whole reads and writes, descriptors over unix sockets, and eventfds that wake a thread. All that
+ * return something return 0 or -errno.
+ */
 #ifndef TRANSHIP_BASE_IO_H
 #define TRANSHIP_BASE_IO_H
 
@@ -9,6 +12,14 @@
 /* Reads exactly len bytes; -ECONNRESET if the stream ends before. */
 int io_read_full(int fd, void *buf, size_t len);
 int io_write_full(int fd, const void *buf, size_t len);
+
+/*
+ * An eventfd that is non-blocking. Signalling makes it readable until it is cleared, however often
+ * it was signalled meanwhile; a signal handler may do that, if it keeps errno. Clearing gives
+ * -EAGAIN if it was not signalled.
+ */
+void io_event_signal(int fd);
+int io_event_clear(int fd);
 
 /*
  * One SOCK_SEQPACKET packet with up to IO_FDS_MAX descriptors.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Whole reads and writes over short ones, and descriptors over sockets without a leak. */
+/* Whole reads and writes over short ones, descriptors over sockets without a leak, eventfds. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,9 +8,12 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -130,12 +133,43 @@ static void test_last_words(void **state)
 	close(pair[0]);
 }
 
+static bool readable(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+
+	return poll(&p, 1, 0) == 1;
+}
+
+static void test_event(void **state)
+{
+	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+	(void)state;
+	assert_false(readable(fd));
+	assert_int_equal(io_event_clear(fd), -EAGAIN);
+	io_event_signal(fd);
+	io_event_signal(fd);
+	assert_true(readable(fd));
+	/* once for all signals */
+	assert_int_equal(io_event_clear(fd), 0);
+	assert_false(readable(fd));
+	assert_int_equal(io_event_clear(fd), -EAGAIN);
+	/* a counter that is full: nobody waits, and it stays readable */
+	assert_int_equal(eventfd_write(fd, UINT64_MAX - 1), 0);
+	io_event_signal(fd);
+	assert_true(readable(fd));
+	assert_int_equal(io_event_clear(fd), 0);
+	close(fd);
+	assert_int_equal(io_event_clear(fd), -EBADF);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_full),
 		cmocka_unit_test(test_packet),
 		cmocka_unit_test(test_last_words),
+		cmocka_unit_test(test_event),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
