@@ -12,6 +12,7 @@
 #include "control/session/bench_probe.h"
 #include "control/session/host_internal.h"
 #include "lib/base/cleanup.h"
+#include "lib/base/text.h"
 
 #define PROTOCOL_VERSION 1
 #define OPEN_MS		 45000u /* filling much memory takes a while */
@@ -27,12 +28,6 @@ struct far {
 
 /* --- the other transhipd ---------------------------------------------------------------------- */
 
-static void to_hex(char *out, const uint8_t *raw, size_t size)
-{
-	for (size_t i = 0; i < size; i++)
-		snprintf(out + 2 * i, 3, "%02x", raw[i]);
-}
-
 static int malformed(struct failure *f)
 {
 	return failure_set(f, -EPROTO, "peer-failed", "Use the same version on both hosts.",
@@ -47,8 +42,8 @@ static int far_open(void *arg, const struct bench_opening *o, struct bench_answe
 	json_t *in, *answer = NULL, *options = json_copy((json_t *)o->options);
 	int err;
 
-	to_hex(far->id, o->id, sizeof(o->id));
-	to_hex(secret, o->secret, sizeof(o->secret));
+	text_hex(far->id, o->id, sizeof(o->id));
+	text_hex(secret, o->secret, sizeof(o->secret));
 	/* a path of this host is nothing to the other */
 	if (o->o->data == IPC_BENCH_FILE) {
 		json_object_set_new(options, "data", json_string("zero"));
@@ -152,8 +147,8 @@ static int prepare(struct far *far, const char *dest, struct failure *f)
 	return client_new(&far->peer, dest, f);
 }
 
-int session_bench_probe(struct session *s, const char *dest, const json_t *options,
-			json_t **result, struct failure *f)
+int session_bench_probe(struct session *s, const char *dest, const json_t *options, json_t **result,
+			struct failure *f)
 {
 	struct far far = { .s = s };
 	struct bench_lead lead = { .config = session_config(s),

@@ -348,8 +348,7 @@ int session_new_id(char id[SESSION_ID_TEXT])
 
 	if (getrandom(raw, sizeof(raw), 0) != sizeof(raw))
 		return -EIO;
-	for (int i = 0; i < IPC_ID_SIZE; i++)
-		snprintf(id + 2 * i, 3, "%02x", raw[i]);
+	text_hex(id, raw, sizeof(raw));
 	return 0;
 }
 

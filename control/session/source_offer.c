@@ -17,6 +17,7 @@
 #include "control/session/source_peer.h"
 #include "control/session/source_settle.h"
 #include "lib/base/cleanup.h"
+#include "lib/base/text.h"
 
 #define PROTOCOL_VERSION 1
 #define OFFER_MS	 60000u /* launches a VM; and OFFER_MS_PER_GIB */
@@ -141,8 +142,7 @@ static json_t *make_offer(struct source *c)
 	char secret[2 * IPC_SECRET_SIZE + 1];
 	json_t *options = json_object_get(c->s->request, "options");
 
-	for (int i = 0; i < IPC_SECRET_SIZE; i++)
-		snprintf(secret + 2 * i, 3, "%02x", c->secret[i]);
+	text_hex(secret, c->secret, sizeof(c->secret));
 	return json_pack("{s:i, s:s, s:s, s:s, s:i, s:o, s:o?, s:o*, s:b, s:b}", "version",
 			 PROTOCOL_VERSION, "id", c->s->id, "secret", secret, "vm", c->s->vm,
 			 "streams", (int)c->o.streams, "guest",

@@ -34,6 +34,7 @@
 #include "lib/base/clock.h"
 #include "lib/base/fault.h"
 #include "lib/base/log.h"
+#include "lib/base/text.h"
 
 #define OPEN_MS	     15000u /* at the destination: a userfaultfd is made, a data plane started */
 #define CONNECT_MS   4000u
@@ -114,8 +115,7 @@ static int ask(struct source *c, uint8_t secret[IPC_SECRET_SIZE], struct failure
 
 	if (getrandom(secret, IPC_SECRET_SIZE, 0) != IPC_SECRET_SIZE)
 		return failure_set(f, -EIO, "internal", NULL, "no random numbers");
-	for (int i = 0; i < IPC_SECRET_SIZE; i++)
-		snprintf(hex + 2 * i, 3, "%02x", secret[i]);
+	text_hex(hex, secret, IPC_SECRET_SIZE);
 	in = json_pack("{s:s}", "secret", hex);
 	explicit_bzero(hex, sizeof(hex));
 	err = source_peer_call(c, "postcopy", in, &answer, OPEN_MS, f);

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* UTF-8 made well-formed; see text.h. */
+/* UTF-8 made well-formed, bytes as digits; see text.h. */
 #include "lib/base/text.h"
 
-#include <stddef.h>
 #include <stdint.h>
 
 /* Bytes of the well-formed character at p (RFC 3629), 0 if there is none. */
@@ -40,4 +39,16 @@ char *text_clean(char *s)
 		p += n ? n : 1;
 	}
 	return s;
+}
+
+void text_hex(char *out, const void *bytes, size_t len)
+{
+	static const char digits[] = "0123456789abcdef";
+	const uint8_t *p = bytes;
+
+	for (size_t i = 0; i < len; i++) {
+		*out++ = digits[p[i] >> 4];
+		*out++ = digits[p[i] & 15];
+	}
+	*out = '\0';
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Text made well-formed: judged by what JSON takes. */
+/* Text made well-formed: judged by what JSON takes; and bytes as digits. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -92,6 +92,31 @@ static void failures_are_text(void **state)
 	}
 }
 
+static void hex_is_two_digits_a_byte(void **state)
+{
+	uint8_t bytes[256];
+	char out[2 * sizeof(bytes) + 2];
+
+	(void)state;
+	for (unsigned int i = 0; i < sizeof(bytes); i++)
+		bytes[i] = (uint8_t)i;
+	memset(out, 'x', sizeof(out));
+	text_hex(out, bytes, sizeof(bytes));
+	for (unsigned int i = 0; i < sizeof(bytes); i++) {
+		char two[3];
+
+		snprintf(two, sizeof(two), "%02x", i);
+		assert_memory_equal(out + 2 * i, two, 2);
+	}
+	/* its end, and nothing behind that */
+	assert_int_equal(out[2 * sizeof(bytes)], '\0');
+	assert_int_equal(out[2 * sizeof(bytes) + 1], 'x');
+	text_hex(out, "\xff\x01\x80", 3);
+	assert_string_equal(out, "ff0180");
+	text_hex(out, NULL, 0);
+	assert_string_equal(out, "");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -99,6 +124,7 @@ int main(void)
 		cmocka_unit_test(bad_bytes_are_replaced),
 		cmocka_unit_test(json_takes_whatever_comes_out),
 		cmocka_unit_test(failures_are_text),
+		cmocka_unit_test(hex_is_two_digits_a_byte),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
