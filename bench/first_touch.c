@@ -24,10 +24,6 @@
 #include "lib/base/clock.h"
 #include "lib/base/kernel_abi.h"
 
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25 /* Linux 6.1 */
-#endif
-
 #define BUFFER (256u * 1024)
 
 struct target {

@@ -26,6 +26,7 @@
 #include "dataplane/track/pagemap_scan.h"
 #include "dataplane/track/tracker.h"
 #include "lib/base/clock.h"
+#include "lib/base/kernel_abi.h"
 
 #define THREADS 2
 #define RANGES	2048

@@ -12,13 +12,11 @@
 #include <unistd.h>
 
 #include "lib/base/cleanup.h"
+#include "lib/base/kernel_abi.h"
 #include "tools/synthetic_guest.h"
 
 #define BLOCK_PAGES 512ull
 #define READ_BYTES  (256u * 1024)
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
 
 struct job {
 	struct synthetic *g;

@@ -29,10 +29,6 @@
 #include "lib/base/kernel_abi.h"
 #include "lib/base/log.h"
 
-#ifndef MADV_DONTNEED_LOCKED
-#define MADV_DONTNEED_LOCKED 24 /* Linux 5.18: memory that is mlocked too */
-#endif
-
 /* An injected call must return within a second; 4 GiB of small pages take 40 ms. */
 #define ZAP_WINDOW (4ull << 30)
 

@@ -10,10 +10,7 @@
 #include "dataplane/bench/bench.h"
 #include "dataplane/transport/wire.h"
 #include "lib/base/clock.h"
-
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
+#include "lib/base/kernel_abi.h"
 
 /* How far to read ahead while frames are small; as a migration's destination. */
 #define READ_AHEAD   (64u * 1024)

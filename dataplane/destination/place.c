@@ -39,9 +39,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23 /* Linux 5.14; glibc 2.36 has it */
-#endif
+#include "lib/base/kernel_abi.h"
 
 /* 32 MiB of page tables: what stays mapped of the first 16 GiB. */
 #define MAPPED_CHUNKS_MAX 8192u

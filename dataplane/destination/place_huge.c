@@ -21,13 +21,7 @@
 
 #include "dataplane/destination/place.h"
 #include "lib/base/clock.h"
-
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25 /* Linux 6.1 */
-#endif
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
+#include "lib/base/kernel_abi.h"
 
 /* Processor time. 512 small pages cost 1.1 ms: a huge page that costs more is not worth it. */
 #define SLOW_NS (2 * NSEC_PER_MSEC)

@@ -29,10 +29,6 @@
 #include "lib/base/log.h"
 #include "lib/base/thread.h"
 
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
-
 #define FAULTS_AT_ONCE 32u
 /* How often a page may be punched under our hands, and memory be lacking for 1 ms. */
 #define RETRIES_MAX 1000u

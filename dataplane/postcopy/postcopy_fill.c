@@ -11,10 +11,7 @@
 
 #include "dataplane/destination/destination_internal.h"
 #include "dataplane/postcopy/postcopy.h"
-
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
+#include "lib/base/kernel_abi.h"
 
 #define PART_PAGES (RX_BUFFER_SIZE / PAGE_BYTES)
 

@@ -11,11 +11,8 @@
 #include "dataplane/postcopy/postcopy_server.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
+#include "lib/base/kernel_abi.h"
 #include "lib/base/log.h"
-
-#ifndef TCP_NOTSENT_LOWAT
-#define TCP_NOTSENT_LOWAT 25
-#endif
 
 /* Around a fault, in this order: itself, what follows (guests go upwards), one before. */
 static const int8_t around[] = { 0, 1, 2, 3, -1 };

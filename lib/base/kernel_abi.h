@@ -2,15 +2,18 @@
 /*
  * Kernel interfaces newer than Debian 12's headers (Linux 6.1), under names that stay valid beside
  * newer headers. <linux/fs.h>, where PAGEMAP_SCAN lives, cannot be included beside <sys/mount.h>,
- * so its structures are declared here under names of our own.
+ * so its structures are declared here under names of our own. And a few older constants that a
+ * libc may lack.
  */
 #ifndef TRANSHIP_BASE_KERNEL_ABI_H
 #define TRANSHIP_BASE_KERNEL_ABI_H
 
 #include <assert.h>
 #include <linux/userfaultfd.h>
+#include <netinet/tcp.h>
 #include <stdint.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 
 /* userfaultfd features: 6.4, 6.6, 6.7. */
 #ifndef UFFD_FEATURE_WP_UNPOPULATED
@@ -67,6 +70,25 @@ static_assert(sizeof(struct pagemap_range) == 24, "kernel ABI");
 #endif
 #ifndef PTRACE_EVENT_STOP
 #define PTRACE_EVENT_STOP 128
+#endif
+
+/* madvise: 5.4, 5.14, 5.18 (memory that is mlocked too), 6.1. */
+#ifndef MADV_PAGEOUT
+#define MADV_PAGEOUT 21
+#endif
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+
+/* Linux 3.12: bytes of a socket's queue that are not sent yet, above which it is not writable. */
+#ifndef TCP_NOTSENT_LOWAT
+#define TCP_NOTSENT_LOWAT 25
 #endif
 
 /* cachestat, Linux 6.5: what of a file is in memory. One number on every architecture. */

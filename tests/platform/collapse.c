@@ -13,13 +13,6 @@
 
 #include "tests/platform/common.h"
 
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
-
 #define HUGE_PAGES 512ul /* small ones in a huge one */
 
 /* A file of a tmpfs that nobody else sees, which makes no huge pages by itself. */

@@ -11,10 +11,6 @@
  */
 #include "tests/platform/common.h"
 
-#ifndef MADV_PAGEOUT
-#define MADV_PAGEOUT 21
-#endif
-
 static bool in_file(struct tracked *t, uint64_t page)
 {
 	return lseek(t->fd, (off_t)(page * PAGE), SEEK_DATA) == (off_t)(page * PAGE);
