@@ -202,6 +202,12 @@ static void test_peek(void **state)
 		assert_true(bitmap_test(&x.dirty, pages[i]));
 	assert_int_equal(peek(&x, 0, bits), 0);
 	assert_int_equal(peek(&x, 512, bits), 0);
+	/* as scattered as can be */
+	for (uint64_t page = 0; page < CHUNK_PAGES; page += 2)
+		touch(&x, page);
+	assert_int_equal(peek(&x, 0, bits), CHUNK_PAGES / 2);
+	for (uint32_t w = 0; w < CHUNK_PAGES / 64; w++)
+		assert_true(bits[w] == 0x5555555555555555ull);
 	release(&x);
 }
 
