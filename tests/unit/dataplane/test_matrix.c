@@ -25,6 +25,7 @@
 #include "dataplane/transport/tx.h"
 #include "tests/unit/dataplane/injection.h"
 #include "tests/unit/dataplane/pair.h"
+#include "tests/unit/dataplane/tcp_pair.h"
 
 /* A sanitizer's own memory grows with what a program touches. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -175,27 +176,6 @@ static const struct encoding {
 	{ "hole", CONTENT_HOLE, CHUNK_PAGES, add_hole },
 };
 #define ENCODINGS (sizeof(encodings) / sizeof(encodings[0]))
-
-static void tcp_pair(int sv[2], int buffer)
-{
-	struct sockaddr_in a = { .sin_family = AF_INET };
-	socklen_t len = sizeof(a);
-	int l = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	/* A window below a segment of the loopback makes TCP wait for its timer at each turn. */
-	int window = buffer < 65536 ? 65536 : buffer;
-
-	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	assert_int_equal(setsockopt(l, SOL_SOCKET, SO_RCVBUF, &window, sizeof(window)), 0);
-	assert_int_equal(bind(l, (struct sockaddr *)&a, len), 0);
-	assert_int_equal(listen(l, 1), 0);
-	assert_int_equal(getsockname(l, (struct sockaddr *)&a, &len), 0);
-	sv[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	assert_int_equal(setsockopt(sv[0], SOL_SOCKET, SO_SNDBUF, &buffer, sizeof(buffer)), 0);
-	assert_int_equal(connect(sv[0], (struct sockaddr *)&a, len), 0);
-	sv[1] = accept4(l, NULL, NULL, SOCK_CLOEXEC);
-	assert_true(sv[1] >= 0);
-	close(l);
-}
 
 /* Stale data, zeros and holes: what a destination may hold before. */
 static int new_destination(void)
