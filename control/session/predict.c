@@ -17,7 +17,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include "control/guest/throttle.h"
@@ -26,6 +25,7 @@
 #include "control/session/dirty_rate.h"
 #include "control/session/goals.h"
 #include "control/session/host_internal.h"
+#include "control/session/session_source.h"
 #include "dataplane/region.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
@@ -34,7 +34,6 @@
 #define PROBE_MS    500
 #define INTERVAL_MS 50
 #define OMIT_MS	    100 /* until connections have gathered speed */
-#define STREAMS_MAX 4	/* as a migration chooses; session_source.c */
 /*
  * A first pass reaches so much of what the probe does with new memory, which the kernel has just
  * got back and not given away: 0.24 to 0.68, in the middle 0.43, over 7 passes on 2 processors.
@@ -53,11 +52,8 @@ static json_t *probe_options(const json_t *options, const char *rx)
 	const json_t *encrypt = json_object_get(options, "encrypt");
 	json_t *j;
 
-	if (!streams) {
-		int cpus = get_nprocs();
-
-		streams = cpus < STREAMS_MAX ? cpus : STREAMS_MAX;
-	}
+	if (!streams)
+		streams = source_streams_default();
 	j = json_pack("{s:s, s:I, s:i, s:i, s:s, s:i}", "rx", rx, "streams", streams, "time_ms",
 		      PROBE_MS, "omit_ms", OMIT_MS, "memory", "128MiB", "interval_ms", INTERVAL_MS);
 	if (encrypt)

@@ -108,6 +108,8 @@ void source_take_wishes(struct source *c);
 
 /* source_offer.c; stages but the first. */
 
+/* How many streams a migration has for which no number was asked. */
+uint32_t source_streams_default(void);
 /* What the request says, into c->o; also after a crash. */
 int source_take_options(struct source *c);
 /* Claims the VM that the request names. */

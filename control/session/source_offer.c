@@ -59,12 +59,18 @@ static int take_page_hashes(struct source *c)
 	return 0;
 }
 
+uint32_t source_streams_default(void)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+	return cpus < 1 ? 1 : cpus < STREAMS_DEFAULT_MAX ? (uint32_t)cpus : STREAMS_DEFAULT_MAX;
+}
+
 int source_take_options(struct source *c)
 {
 	const struct session *s = c->s;
 	const char *transport = session_option_text(s, "transport", "auto");
 	const char *disks = session_option_text(s, "disks", "none");
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	struct source_options *o = &c->o;
 	int err;
 
@@ -82,9 +88,7 @@ int source_take_options(struct source *c)
 	o->encrypt = session_option_text(s, "encrypt", "on");
 	o->compress = session_option_text(s, "compress", "auto");
 	if (!o->streams)
-		o->streams = cpus < 1			  ? 1
-			     : cpus < STREAMS_DEFAULT_MAX ? (uint32_t)cpus
-							  : STREAMS_DEFAULT_MAX;
+		o->streams = source_streams_default();
 	if (o->streams > IPC_STREAMS_MAX)
 		return failure_set(&c->f, -EINVAL, "usage", NULL, "--streams takes 1 to %d.",
 				   IPC_STREAMS_MAX);
