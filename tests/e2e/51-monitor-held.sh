@@ -33,7 +33,6 @@ HOLDERS=()
 state_of() { cli "$1" status --json | jq -r '[.. | objects | select(has("id") and has("state"))]
 	| first | .state'; }
 is_state() { [ "$(state_of "$1")" = "$2" ]; }
-died() { ! kill -0 "$1" 2>/dev/null; }
 
 hosts_up
 vm_start a web rate=40 ws=32 ram=128

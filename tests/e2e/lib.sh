@@ -30,6 +30,8 @@ STATUS=0
 # The CLI that move_start began: for tests that interrupt it.
 export CLI_PID=
 MOVE=
+# The host of the guest that crash_at moves.
+HERE=a
 declare -a VM_ARGS=()
 # Words that vm_start and linux_start add to QEMU's command line.
 declare -a EXTRA_ARGS=()
@@ -436,6 +438,45 @@ checked_move() {
 	assert_clean a
 	assert_clean b "$name"
 }
+
+# A move of VM from $HERE to the other host, in which the daemon that SITE belongs to is killed there
+# and started again; the guest is then where it was or not, and HERE follows it:
+# crash_at SITE here|there VM [MOVE OPTIONS]
+crash_at() {
+	local site=$1 where=$2 vm=$3 there victim host pid
+	shift 3
+
+	there=$(peer_of "$HERE")
+	case $site in source.*) victim=$HERE ;; *) victim=$there ;; esac
+	for host in a b; do
+		daemon_pid $host >/dev/null && daemon_kill $host
+		case $host in
+		"$victim") TRANSHIP_FAULT=$site:kill daemon_start $host ;;
+		*) TRANSHIP_FAULT='' daemon_start $host ;;
+		esac
+	done
+	pid=$(daemon_pid "$victim")
+	move_start "$HERE" "$there" "$vm" "$@"
+	eventually 30 died "$pid" || fail "$site was not reached"
+	for host in a b; do
+		daemon_pid $host >/dev/null || TRANSHIP_FAULT='' daemon_start $host
+	done
+	move_end
+	for host in a b; do
+		eventually 60 all_over $host || fail "open at $host: $(sessions $host)"
+	done
+	[ "$where" = here ] || HERE=$there
+	eventually 5 vm_runs "$HERE" "$vm" || fail "the guest does not run on $HERE"
+	assert_no_vm "$(peer_of "$HERE")" "$vm"
+	vm_verify "$HERE" "$vm"
+	vm_tell "$HERE" "$vm" go
+	assert_clean "$(peer_of "$HERE")"
+	assert_clean "$HERE" "$vm"
+}
+
+died() { ! kill -0 "$1" 2>/dev/null; }
+sessions() { cli "$1" status --json | jq -c '[.. | objects | select(has("id") and has("state"))]'; }
+all_over() { sessions "$1" | jq -e 'all(.[]; .terminal and (.state | ascii_downcase != "unresolved"))'; }
 
 vm_end() {
 	vm_qmp "$1" "$2" quit >/dev/null
