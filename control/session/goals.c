@@ -6,13 +6,13 @@
 #include <inttypes.h>
 #include <string.h>
 
-static const char *const modes[] = { "auto", "precopy", "postcopy", "hybrid" };
+#include "control/policy/policy.h"
 
 void goals_init(struct goals *g)
 {
 	*g = (struct goals){ .max_downtime_ms = GOALS_DOWNTIME_MS,
 			     .impact = GOALS_IMPACT,
-			     .mode = modes[0] };
+			     .mode = policy_mode_names[POLICY_MODE_AUTO] };
 }
 
 /* Leaves *value alone if there is no such member. */
@@ -36,18 +36,16 @@ static int take_mode(const json_t *options, const char **mode, struct failure *f
 {
 	const json_t *j = json_object_get(options, "mode");
 	const char *word = json_string_value(j);
+	enum policy_mode wanted;
 
 	if (!j || json_is_null(j))
 		return 0;
-	for (size_t i = 0; word && i < sizeof(modes) / sizeof(modes[0]); i++) {
-		if (strcmp(word, modes[i]))
-			continue;
-		*mode = modes[i];
-		return 0;
-	}
-	return failure_set(f, -EINVAL, "usage", NULL,
-			   "mode is auto, precopy, postcopy or hybrid, not %.40s.",
-			   word ? word : "that");
+	if (!word || policy_mode_parse(word, &wanted))
+		return failure_set(f, -EINVAL, "usage", NULL,
+				   "mode is auto, precopy, postcopy or hybrid, not %.40s.",
+				   word ? word : "that");
+	*mode = policy_mode_names[wanted];
+	return 0;
 }
 
 int goals_take(struct goals *g, const json_t *options, struct failure *f)

@@ -21,15 +21,14 @@ struct goals {
 	uint64_t bandwidth;  /* bytes per second over all streams; 0: no limit */
 	unsigned int
 		impact;	  /* percent that the guest's processors may be slowed down by, 0 .. 100 */
-	const char *mode; /* a constant: "auto", "precopy", "postcopy" or "hybrid" */
+	const char *mode; /* of policy_mode_names */
 };
 
 void goals_init(struct goals *g);
 
 /*
  * Takes over those members of options (an object, or NULL) that are goals: "max_downtime_ms",
- * "timeout_ms", "bandwidth", "impact", "mode". -EINVAL (usage), or -EOPNOTSUPP (unsupported-option)
- * for a mode that this version does not have; g is then as it was.
+ * "timeout_ms", "bandwidth", "impact", "mode". -EINVAL (usage); g is then as it was.
  */
 int goals_take(struct goals *g, const json_t *options, struct failure *f);
 
