@@ -62,9 +62,7 @@ struct source {
 	uint64_t settle_ns;   /* clock_ns() since when it is unsettled */
 	uint8_t secret[IPC_SECRET_SIZE];
 	struct data_addresses to; /* of the data streams */
-	char data_address[64];	  /* the first of them */
-	uint16_t data_port;
-	char congestion[16]; /* of the data streams; as the last one's */
+	char congestion[16];	  /* of the data streams; as the last one's */
 	struct ipc_ready ready;
 	struct ipc_scanned scanned; /* the last scan */
 	struct ipc_stats stats;

@@ -189,8 +189,6 @@ static int take_answer(struct source *c, const json_t *answer)
 	if (take_addresses(c, data))
 		return failure_set(&c->f, -EPROTO, "peer-failed", NULL,
 				   "The destination's data addresses are malformed.");
-	snprintf(c->data_address, sizeof(c->data_address), "%s", address);
-	c->data_port = (uint16_t)port;
 	if (source_postcopy_allow(c, answer))
 		return -EOPNOTSUPP;
 	return compression_settle(&c->o.compression, json_object_get(data, "encodings"), &c->f);

@@ -126,8 +126,8 @@ static int ask(struct source *c, uint8_t secret[IPC_SECRET_SIZE], struct failure
 		err = failure_set(f, -EPROTO, "peer-failed", NULL,
 				  "The destination's answer names no data address.");
 	if (!err) {
-		snprintf(c->data_address, sizeof(c->data_address), "%s", address);
-		c->data_port = (uint16_t)port;
+		snprintf(c->post.address, sizeof(c->post.address), "%s", address);
+		c->post.port = (uint16_t)port;
 	}
 	json_decref(answer);
 	return err;
@@ -158,7 +158,7 @@ static int connect_streams(struct source *c, uint32_t n, struct failure *f)
 		struct ipc_stream m = { .index = i };
 		AUTO_CLOSE int fd = -1;
 
-		err = sockets_connect(c->data_address, c->data_port, CONNECT_MS,
+		err = sockets_connect(c->post.address, c->post.port, CONNECT_MS,
 				      c->committed ? -1 : c->s->wake_fd, &fd, f);
 		if (!err)
 			err = dataplane_send(&c->post.dp, IPC_STREAM, &m, fd, f);

@@ -16,6 +16,8 @@ struct source_postcopy {
 	bool complete;	     /* the destination has everything */
 	bool leaving;	     /* transhipd ends; the next one goes on */
 	struct dataplane dp; /* serves; of its own, beside the one that copied */
+	char address[64];    /* where the destination awaits dp's streams */
+	uint16_t port;
 	int *ram; /* a descriptor a region: RAM outlives its VMM as long as these; owned */
 	uint32_t nram;
 	bool lost;		/* dp was, and no other has taken over yet */
