@@ -138,32 +138,40 @@ static void publish(void *arg, const json_t *result)
 	pthread_cond_broadcast(&s->changed);
 }
 
-static int prepare(struct far *far, const char *dest, struct failure *f)
+/* Without news. */
+static struct bench_lead lead_of(struct far *far, const char *dest, const json_t *options)
 {
+	return (struct bench_lead){ .config = session_config(far->s),
+				    .options = options,
+				    .dest = dest,
+				    .far_ops = &far_ops,
+				    .far = far,
+				    .cancel_fd = far->s->wake_fd,
+				    .cancelled = cancelled,
+				    .arg = far };
+}
+
+static int prepare(struct far *far, const struct bench_lead *lead, struct failure *f)
+{
+	struct bench_options checked;
+	int err = bench_options_read(&checked, lead->options, f);
+
+	if (err)
+		return err;
 	if (!session_config(far->s)->allow_plaintext)
 		return failure_set(f, -EPERM, "plaintext-refused",
 				   "Start transhipd with --allow-plaintext on both hosts.",
 				   "This host's transhipd does not allow unencrypted streams.");
-	return client_new(&far->peer, dest, f);
+	return client_new(&far->peer, lead->dest, f);
 }
 
 int session_bench_probe(struct session *s, const char *dest, const json_t *options, json_t **result,
 			struct failure *f)
 {
 	struct far far = { .s = s };
-	struct bench_lead lead = { .config = session_config(s),
-				   .options = options,
-				   .dest = dest,
-				   .far_ops = &far_ops,
-				   .far = &far,
-				   .cancel_fd = s->wake_fd,
-				   .cancelled = cancelled,
-				   .arg = &far };
-	struct bench_options checked;
-	int err = bench_options_read(&checked, options, f);
+	struct bench_lead lead = lead_of(&far, dest, options);
+	int err = prepare(&far, &lead, f);
 
-	if (!err)
-		err = prepare(&far, dest, f);
 	if (!err)
 		err = bench_lead(&lead, result, f);
 	client_free(far.peer);
@@ -175,23 +183,13 @@ void session_bench_run(struct session *s)
 	const json_t *options = json_object_get(s->request, "options");
 	const char *dest = json_string_value(json_object_get(s->request, "dest"));
 	struct far far = { .s = s };
-	struct bench_lead lead = { .config = session_config(s),
-				   .options = options,
-				   .dest = dest,
-				   .far_ops = &far_ops,
-				   .far = &far,
-				   .cancel_fd = s->wake_fd,
-				   .cancelled = cancelled,
-				   .news = publish,
-				   .arg = &far };
+	struct bench_lead lead = lead_of(&far, dest, options);
 	enum session_state end = SESSION_DONE;
-	struct bench_options checked;
 	struct failure f = { 0 };
 	json_t *result = NULL;
-	int err = bench_options_read(&checked, options, &f);
+	int err = prepare(&far, &lead, &f);
 
-	if (!err)
-		err = prepare(&far, dest, &f);
+	lead.news = publish;
 	if (!err)
 		session_set_state(s, SESSION_COPYING);
 	if (!err)
