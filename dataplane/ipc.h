@@ -183,6 +183,7 @@ struct ipc_limit {
 #define IPC_SCAN_OBSERVE 4u /* observer: count, keep nothing pending */
 #define IPC_SCAN_PERIODS 8u /* observer: count by doublings of the time between scans, too */
 #define IPC_PERIODS_MAX	 12
+#define IPC_PLACES	 16
 
 struct ipc_scan {
 	uint32_t flags;
@@ -213,6 +214,11 @@ struct ipc_scanned {
 	uint64_t period_pages[IPC_PERIODS_MAX];
 	/* Likewise of the first scan: what the files hold, and of a sample how much is zero. */
 	uint64_t populated_pages, sampled_pages, sampled_zero_pages;
+	/*
+	 * Of the sampled pages that held data, in the order of a pass: how many of each part have
+	 * been reported since the first scan.
+	 */
+	uint32_t written_places[IPC_PLACES];
 };
 
 /* Cumulative since the start; bytes of guest memory unless wire_ is in the name. */

@@ -20,6 +20,13 @@
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
 
+#define SAMPLES 2048u /* pages that are looked at: 1 or 2 us each */
+
+struct sampled {
+	uint32_t region;
+	uint64_t page;
+};
+
 struct observer {
 	struct setup *setup;
 	struct tracker *tracker;
@@ -28,9 +35,10 @@ struct observer {
 	uint64_t scans;	       /* with periods, after the first */
 	/* Of each level and region; a level's are made when it is first needed. */
 	struct bitmap *levels[IPC_PERIODS_MAX];
+	/* Which of the pages that were looked at hold data, in the order of a pass. */
+	struct sampled data[SAMPLES];
+	uint32_t ndata;
 };
-
-#define SAMPLES 2048u /* pages that are looked at: 1 or 2 us each */
 
 /* --- periods --------------------------------------------------------------------------------- */
 
@@ -101,19 +109,25 @@ static bool is_zero(const uint8_t *page)
 }
 
 /* Pages at even distances; a hole is no page, and is not looked into. */
-static void sample(const struct region *r, uint32_t samples, struct ipc_scanned *out)
+static void sample(struct observer *o, uint32_t region, uint32_t samples, struct ipc_scanned *out)
 {
+	const struct region *r = &o->setup->regions[region];
+
 	uint64_t pages = region_pages(r);
 	static uint8_t page[PAGE_BYTES];
 
 	for (uint32_t i = 0; i < samples; i++) {
-		off_t at = (off_t)(r->file_offset + pages * i / samples * PAGE_BYTES);
+		uint64_t number = pages * i / samples;
+		off_t at = (off_t)(r->file_offset + number * PAGE_BYTES);
 
 		if ((!r->hugetlb && lseek(r->fd, at, SEEK_DATA) != at) ||
 		    pread(r->fd, page, sizeof(page), at) != sizeof(page))
 			continue;
 		out->sampled_pages++;
-		out->sampled_zero_pages += is_zero(page);
+		if (is_zero(page))
+			out->sampled_zero_pages++;
+		else
+			o->data[o->ndata++] = (struct sampled){ region, number };
 	}
 }
 
@@ -129,7 +143,18 @@ static void look(struct observer *o, struct ipc_scanned *out)
 		uint64_t pages = region_pages(r), held = scheduler_blocks(r) * 512 / PAGE_BYTES;
 
 		out->populated_pages += r->hugetlb || held > pages ? pages : held;
-		sample(r, (uint32_t)(SAMPLES * pages / all), out);
+		sample(o, i, (uint32_t)(SAMPLES * pages / all), out);
+	}
+}
+
+/* Where in a pass that lies what was written. */
+static void place(const struct observer *o, struct ipc_scanned *out)
+{
+	for (uint32_t i = 0; i < o->ndata; i++) {
+		const struct bitmap *seen = &o->scheduler.seen[o->data[i].region];
+
+		out->written_places[i * IPC_PLACES / o->ndata] +=
+			bitmap_test(seen, o->data[i].page);
 	}
 }
 
@@ -159,6 +184,7 @@ static int on_scan(struct observer *o, uint32_t flags, struct failure *f)
 	answer.scan_ns = clock_ns() - start;
 	if (flags & IPC_SCAN_PERIODS && flags & IPC_SCAN_FIRST)
 		look(o, &answer);
+	place(o, &answer);
 	answer.union_pages = o->scheduler.seen_pages;
 	answer.since_ns = o->last_scan_ns ? start - o->last_scan_ns : 0;
 	o->last_scan_ns = start;

@@ -6,9 +6,9 @@
  *   Time goes from scan to scan. Between the starts of two scans the guest writes for as long as
  *   the scan and the round took, slowed by the throttle; the set that the next scan reports is
  *   simulator_written() of that time. With deferral a page that was written again before its turn
- *   is left out of the round: turns come evenly over it, so of a class's pages to be sent the share
- *   left out is the mean, over the round, of the share of it written until then. A curve does not
- *   say what is hot: it is taken for one class, of what is written in SET_ROUNDS rounds.
+ *   is left out of the round. Turns go evenly over the pending set, and what of it has been written
+ *   again by then the curve itself says: what a guest writes in two spans of time together is less
+ *   than the sum of both by what it wrote in both.
  *
  *   The policy sees what a session would tell it: rates and durations of what has been, never the
  *   model's own figures. Jitter makes the rate of each round, and of the pause, another one.
@@ -21,8 +21,7 @@
 #define GIB	       1073741824.0
 #define PAGE_SIZE      4096.0
 #define RATE_BYTES_MIN (8u << 20) /* smaller rounds tell no rate; as source_copy.c */
-#define STEPS	       16	  /* of the mean over a round */
-#define SET_ROUNDS     4	  /* in so many rounds a set is taken to be written all */
+#define STEPS	       32	  /* of a round, when pages are left for later */
 #define STOP_NS	       5e6	  /* from the last scan's end until the guest stands still */
 
 struct run {
@@ -143,35 +142,46 @@ static void scan(struct run *r, double ns)
 	r->since_ns = ns;
 }
 
-/* The mean of what is written until a page's turn, turns being even over a round of ns. */
-static double mean_written(const struct run *r, const struct simulator_class *c, double ns)
+/*
+ * What of the pending set has been written again t after the scan that found it: what the two
+ * spans of time, one after the other, have in common. The first pass has all there is pending.
+ */
+static double written_again(const struct run *r, double pending, double t)
 {
-	double sum = 0;
+	double again = simulator_written(r->m, slowed(r, t));
 
-	for (int i = 0; i < STEPS; i++) {
-		double until = slowed(r, ns * (i + 0.5) / STEPS);
+	if (!r->in.round)
+		return again;
+	return again + pending - simulator_written(r->m, slowed(r, r->since_ns + t));
+}
 
-		sum += c ? class_written(c, until) : simulator_written(r->m, until);
-	}
-	return sum / STEPS;
+/* How much more than evenly the guest writes where a first pass is at this step. */
+static double crowding(const struct run *r, int step)
+{
+	double share = r->m->places[step * SIMULATOR_PLACES / STEPS], all = 0;
+
+	for (int i = 0; i < SIMULATOR_PLACES; i++)
+		all += r->m->places[i];
+	return all > 0 ? share / all * SIMULATOR_PLACES : 1;
 }
 
 /* What of bytes is sent in a round in which hot pages are left for later. */
 static double without_hot(const struct run *r, double bytes, double rate)
 {
-	double ns = bytes / rate * 1e9, left = 0;
+	double pending = simulator_written(r->m, slowed(r, r->since_ns));
+	double part = bytes / STEPS, t = 0, sent = 0;
 
-	for (uint32_t i = 0; i < r->m->nclasses; i++) {
-		const struct simulator_class *c = &r->m->classes[i];
-		double pending = r->in.round ? class_written(c, slowed(r, r->since_ns)) : c->bytes;
+	for (int i = 0; i < STEPS && bytes > 0; i++) {
+		double share = written_again(r, pending, t) / bytes;
+		double goes;
 
-		if (c->bytes > 0)
-			left += pending * mean_written(r, c, ns) / c->bytes;
+		if (!r->in.round)
+			share *= crowding(r, i);
+		goes = part * (1 - fmin(1, fmax(0, share)));
+		sent += goes;
+		t += goes / rate * 1e9;
 	}
-	if (!r->m->nclasses && bytes > 0)
-		left = bytes * mean_written(r, NULL, ns) /
-		       fmax(bytes, simulator_written(r->m, slowed(r, SET_ROUNDS * ns)));
-	return bytes - fmin(bytes, left);
+	return sent;
 }
 
 static void keep_round(struct run *r, const struct policy_decision *d, double sent, double ns)
@@ -195,8 +205,7 @@ static bool send_round(struct run *r, const struct policy_decision *d)
 	double rate = rate_now(r, first), timeout = (double)r->in.goals.timeout_ns;
 	double bytes = first ? r->m->populated_bytes * (1 - r->m->zero_share)
 			     : (double)r->in.pending_bytes;
-	/* a full pass comes by most of the set early, or late: who knows */
-	double sent = r->m->defers && !first ? without_hot(r, bytes, rate) : bytes;
+	double sent = r->m->defers ? without_hot(r, bytes, rate) : bytes;
 	double ns = r->m->round_ns + sent / rate * 1e9;
 	bool late = timeout > 0 && r->now_ns + ns > timeout;
 

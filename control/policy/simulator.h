@@ -16,6 +16,7 @@
 
 #define SIMULATOR_CLASSES_MAX 32
 #define SIMULATOR_ROUNDS_KEPT 64
+#define SIMULATOR_PLACES      16
 /* Rounds of any migration: the policy ends long before, and a test says so. */
 #define SIMULATOR_ROUNDS_MAX 4096
 
@@ -39,6 +40,11 @@ struct simulator_model {
 	uint32_t nclasses;
 	struct curve curve;
 	double dirty_scale; /* times as fast as they say */
+	/*
+	 * Of what is written, the share in each part of the populated memory, in the order of a
+	 * pass; all 0: it is spread evenly.
+	 */
+	double places[SIMULATOR_PLACES];
 	/* The path: the least of them counts. */
 	double link_rate;   /* wire bytes */
 	double first_rate;  /* at which the hosts move memory that is new there; 0: not a limit */

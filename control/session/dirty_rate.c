@@ -177,6 +177,18 @@ static void conclude(const struct periods *p, struct dirty_measure *out)
 	out->rate = second ? curve_bytes(&out->curve, (double)second) * 1e9 / (double)second : 0;
 }
 
+_Static_assert(SIMULATOR_PLACES == IPC_PLACES, "a place is a place");
+
+static void place(const struct ipc_scanned *s, struct dirty_measure *out)
+{
+	uint64_t all = 0;
+
+	for (int i = 0; i < IPC_PLACES; i++)
+		all += s->written_places[i];
+	for (int i = 0; i < IPC_PLACES && all; i++)
+		out->places[i] = (double)s->written_places[i] / (double)all;
+}
+
 static int observe_finely(struct observation *o, struct failure *f)
 {
 	uint64_t end = clock_ns() + o->fine_ms * NSEC_PER_MSEC, every, next;
@@ -207,6 +219,7 @@ static int observe_finely(struct observation *o, struct failure *f)
 	if (!p.scans)
 		return failure_set(f, -ETIMEDOUT, "tracker-unavailable", "Look for longer.",
 				   "The VM could not be looked at twice in that time.");
+	place(&s, out);
 	weigh(&p, ram_gib, out);
 	conclude(&p, out);
 	return 0;

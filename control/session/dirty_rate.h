@@ -4,7 +4,7 @@
 #define TRANSHIP_CONTROL_DIRTY_RATE_H
 
 #include "control/guest/guest.h"
-#include "control/policy/curve.h"
+#include "control/policy/simulator.h"
 #include "control/session/session.h"
 
 struct dirty_measure {
@@ -16,6 +16,8 @@ struct dirty_measure {
 	double scan_ns_per_gib;	   /* of RAM: looking */
 	double protect_ns_per_gib; /* of what was found: protecting it again */
 	double arm_ns_per_gib;	   /* of what is populated: the first scan */
+	/* Of what was written, the share in each part of the data, in the order of a pass. */
+	double places[SIMULATOR_PLACES];
 };
 
 /*

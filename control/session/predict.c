@@ -14,7 +14,7 @@
 #include "control/session/predict.h"
 
 #include <errno.h>
-
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -34,17 +34,16 @@
 #define PROBE_MS    500
 #define INTERVAL_MS 50
 #define OMIT_MS	    100 /* until connections have gathered speed */
-/*
- * A first pass reaches so much of what the probe does with new memory, which the kernel has just
- * got back and not given away: 0.24 to 0.68, in the middle 0.43, over 7 passes on 2 processors.
- */
-#define FIRST_SHARE 0.45
 #define PROBES_MAX  4
 #define STARVED	    10 /* resident memory is never so many times as fast as new: 2 to 5 */
 /* A scan of a large VM is shared among threads; ours is as long as it was measured. */
 #define SCAN_THREADS 1
-/* Checks, launching the VM at the destination, arming: 100 to 350 ms by how busy the hosts are. */
-#define SETUP_NS 200e6
+/*
+ * Checks, launching the VM at the destination, arming: 70 to 500 ms by how busy the hosts are, and
+ * so much of what the first probe took to begin and to end, which is starting processes and
+ * asking each other much the same.
+ */
+#define SETUP_SHARE 0.7
 
 static json_t *probe_options(const json_t *options, const char *rx)
 {
@@ -89,13 +88,15 @@ static double typical_rate(const json_t *result)
 	return n && rates[n / 2] > whole ? rates[n / 2] : whole;
 }
 
-/* Bytes of memory a second. */
+/* *rate: bytes of memory a second. *extra_ns: what it took besides moving them. */
 static int probe(struct session *s, const char *dest, const json_t *options, const char *rx,
-		 double *rate, struct failure *f)
+		 double *rate, double *extra_ns, struct failure *f)
 {
 	json_t *wanted = probe_options(options, rx), *result = NULL;
+	uint64_t start = clock_ns();
 	int err = session_bench_probe(s, dest, wanted, &result, f);
 
+	*extra_ns = (double)(clock_ns() - start) - (PROBE_MS + OMIT_MS) * (double)NSEC_PER_MSEC;
 	*rate = typical_rate(result);
 	if (!err && *rate <= 0)
 		err = failure_set(f, -EIO, "peer-failed", NULL,
@@ -112,11 +113,12 @@ static int probe(struct session *s, const char *dest, const json_t *options, con
 static int probe_path(struct session *s, const char *dest, const json_t *options,
 		      struct simulator_model *sim, struct failure *f)
 {
-	double rate = 0;
-	int err = probe(s, dest, options, "resident", &sim->again_rate, f);
+	double rate = 0, extra_ns = 0;
+	int err = probe(s, dest, options, "resident", &sim->again_rate, &extra_ns, f);
 
+	sim->setup_ns = SETUP_SHARE * fmax(0, extra_ns);
 	for (int i = 0; i < PROBES_MAX && !err; i++) {
-		err = probe(s, dest, options, "new", &rate, f);
+		err = probe(s, dest, options, "new", &rate, &extra_ns, f);
 		if (rate > sim->first_rate)
 			sim->first_rate = rate;
 		if (sim->first_rate * STARVED > sim->again_rate)
@@ -155,11 +157,11 @@ static void describe(struct model *m, const struct guest *g, const struct dirty_
 	sim->populated_bytes = (double)d->populated;
 	sim->zero_share = d->zero_share;
 	sim->curve = d->curve;
+	memcpy(sim->places, d->places, sizeof(sim->places));
 	sim->scan_ns_per_gib = d->scan_ns_per_gib;
 	sim->protect_ns_per_gib = d->protect_ns_per_gib;
 	sim->arm_ns_per_gib = d->arm_ns_per_gib;
 	sim->scan_threads = SCAN_THREADS;
-	sim->setup_ns = SETUP_NS;
 }
 
 static void take_goals(struct model *m, const struct goals *g)
@@ -212,7 +214,6 @@ int session_forecast(struct session *s, struct guest *g, const char *dest, const
 	err = probe_path(s, dest, options, &m->sim, f);
 	if (err)
 		return err;
-	m->sim.first_rate *= FIRST_SHARE;
 	m->sim.link_rate =
 		m->sim.first_rate > m->sim.again_rate ? m->sim.first_rate : m->sim.again_rate;
 	m->sim.can = (struct policy_abilities){ .throttle = can_throttle(s, g),

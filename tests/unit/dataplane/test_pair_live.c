@@ -474,6 +474,12 @@ static void test_observer_periods(void **state)
 	assert_in_range(s[7].period_pages[1], s[6].dirty_pages,
 			s[6].dirty_pages + s[7].dirty_pages);
 	assert_int_equal(s[0].period_pages[1] + s[2].period_pages[1] + s[1].period_pages[2], 0);
+	/* it writes in the first quarter only */
+	assert_true(s[7].written_places[0] > 0);
+	for (int i = 0; i < IPC_PLACES; i++) {
+		assert_true(s[7].written_places[i] >= s[0].written_places[i]);
+		assert_true(i < IPC_PLACES / 2 || !s[7].written_places[i]);
+	}
 	pair_send(&p.src, IPC_QUIT, NULL, -1);
 	assert_int_equal(pair_wait(&p.src), 0);
 	guest_end(&g, &p);
