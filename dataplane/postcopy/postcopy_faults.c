@@ -49,7 +49,7 @@ static void wake(int uffd, uint64_t at, uint64_t length)
 {
 	struct uffdio_range all = { .start = at, .len = length };
 
-	/* fails where nothing is registered any more: nobody waits there */
+	/* needs nothing to be registered there; fails where nothing can be any more */
 	if (ioctl(uffd, UFFDIO_WAKE, &all) && errno != EINVAL && errno != ESRCH)
 		log_debug("UFFDIO_WAKE: %s", strerror(errno));
 }
@@ -94,9 +94,15 @@ static int continue_range(struct postcopy *p, const struct region *r, uint64_t a
 		if (ioctl(p->uffd, UFFDIO_CONTINUE, &c)) {
 			err = errno;
 			done = c.mapped > 0 ? (uint64_t)c.mapped : 0;
-			/* not mapped there, or not watched, any more: nobody waits */
-			if (!done && (err == ENOENT || err == EINVAL))
+			/*
+			 * Not mapped there, or not watched, any more. Unregistering wakes who
+			 * waits and clears the mapping afterwards: who faults between the two
+			 * waits for us.
+			 */
+			if (!done && (err == ENOENT || err == EINVAL)) {
+				wake(p->uffd, at, length);
 				return 0;
+			}
 			if (!done) {
 				err = after_failure(p, r, at, offset, err, &retries);
 				if (err < 0)

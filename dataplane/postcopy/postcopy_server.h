@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Post-copy at the source: what postcopy_source.c (life, stream 0) and postcopy_push.c (all other
- * streams) share. Nothing else includes this.
+ * Post-copy at the source: what postcopy_source.c (life), postcopy_answer.c (stream 0) and
+ * postcopy_push.c (all other streams) share. Nothing else includes this but tests.
  *
  * Theory of operation
  *   The guest stands still here and its RAM does not change any more: any page may be sent at any
@@ -99,9 +99,18 @@ static inline bool server_stopping(const struct server *v)
 	return __atomic_load_n(&v->stopping, __ATOMIC_RELAXED);
 }
 
+/*
+ * postcopy_source.c. All that a server needs of the setup, before the sandbox; release also after a
+ * failure, when no thread runs. -errno with f.
+ */
+int server_init(struct server *v, struct setup *s, struct failure *f);
+void server_release(struct server *v);
 /* Wakes the main thread. */
 void server_notify(struct server *v);
-/* Sends these pages of a chunk; returns their number in *pages. -errno. */
+
+/* postcopy_answer.c: stream 0's thread's work, until the stream ends; -errno, -EBADMSG. */
+int server_serve_faults(struct server_stream *t);
+/* Sends these pages of a chunk, as they are, and counts them. -errno. */
 int server_send_pages(struct server_stream *t, uint32_t region, uint64_t chunk,
 		      const uint64_t mask[PAGE_SET_WORDS], bool more);
 /* Reads len bytes; -ECONNRESET at the end. */
