@@ -96,7 +96,7 @@ static int listen_all(struct bench_side *s, const struct config *c, int fds[IPC_
 		      char far[16], struct data_addresses *out, struct failure *f)
 {
 	struct sockets_options so;
-	int err = data_addresses_listen(c, out, fds, f);
+	int err = data_addresses_listen(c, true, out, fds, f);
 
 	socket_options(s->o, &so);
 	for (uint32_t i = 0; !err && i < out->count; i++)

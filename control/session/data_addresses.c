@@ -8,7 +8,7 @@
 
 #include "control/session/sockets.h"
 
-int data_addresses_listen(const struct config *c, struct data_addresses *out,
+int data_addresses_listen(const struct config *c, bool all, struct data_addresses *out,
 			  int fds[IPC_LISTENERS_MAX], struct failure *f)
 {
 	uint32_t n = c->ndata_addresses ? c->ndata_addresses : 1;
@@ -17,14 +17,20 @@ int data_addresses_listen(const struct config *c, struct data_addresses *out,
 	*out = (struct data_addresses){ .count = 0 };
 	for (uint32_t i = 0; i < IPC_LISTENERS_MAX; i++)
 		fds[i] = -1;
-	for (uint32_t i = 0; !err && i < n && i < IPC_LISTENERS_MAX; i++) {
-		snprintf(out->address[i], sizeof(out->address[i]), "%s",
+	for (uint32_t i = 0; !(err && all) && i < n && i < IPC_LISTENERS_MAX; i++) {
+		uint32_t at = out->count;
+
+		failure_clear(f);
+		snprintf(out->address[at], sizeof(out->address[at]), "%s",
 			 c->ndata_addresses ? c->data_addresses[i] : c->data_address);
-		err = sockets_listen(out->address[i], c->data_port_lo, c->data_port_hi, &fds[i],
-				     &out->port[i], f);
+		err = sockets_listen(out->address[at], c->data_port_lo, c->data_port_hi, &fds[at],
+				     &out->port[at], f);
 		out->count += !err;
 	}
-	return err;
+	if (err && (all || !out->count))
+		return err;
+	failure_clear(f);
+	return 0;
 }
 
 json_t *data_addresses_json(const struct data_addresses *a)
@@ -57,6 +63,20 @@ int data_addresses_from_json(struct data_addresses *a, const json_t *list)
 	}
 	a->count = (uint32_t)n;
 	return 0;
+}
+
+int data_addresses_from_answer(struct data_addresses *a, const json_t *data)
+{
+	const json_t *all = json_object_get(data, "addresses");
+	json_t *one;
+	int err;
+
+	if (all)
+		return data_addresses_from_json(a, all);
+	one = json_pack("[O?]", data);
+	err = data_addresses_from_json(a, one);
+	json_decref(one);
+	return err;
 }
 
 json_t *data_addresses_names(const struct data_addresses *a)

@@ -219,7 +219,7 @@ static int start_dataplane(struct destination *d, const struct guest_description
 	memcpy(m.id, d->s->raw_id, sizeof(m.id));
 	for (int i = 0; i < IPC_SECRET_SIZE; i++)
 		sscanf(secret + 2 * i, "%2hhx", &m.secret[i]);
-	err = data_addresses_listen(c, at, fds, &d->f);
+	err = data_addresses_listen(c, true, at, fds, &d->f);
 	if (!err)
 		err = dataplane_start(&d->dp, c, &d->f);
 	if (!err)

@@ -32,9 +32,9 @@
 
 #include "control/guest/uffd.h"
 #include "control/session/arming.h"
+#include "control/session/data_addresses.h"
 #include "control/session/host_internal.h"
 #include "control/session/session_destination.h"
-#include "control/session/sockets.h"
 #include "control/session/vm_process.h"
 #include "dataplane/postcopy/postcopy.h"
 #include "lib/base/cleanup.h"
@@ -217,7 +217,7 @@ static int send_region(struct destination *d, uint32_t i, const json_t *r)
 	return err;
 }
 
-static int set_up(struct destination *d, int listener)
+static int set_up(struct destination *d, const int *listeners, uint32_t nlisteners)
 {
 	const struct config *c = session_config(d->s);
 	json_int_t streams = json_integer_value(json_object_get(d->s->request, "streams"));
@@ -245,12 +245,12 @@ static int set_up(struct destination *d, int listener)
 		err = dataplane_send(&d->post.dp, IPC_UFFD, NULL, d->post.uffd, &d->f);
 	if (!err)
 		err = dataplane_send(&d->post.dp, IPC_MISSING, NULL, d->post.missing_fd, &d->f);
-	if (!err)
-		err = dataplane_send(&d->post.dp, IPC_LISTEN, NULL, listener, &d->f);
+	for (uint32_t k = 0; !err && k < nlisteners; k++)
+		err = dataplane_send(&d->post.dp, IPC_LISTEN, NULL, listeners[k], &d->f);
 	return err ? err : dataplane_send(&d->post.dp, IPC_START, NULL, -1, &d->f);
 }
 
-static int start(struct destination *d, uint16_t *port)
+static int start(struct destination *d, struct data_addresses *at)
 {
 	const struct config *c = session_config(d->s);
 	struct destination_postcopy *p = &d->post;
@@ -259,17 +259,18 @@ static int start(struct destination *d, uint16_t *port)
 				    .deadline_ns = clock_ns() + READY_MS * NSEC_PER_MSEC,
 				    .late = "The post-copy data plane did not get ready in time." };
 	struct ipc_message answer;
-	AUTO_CLOSE int listener = -1;
-	int err;
+	int listeners[IPC_LISTENERS_MAX], err;
 
 	dataplane_stop(&p->dp);
 	p->connected = p->serving = false;
-	err = sockets_listen(c->data_address, c->data_port_lo, c->data_port_hi, &listener, port,
-			     &d->f);
+	/* a guest that waits for its pages is served by what there is */
+	err = data_addresses_listen(c, false, at, listeners, &d->f);
 	if (!err)
 		err = dataplane_start(&p->dp, c, &d->f);
 	if (!err)
-		err = set_up(d, listener);
+		err = set_up(d, listeners, at->count);
+	for (uint32_t i = 0; i < IPC_LISTENERS_MAX; i++)
+		fd_close(&listeners[i]);
 	return err ? err : dataplane_expect(&p->dp, IPC_READY, &answer, &w, &d->f);
 }
 
@@ -322,7 +323,7 @@ static int take_over(struct destination *d)
 
 int destination_postcopy_open(struct destination *d, json_t **answer)
 {
-	uint16_t port = 0;
+	struct data_addresses at;
 	int err = d->post.on ? 0 : watch(d);
 
 	/* after a crash, if it could not be had then */
@@ -331,11 +332,11 @@ int destination_postcopy_open(struct destination *d, json_t **answer)
 	if (!err)
 		err = fault_at("destination.postcopy");
 	if (!err)
-		err = start(d, &port);
+		err = start(d, &at);
 	if (err)
 		return err;
-	*answer = json_pack("{s:s, s:i}", "address", session_config(d->s)->data_address, "port",
-			    (int)port);
+	*answer = json_pack("{s:s, s:i, s:o}", "address", at.address[0], "port", (int)at.port[0],
+			    "addresses", data_addresses_json(&at));
 	return 0;
 }
 

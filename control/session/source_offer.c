@@ -157,20 +157,6 @@ static json_t *make_offer(struct source *c)
 }
 
 /* All of them; an older peer names one only. */
-static int take_addresses(struct source *c, const json_t *data)
-{
-	const json_t *all = json_object_get(data, "addresses");
-	json_t *one;
-	int err;
-
-	if (all)
-		return data_addresses_from_json(&c->to, all);
-	one = json_pack("[O]", data);
-	err = data_addresses_from_json(&c->to, one);
-	json_decref(one);
-	return err;
-}
-
 static int take_answer(struct source *c, const json_t *answer)
 {
 	const json_t *data = json_object_get(answer, "data");
@@ -186,7 +172,7 @@ static int take_answer(struct source *c, const json_t *answer)
 	if (!address || port < 1 || port > 65535)
 		return failure_set(&c->f, -EPROTO, "peer-failed", NULL,
 				   "The destination's answer names no data address.");
-	if (take_addresses(c, data))
+	if (data_addresses_from_answer(&c->to, data))
 		return failure_set(&c->f, -EPROTO, "peer-failed", NULL,
 				   "The destination's data addresses are malformed.");
 	if (source_postcopy_allow(c, answer))

@@ -109,8 +109,6 @@ static int ask(struct source *c, uint8_t secret[IPC_SECRET_SIZE], struct failure
 {
 	char hex[2 * IPC_SECRET_SIZE + 1];
 	json_t *in, *answer = NULL;
-	const char *address;
-	json_int_t port;
 	int err;
 
 	if (getrandom(secret, IPC_SECRET_SIZE, 0) != IPC_SECRET_SIZE)
@@ -120,15 +118,9 @@ static int ask(struct source *c, uint8_t secret[IPC_SECRET_SIZE], struct failure
 	explicit_bzero(hex, sizeof(hex));
 	err = source_peer_call(c, "postcopy", in, &answer, OPEN_MS, f);
 	json_decref(in);
-	address = json_string_value(json_object_get(answer, "address"));
-	port = json_integer_value(json_object_get(answer, "port"));
-	if (!err && (!address || port < 1 || port > 65535))
+	if (!err && data_addresses_from_answer(&c->post.to, answer))
 		err = failure_set(f, -EPROTO, "peer-failed", NULL,
 				  "The destination's answer names no data address.");
-	if (!err) {
-		snprintf(c->post.address, sizeof(c->post.address), "%s", address);
-		c->post.port = (uint16_t)port;
-	}
 	json_decref(answer);
 	return err;
 }
@@ -150,16 +142,38 @@ static int send_regions(struct source *c, struct failure *f)
 	return err;
 }
 
+/* To the first address from the at-th on, round about, that is not known to be dead. */
+static int connect_to(struct source *c, uint32_t at, uint32_t *dead, int *fd, struct failure *f)
+{
+	const struct data_addresses *to = &c->post.to;
+	int err = -EHOSTUNREACH;
+
+	for (uint32_t k = 0; k < to->count; k++, at++) {
+		uint32_t i = at % to->count;
+
+		if (*dead >> i & 1)
+			continue;
+		failure_clear(f);
+		err = sockets_connect(to->address[i], to->port[i], CONNECT_MS,
+				      c->committed ? -1 : c->s->wake_fd, fd, f);
+		if (!err || err == -ECANCELED)
+			return err;
+		*dead |= 1u << i;
+	}
+	return err;
+}
+
+/* Faults to the first address, the rest take turns; who waits is served by what is left. */
 static int connect_streams(struct source *c, uint32_t n, struct failure *f)
 {
+	uint32_t dead = 0;
 	int err = 0;
 
 	for (uint32_t i = 0; !err && i < n; i++) {
 		struct ipc_stream m = { .index = i };
 		AUTO_CLOSE int fd = -1;
 
-		err = sockets_connect(c->post.address, c->post.port, CONNECT_MS,
-				      c->committed ? -1 : c->s->wake_fd, &fd, f);
+		err = connect_to(c, i, &dead, &fd, f);
 		if (!err)
 			err = dataplane_send(&c->post.dp, IPC_STREAM, &m, fd, f);
 	}

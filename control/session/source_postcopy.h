@@ -7,17 +7,17 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "control/session/data_addresses.h"
 #include "control/session/dataplane_process.h"
 
 struct source;
 
 struct source_postcopy {
-	bool on;	     /* the switch-over is one to post-copy */
-	bool complete;	     /* the destination has everything */
-	bool leaving;	     /* transhipd ends; the next one goes on */
-	struct dataplane dp; /* serves; of its own, beside the one that copied */
-	char address[64];    /* where the destination awaits dp's streams */
-	uint16_t port;
+	bool on;		  /* the switch-over is one to post-copy */
+	bool complete;		  /* the destination has everything */
+	bool leaving;		  /* transhipd ends; the next one goes on */
+	struct dataplane dp;	  /* serves; of its own, beside the one that copied */
+	struct data_addresses to; /* where the destination awaits dp's streams */
 	int *ram; /* a descriptor a region: RAM outlives its VMM as long as these; owned */
 	uint32_t nram;
 	bool lost;		/* dp was, and no other has taken over yet */

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# timeout: 90
+# timeout: 150
 # A destination with several data addresses: streams take turns over them, to and fro, and all
-# listeners close when the streams are there.
+# listeners close when the streams are there. Those of post-copy too, also after a loss, and when one
+# of the addresses is gone.
 . "$(dirname "$0")/lib.sh"
 
 ready_hosts
@@ -37,13 +38,40 @@ want_completed
 assert_runs b web
 vm_verify b web
 
-# One that is not this host's is found out before anything is touched.
+# Post-copy: streams of its own, faults on the first address.
 vm_tell b web go
+vm_end b web
+vm_start a post rate=60 ws=120 grain=16
+beats_start post
+post_carries() { in_state a running && [ "$(streams_to 10.77.0.2)" = "$1" ] && [ "$(streams_to 10.77.0.3)" = "$2" ]; }
+move_start a b post --mode postcopy --streams 4 --bandwidth 120Mbit --compress off
+eventually 60 post_carries 3 2 || fail "post-copy's streams are not spread over both addresses"
+[ -z "$(on b ss -Hltn)" ] || fail "a listener is left on b"
+note "the data plane of b is killed"
+kill -KILL "$(dataplane_pid b | tail -1)"
+eventually 10 grep -q "post-copy goes on" "$LOGS/transhipd-a.log" || fail "it does not go on"
+eventually 5 post_carries 3 2 || fail "they are not spread after a loss"
+note "and again, and an address is gone"
+on b ip address del 10.77.0.3/24 dev mig0
+kill -KILL "$(dataplane_pid b | tail -1)"
+eventually 20 post_carries 5 0 || fail "it does not go on with the address that is left"
+cli a tune "$(session_id a)" --bandwidth unlimited
+move_end
+want_completed
+want '.mode == "postcopy" and .postcopy.complete and .addresses == ["10.77.0.2", "10.77.0.3"]'
+vm_verify b post
+beats_stop post
+assert_clean a
+assert_clean b post
+on b ip address add 10.77.0.3/24 dev mig0
+
+# One that is not this host's is found out before anything is touched.
+vm_tell b post go
 daemon_kill a
 daemon_start a --data-address 192.0.2.1
-move b a web
+move b a post
 want_status 3
 want_code data-connect
-assert_runs b web
-assert_clean b web
+assert_runs b post
+assert_clean b post
 assert_clean a

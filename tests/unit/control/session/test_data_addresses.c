@@ -21,7 +21,7 @@ static void test_a_listener_on_each(void **state)
 	json_t *j;
 
 	(void)state;
-	assert_int_equal(data_addresses_listen(&c, &a, fds, &f), 0);
+	assert_int_equal(data_addresses_listen(&c, true, &a, fds, &f), 0);
 	assert_int_equal(a.count, 3);
 	assert_string_equal(a.address[2], "127.0.0.3");
 	for (uint32_t i = 0; i < 3; i++) {
@@ -49,12 +49,66 @@ static void test_one_that_is_not_ours(void **state)
 	int fds[IPC_LISTENERS_MAX];
 
 	(void)state;
-	assert_true(data_addresses_listen(&c, &a, fds, &f) < 0);
+	assert_true(data_addresses_listen(&c, true, &a, fds, &f) < 0);
 	assert_true(failure_is_set(&f));
 	assert_int_equal(a.count, 1);
 	assert_true(fds[0] >= 0);
 	assert_int_equal(fds[1], -1);
 	close(fds[0]);
+}
+
+/* A post-copy that is begun again takes what there is. */
+static void test_those_that_are_ours(void **state)
+{
+	static struct config c = { .ndata_addresses = 3,
+				   .data_addresses = { "192.0.2.1", "127.0.0.1", "127.0.0.2" } };
+	struct data_addresses a;
+	struct failure f = { 0 };
+	int fds[IPC_LISTENERS_MAX];
+
+	(void)state;
+	assert_int_equal(data_addresses_listen(&c, false, &a, fds, &f), 0);
+	assert_false(failure_is_set(&f));
+	assert_int_equal(a.count, 2);
+	assert_string_equal(a.address[0], "127.0.0.1");
+	assert_string_equal(a.address[1], "127.0.0.2");
+	assert_int_equal(fds[2], -1);
+	close(fds[0]);
+	close(fds[1]);
+	c.ndata_addresses = 1;
+	assert_true(data_addresses_listen(&c, false, &a, fds, &f) < 0);
+	assert_true(failure_is_set(&f));
+	assert_int_equal(fds[0], -1);
+}
+
+static void test_an_answer(void **state)
+{
+	static const struct {
+		const char *text;
+		uint32_t count; /* 0: refused */
+	} answers[] = {
+		{ "{\"address\": \"10.0.0.1\", \"port\": 5}", 1 },
+		{ "{\"address\": \"10.0.0.1\", \"port\": 5, \"addresses\": [{\"address\": "
+		  "\"10.0.0.1\", "
+		  "\"port\": 5}, {\"address\": \"10.0.0.2\", \"port\": 6}]}",
+		  2 },
+		{ "{\"address\": \"10.0.0.1\", \"port\": 5, \"addresses\": []}", 0 },
+		{ "{\"port\": 5}", 0 },
+		{ "{}", 0 },
+	};
+
+	struct data_addresses a;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(answers) / sizeof(answers[0]); i++) {
+		json_t *j = json_loads(answers[i].text, 0, NULL);
+
+		assert_int_equal(data_addresses_from_answer(&a, j), answers[i].count ? 0 : -EPROTO);
+		assert_int_equal(a.count, answers[i].count);
+		json_decref(j);
+	}
+	/* no answer at all */
+	assert_int_equal(data_addresses_from_answer(&a, NULL), -EPROTO);
 }
 
 static void test_what_a_peer_may_say(void **state)
@@ -96,6 +150,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_a_listener_on_each),
 		cmocka_unit_test(test_one_that_is_not_ours),
+		cmocka_unit_test(test_those_that_are_ours),
+		cmocka_unit_test(test_an_answer),
 		cmocka_unit_test(test_what_a_peer_may_say),
 	};
 
