@@ -15,7 +15,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <unistd.h>
 
 #include "control/guest/guest.h"
@@ -23,13 +22,13 @@
 #include "control/session/dataplane_process.h"
 #include "control/session/dirty_rate.h"
 #include "control/session/guest_memory.h"
-#include "control/session/host_internal.h"
-#include "control/session/session_source.h"
+#include "control/session/observe.h"
 #include "dataplane/region.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
 
+#define SECONDS_MAX 3600
 #define SAMPLE_MS   1000
 #define ANSWER_MS   30000u
 #define FINE_MS	    50u
@@ -289,16 +288,12 @@ static json_t *report(const struct observation *o, unsigned int seconds)
 			 (json_int_t)o->g->desc.ram_bytes, "samples_mib_s", o->samples);
 }
 
-/* A closed connection is told by EPOLLHUP, which needs not be asked for. */
-int dirty_rate_watch(struct session *s, int client_fd, int *fd, struct failure *f)
+static int must_run(const struct guest *g, struct failure *f)
 {
-	struct epoll_event wake = { .events = EPOLLIN }, gone = { .events = 0 };
-
-	*fd = epoll_create1(EPOLL_CLOEXEC);
-	if (*fd < 0 || epoll_ctl(*fd, EPOLL_CTL_ADD, s->wake_fd, &wake) ||
-	    (client_fd >= 0 && epoll_ctl(*fd, EPOLL_CTL_ADD, client_fd, &gone)))
-		return failure_set(f, -errno, "internal", NULL, "epoll failed: %m");
-	return 0;
+	return g->desc.running
+		       ? 0
+		       : failure_set(f, -EINVAL, "vm-not-running", "Start it.",
+				     "The VM %s does not run, so it writes nothing.", g->desc.name);
 }
 
 int dirty_measure(struct session *s, struct guest *g, int stop_fd, unsigned int ms,
@@ -308,52 +303,35 @@ int dirty_measure(struct session *s, struct guest *g, int stop_fd, unsigned int 
 		.s = s, .stop_fd = stop_fd, .g = g, .dp = DATAPLANE_NONE, .fine = out, .fine_ms = ms
 	};
 
+	int err = must_run(g, f);
+
 	memset(out, 0, sizeof(*out));
-	if (!g->desc.running)
-		return failure_set(f, -EINVAL, "vm-not-running", "Start it.",
-				   "The VM %s does not run, so it writes nothing.", g->desc.name);
-	return run(&o, 0, f);
+	return err ? err : run(&o, 0, f);
 }
 
-int session_observe(struct session *s, int client_fd, json_t **out, struct failure *f)
+static int rate(struct session *s, struct guest *g, int stop_fd, json_t **out, struct failure *f)
 {
 	json_int_t seconds = json_integer_value(json_object_get(s->request, "seconds"));
-	const char *vm = json_string_value(json_object_get(s->request, "vm"));
 	struct observation o = {
-		.s = s, .stop_fd = -1, .dp = DATAPLANE_NONE, .samples = json_array()
+		.s = s, .stop_fd = stop_fd, .g = g, .dp = DATAPLANE_NONE, .samples = json_array()
 	};
-	int err = dirty_rate_watch(s, client_fd, &o.stop_fd, f);
+	int err = must_run(g, f);
 
-	if (!err)
-		err = session_claim_words(s, vm, f);
-	if (!err)
-		err = guest_open(&o.g, vm, f);
-	if (!err)
-		err = session_claim_vm(s, o.g, f);
-	if (!err && !o.g->desc.running)
-		err = failure_set(f, -EINVAL, "vm-not-running", "Start it.",
-				  "The VM %s does not run, so it writes nothing.", o.g->desc.name);
 	if (!err)
 		err = run(&o, (unsigned int)seconds, f);
 	if (!err)
 		*out = report(&o, (unsigned int)seconds);
-	if (err == -ECANCELED) {
-		failure_clear(f);
-		failure_set(f, err, "cancelled", NULL, "The measurement was stopped.");
-	}
-	guest_free(o.g);
 	json_decref(o.samples);
-	fd_close(&o.stop_fd);
 	return err;
 }
 
-void session_observer_recover(struct session *s, const json_t *content)
+int host_dirty_rate(struct host *h, const json_t *in, int client_fd, json_t **out,
+		    struct failure *f)
 {
-	const json_t *residue = json_object_get(content, "residue");
+	json_int_t seconds = json_integer_value(json_object_get(in, "seconds"));
 
-	if (residue)
-		guest_disarm_residue(residue);
-	else
-		arming_undo(json_object_get(content, "arming"));
-	session_finish(s, SESSION_FAILED, NULL, NULL, NULL);
+	if (!json_is_string(json_object_get(in, "vm")) || seconds < 1 || seconds > SECONDS_MAX)
+		return failure_set(f, -EINVAL, "usage", NULL,
+				   "dirty-rate needs a VM and 1 to %d seconds.", SECONDS_MAX);
+	return host_observe(h, in, client_fd, rate, out, f);
 }

@@ -27,7 +27,4 @@ struct dirty_measure {
 int dirty_measure(struct session *s, struct guest *g, int stop_fd, unsigned int ms,
 		  struct dirty_measure *out, struct failure *f);
 
-/* *fd: readable when the session is cancelled or client_fd's (-1: none) other end is closed. */
-int dirty_rate_watch(struct session *s, int client_fd, int *fd, struct failure *f);
-
 #endif

@@ -24,7 +24,7 @@
 #include "control/session/bench_probe.h"
 #include "control/session/dirty_rate.h"
 #include "control/session/goals.h"
-#include "control/session/host_internal.h"
+#include "control/session/observe.h"
 #include "control/session/session_source.h"
 #include "dataplane/region.h"
 #include "lib/base/cleanup.h"
@@ -229,60 +229,25 @@ int session_forecast(struct session *s, struct guest *g, const char *dest, const
 
 /* --- the API's thread ------------------------------------------------------------------------ */
 
-static int predict(struct session *s, int client_fd, json_t **out, struct failure *f)
+static int predict(struct session *s, struct guest *g, int stop_fd, json_t **out, struct failure *f)
 {
 	const json_t *in = s->request;
-	const char *vm = json_string_value(json_object_get(in, "vm"));
-	const char *dest = json_string_value(json_object_get(in, "dest"));
 	json_int_t seconds = json_integer_value(json_object_get(in, "seconds"));
-	struct guest *g = NULL;
-	int stop_fd = -1, err = dirty_rate_watch(s, client_fd, &stop_fd, f);
 
-	if (!err)
-		err = session_claim_words(s, vm, f);
-	if (!err)
-		err = guest_open(&g, vm, f);
-	if (!err)
-		err = session_claim_vm(s, g, f);
-	if (!err)
-		err = session_forecast(s, g, dest, json_object_get(in, "options"), stop_fd,
-				       (unsigned int)seconds * 1000, out, f);
-	if (err == -ECANCELED) {
-		failure_clear(f);
-		failure_set(f, err, "cancelled", NULL, "The measurement was stopped.");
-	}
-	guest_free(g);
-	fd_close(&stop_fd);
-	return err;
+	return session_forecast(s, g, json_string_value(json_object_get(in, "dest")),
+				json_object_get(in, "options"), stop_fd,
+				(unsigned int)seconds * 1000, out, f);
 }
 
 int host_predict(struct host *h, const json_t *in, int client_fd, json_t **out, struct failure *f)
 {
 	json_int_t seconds = json_integer_value(json_object_get(in, "seconds"));
 	const json_t *options = json_object_get(in, "options");
-	char id[SESSION_ID_TEXT];
-	struct session *s;
-	int err;
 
 	if (!json_is_string(json_object_get(in, "vm")) ||
 	    !json_is_string(json_object_get(in, "dest")) || seconds < 1 || seconds > SECONDS_MAX ||
 	    (options && !json_is_object(options)))
 		return failure_set(f, -EINVAL, "usage", NULL,
 				   "predict needs a VM, a dest and 1 to %d seconds.", SECONDS_MAX);
-	if (session_new_id(id))
-		return failure_set(f, -EIO, "internal", NULL, "no random numbers");
-	s = session_new(h, SESSION_OBSERVER, id, (json_t *)in);
-	if (!s)
-		return failure_set(f, -ENOMEM, "internal", NULL, "out of memory");
-	err = session_start(s, f);
-	if (err)
-		return err;
-	err = predict(s, client_fd, out, f);
-	session_finish(s,
-		       !err		   ? SESSION_DONE
-		       : err == -ECANCELED ? SESSION_CANCELLED
-					   : SESSION_FAILED,
-		       NULL, NULL, f);
-	host_session_put(s);
-	return err;
+	return host_observe(h, in, client_fd, predict, out, f);
 }

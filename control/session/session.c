@@ -490,35 +490,6 @@ int host_resolve(struct host *h, const char *id, const char *action, json_t **ou
 	return err;
 }
 
-int host_dirty_rate(struct host *h, const json_t *in, int client_fd, json_t **out,
-		    struct failure *f)
-{
-	json_int_t seconds = json_integer_value(json_object_get(in, "seconds"));
-	char id[SESSION_ID_TEXT];
-	struct session *s;
-	int err;
-
-	if (!json_is_string(json_object_get(in, "vm")) || seconds < 1 || seconds > 3600)
-		return failure_set(f, -EINVAL, "usage", NULL,
-				   "dirty-rate needs a VM and 1 to 3600 seconds.");
-	if (session_new_id(id))
-		return failure_set(f, -EIO, "internal", NULL, "no random numbers");
-	s = session_new(h, SESSION_OBSERVER, id, (json_t *)in);
-	if (!s)
-		return failure_set(f, -ENOMEM, "internal", NULL, "out of memory");
-	err = session_start(s, f);
-	if (err)
-		return err;
-	err = session_observe(s, client_fd, out, f);
-	session_finish(s,
-		       !err		   ? SESSION_DONE
-		       : err == -ECANCELED ? SESSION_CANCELLED
-					   : SESSION_FAILED,
-		       NULL, NULL, f);
-	host_session_put(s);
-	return err;
-}
-
 int host_vms(struct host *h, json_t **out, struct failure *f)
 {
 	*out = guest_list();

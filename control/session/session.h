@@ -169,8 +169,7 @@ bool session_option_bool(const struct session *s, const char *name);
 const char *session_option_text(const struct session *s, const char *name, const char *fallback);
 uint64_t session_option_number(const struct session *s, const char *name, uint64_t fallback);
 
-/* dirty_rate.c: runs in the thread of the API call. client_fd: as host.h. *out: the report. */
-int session_observe(struct session *s, int client_fd, json_t **out, struct failure *f);
+/* observe.c: what a crash left of one that only looked. */
 void session_observer_recover(struct session *s, const json_t *content);
 
 /* bench_source.c, bench_peer.c: thread bodies of a benchmark's two sides. */
