@@ -71,7 +71,8 @@ static int start_copying(struct source *c)
 		err = source_start_dataplane(c);
 	if (!err)
 		err = session_enter(c->s, SESSION_COPYING, NULL, &c->f);
-	c->copying_ns = clock_ns();
+	if (!err)
+		c->copying_ns = clock_ns();
 	return err;
 }
 

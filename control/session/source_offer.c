@@ -74,6 +74,8 @@ int source_take_options(struct source *c)
 	struct source_options *o = &c->o;
 	int err;
 
+	o->encrypt = session_option_text(s, "encrypt", "on");
+	o->compress = session_option_text(s, "compress", "auto");
 	goals_init(&o->goals);
 	err = goals_take(&o->goals, json_object_get(s->request, "options"), &c->f);
 	if (err)
@@ -85,8 +87,6 @@ int source_take_options(struct source *c)
 	o->keep_src = session_option_bool(s, "keep_src");
 	o->no_start = session_option_bool(s, "no_start");
 	o->verify = session_option_bool(s, "verify");
-	o->encrypt = session_option_text(s, "encrypt", "on");
-	o->compress = session_option_text(s, "compress", "auto");
 	if (!o->streams)
 		o->streams = source_streams_default();
 	if (o->streams > IPC_STREAMS_MAX)

@@ -24,21 +24,68 @@ static json_t *ram_json(const struct source *c)
 		(json_int_t)c->verified.chunks);
 }
 
+/* A part of the pause that was not come to has no length. */
+static json_t *part_json(uint64_t ns)
+{
+	return ns ? json_real((double)ns / 1e6) : json_null();
+}
+
 static json_t *downtime_json(const struct source_downtime *d)
 {
-	return json_pack("{s:f, s:f, s:f, s:f}", "pause_ms", (double)d->pause / 1e6,
-			 "final_copy_ms", (double)d->final_copy / 1e6, "state_ms",
-			 (double)d->state / 1e6, "resume_ms", (double)d->resume / 1e6);
+	return json_pack("{s:o, s:o, s:o, s:o}", "pause_ms", part_json(d->pause), "final_copy_ms",
+			 part_json(d->final_copy), "state_ms", part_json(d->state), "resume_ms",
+			 part_json(d->resume));
 }
 
 /* How it went, which --mode auto leaves open. */
 static const char *mode_of(const struct source *c)
 {
-	if (c->o.cold || (c->pid && !c->was_running))
+	if (session_option_bool(c->s, "cold") || (c->pid && !c->was_running))
 		return "cold";
 	if (!c->post.on)
 		return "precopy";
 	return !strcmp(c->o.goals.mode, "postcopy") ? "postcopy" : "hybrid";
+}
+
+/*
+ * What a session did not come to is null, not what it would have been. One that was recovered knows
+ * from its journal how far it came, but nothing of its streams and times.
+ */
+static void forget_unknown(const struct source *c, json_t *result)
+{
+	const bool streams = c->copying_ns, journaled = c->s->recovered;
+	const bool began = streams || (journaled && c->s->state > SESSION_NEGOTIATED);
+	const struct {
+		const char *member;
+		bool known;
+	} members[] = {
+		{ "mode", began || c->post.on },
+		{ "transport", streams },
+		{ "tx", streams },
+		{ "congestion", streams && c->congestion[0] },
+		{ "encrypt", streams },
+		{ "streams", streams },
+		{ "tracker", streams },
+		{ "setup_ms", streams },
+		{ "total_ms", !journaled },
+		{ "downtime_ms", c->downtime.begin && c->downtime.end },
+		{ "reason", c->reason[0] },
+	};
+	static const char *const costs[] = { "cpu_ms", "rss_bytes" };
+
+	for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++)
+		if (!members[i].known)
+			json_object_set_new(result, members[i].member, json_null());
+	if (!c->s->progress.total_bytes)
+		json_object_set_new(json_object_get(result, "ram"), "total_bytes", json_null());
+	for (size_t i = 0; i < sizeof(costs) / sizeof(costs[0]); i++) {
+		json_t *cost = json_object_get(result, costs[i]);
+
+		if (!streams)
+			json_object_set_new(cost, "source", json_null());
+		if (!json_object_get(c->peer_account, costs[i]))
+			json_object_set_new(cost, "destination", json_null());
+	}
 }
 
 json_t *source_result(const struct source *c, const char *status)
@@ -70,6 +117,7 @@ json_t *source_result(const struct source *c, const char *status)
 
 	json_object_set_new(j, "postcopy", source_postcopy_json(c) ?: json_null());
 	json_object_set_new(j, "addresses", data_addresses_names(&c->to));
+	forget_unknown(c, j);
 	if (c->o.dry_run)
 		json_object_set_new(j, "dry_run", json_true());
 	if (c->forecast)

@@ -411,6 +411,7 @@ static void init_recovered(struct source *c, struct session *s, const json_t *co
 
 	source_init(c, s);
 	c->o.keep_src = session_option_bool(s, "keep_src");
+	c->o.compress = session_option_text(s, "compress", "auto");
 	if (dest)
 		client_new(&c->peer, dest, &ignored);
 	c->pid = (pid_t)json_integer_value(json_object_get(content, "pid"));

@@ -132,6 +132,50 @@ static void result_has_the_contracts_shape(void **unused)
 	assert_no_strangers();
 }
 
+static void assert_unknown(const json_t *j, const char *const *members, bool unknown)
+{
+	for (; *members; members++)
+		if (json_is_null(json_object_get(j, *members)) != unknown)
+			fail_msg("%s is %s", *members, unknown ? "said" : "not known");
+}
+
+/* What a session did not come to is not told as if it had been. */
+static void what_was_not_come_to_is_not_known(void **unused)
+{
+	static const char *const streams[] = { "mode",	     "transport", "tx",
+					       "congestion", "encrypt",	  "streams",
+					       "tracker",    "setup_ms",  NULL };
+	static const char *const pause[] = { "downtime_ms", NULL };
+	static const char *const parts[] = { "pause_ms", "final_copy_ms", "state_ms", "resume_ms",
+					     NULL };
+	static const char *const source[] = { "source", NULL };
+	json_t *options = plain_options(B, "vm"), *session, *result;
+
+	(void)unused;
+	json_object_set_new(options, "encrypt", json_string("on"));
+	json_object_set_new(options, "compress", json_string("zstd:7"));
+	session = move(A, B, options);
+	result = json_object_get(session, "result");
+	assert_string_equal(text(result, "status"), "refused");
+	assert_string_equal(text(result, "compress"), "zstd:7");
+	assert_unknown(result, streams, true);
+	assert_unknown(result, pause, true);
+	assert_unknown(json_object_get(result, "downtime"), parts, true);
+	assert_unknown(json_object_get(result, "cpu_ms"), source, true);
+	json_decref(session);
+
+	assert_int_equal(fault_set("source.pause:error"), 0);
+	session = move(A, B, plain_options(B, "vm"));
+	result = json_object_get(session, "result");
+	assert_string_equal(text(result, "status"), "failed");
+	assert_unknown(result, streams, false);
+	assert_unknown(result, pause, true);
+	assert_unknown(json_object_get(result, "downtime"), parts, true);
+	assert_unknown(json_object_get(result, "cpu_ms"), source, false);
+	json_decref(session);
+	still_movable();
+}
+
 static void to_and_fro(void **unused)
 {
 	(void)unused;
@@ -768,6 +812,7 @@ int main(void)
 #define CASE(name) cmocka_unit_test_setup_teardown(name, begin, fixture_end)
 	const struct CMUnitTest tests[] = {
 		CASE(result_has_the_contracts_shape),
+		CASE(what_was_not_come_to_is_not_known),
 		CASE(to_and_fro),
 		CASE(within_one_host),
 		CASE(onto_itself_is_refused),
