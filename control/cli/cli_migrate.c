@@ -189,17 +189,19 @@ static enum cli_exit run(struct cli *cli, const struct cli_words *words, json_t 
 	if (detach && json_is_true(json_object_get(values, "dry_run")))
 		err = failure_set(&f, -EINVAL, "usage", "Leave one of them out.",
 				  "--dry-run and --detach exclude each other.");
+	cli_interrupts_begin();
 	if (!err)
 		err = cli_watch_init(&w, cli, &f);
+	if (!err && cli_interrupts())
+		err = failure_set(&f, -ECANCELED, "cancelled", NULL,
+				  "The migration was cancelled.");
 	if (!err) {
-		if (!detach)
-			cli_interrupts_begin();
 		request = make_request(words, values);
 		err = start(cli, request, &answer, &id, &f);
 	}
 	if (err) {
 		status = refuse(cli, words, &f);
-	} else if (detach) {
+	} else if (detach && !cli_interrupts()) {
 		status = detached(cli, id, vm);
 	} else {
 		w.id = id;

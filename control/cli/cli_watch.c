@@ -5,7 +5,8 @@
  * Theory of operation
  *   A long poll at a time, POLL_MS each: the daemon answers at every change, so the display is
  *   fresh, and an interrupt waits POLL_MS at most. An interrupt asks the daemon to cancel, once,
- * and the session is followed to its end as before: only its end says where the VM runs.
+ *   and the session is followed to its end as before: only its end says where the VM runs. Before
+ *   anything was asked of the daemon it ends the waiting for its first answer.
  *
  *   When the daemon does not answer, it is asked again for a while (it may be restarting, and
  *   recovers the session); after that cli_lost.c finds out what can be known without it.
@@ -16,22 +17,30 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <time.h>
 
 #include "control/cli/cli_progress.h"
 #include "control/cli/cli_result.h"
+#include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
+#include "lib/base/io.h"
 
 #define POLL_MS	  250u
 #define ANSWER_MS 10000u /* beyond the poll: a busy host, not a dead daemon */
 #define RETRY_NS  (100 * 1000000)
 
 static volatile sig_atomic_t interrupts;
+static int interrupt_fd = -1; /* eventfd: readable once there was one */
 
 static void on_interrupt(int number)
 {
+	int saved = errno;
+
 	(void)number;
 	interrupts++;
+	io_event_signal(interrupt_fd);
+	errno = saved;
 }
 
 void cli_interrupts_begin(void)
@@ -39,6 +48,8 @@ void cli_interrupts_begin(void)
 	struct sigaction action = { .sa_handler = on_interrupt, .sa_flags = SA_RESTART };
 
 	interrupts = 0;
+	fd_close(&interrupt_fd);
+	interrupt_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
 	signal(SIGPIPE, SIG_IGN); /* a closed pager must not end what follows a migration */
@@ -55,7 +66,12 @@ int cli_watch_init(struct cli_watch *w, struct cli *cli, struct failure *f)
 	int err;
 
 	*w = (struct cli_watch){ .cli = cli };
+	err = cli_connect(cli, f);
+	if (err)
+		return err;
+	client_set_interrupt(cli->client, interrupt_fd);
 	err = cli_call(cli, "GET", "/v1/version", NULL, &version, CLI_CALL_MS, f);
+	client_set_interrupt(cli->client, -1);
 	if (!err)
 		snprintf(w->state_dir, sizeof(w->state_dir), "%s", cli_text(version, "state_dir"));
 	json_decref(version);

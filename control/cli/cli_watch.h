@@ -20,7 +20,10 @@ struct cli_watch {
 	bool cancels;		  /* an interrupt cancels the session */
 };
 
-/* Reads the daemon's version answer: state_dir. Fails with daemon-unreachable. */
+/*
+ * Reads the daemon's version answer: state_dir. Fails with daemon-unreachable; with cancelled at an
+ * interrupt, if they are counted.
+ */
 int cli_watch_init(struct cli_watch *w, struct cli *cli, struct failure *f);
 
 /*

@@ -3,8 +3,11 @@
 #include "tests/unit/control/cli/cli_harness.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/file.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 
 /* --- a migration ------------------------------------------------------------------------------ */
 
@@ -224,6 +227,47 @@ static void test_interrupt_that_comes_too_late(void **state)
 	json_decref(j);
 	want_err_json();
 	want_in(err_text, "It is committed.");
+}
+
+/* Interrupts once somebody asks the daemon that never answers. */
+static void *interrupt_the_asking(void *listener)
+{
+	struct pollfd p = { .fd = *(int *)listener, .events = POLLIN };
+
+	assert_int_equal(poll(&p, 1, 10000), 1);
+	kill(getpid(), SIGINT);
+	return NULL;
+}
+
+static void interrupted_before_an_answer(const char *option)
+{
+	struct sockaddr_un name = { .sun_family = AF_UNIX };
+	int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), status;
+	pthread_t thread;
+	json_t *j;
+
+	snprintf(sock, sizeof(sock), "%s/mute%s", dir, option);
+	memcpy(name.sun_path, sock, strlen(sock));
+	assert_int_equal(bind(listener, (struct sockaddr *)&name, sizeof(name)), 0);
+	assert_int_equal(listen(listener, 8), 0);
+	assert_int_equal(pthread_create(&thread, NULL, interrupt_the_asking, &listener), 0);
+	status = RUN("migrate", "web1", "unix:/peer", "--json", option);
+	pthread_join(thread, NULL);
+	close(listener);
+	assert_int_equal(status, CLI_CANCELLED);
+	j = out_json();
+	want_contract(j);
+	assert_string_equal(cli_text(j, "status"), "cancelled");
+	assert_string_equal(cli_text(json_object_get(j, "error"), "code"), "cancelled");
+	json_decref(j);
+	want_err_json();
+}
+
+static void test_interrupt_before_the_first_answer(void **state)
+{
+	(void)state;
+	interrupted_before_an_answer("--batch");
+	interrupted_before_an_answer("--detach");
 }
 
 /* --- a daemon that goes away ------------------------------------------------------------------ */
@@ -455,6 +499,7 @@ int main(void)
 		CASE(test_redraws_on_a_terminal),
 		CASE(test_interrupt_cancels),
 		CASE(test_interrupt_that_comes_too_late),
+		CASE(test_interrupt_before_the_first_answer),
 		CASE(test_no_daemon),
 		CASE(test_daemon_dies_while_copying),
 		CASE(test_daemon_dies_committed),
