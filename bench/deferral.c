@@ -6,9 +6,10 @@
  *
  * Two data planes on the loopback, the link's speed by the source's own limit. Another process, as
  * a VMM is, holds RAM that is all touched and writes to it at a set rate: by Zipf's law
- * (synthetic_pattern.h), or each page alike. Rounds go on until what is left would pass in a tenth
- * of a second, at most ROUNDS; then the writer stops for the last one. Bytes on the wire and
- * seconds, with and without deferral, in turns.
+ * (synthetic_pattern.h) scattered over all pages, or over chunks, any page of which is written;
+ * nine of ten writes into a quarter of it; or each page alike. Rounds go on until what is left
+ * would pass in a tenth of a second, at most ROUNDS; then the writer stops for the last one. Bytes
+ * on the wire and seconds, with and without deferral, in turns.
  */
 #include <fcntl.h>
 #include <stdint.h>
@@ -27,15 +28,22 @@
 
 #define ROUNDS 12
 
+enum where { EVEN, ZIPF_PAGES, ZIPF_CHUNKS, HOT_QUARTER };
+
 static const struct writing {
 	const char *name;
-	enum synthetic_pattern pattern;
+	enum where where;
 	uint64_t mib_s;
 } writings[] = {
-	{ "zipf", SYNTHETIC_ZIPF, 50 },
-	{ "zipf", SYNTHETIC_ZIPF, 100 },
-	{ "zipf", SYNTHETIC_ZIPF, 200 },
-	{ "random", SYNTHETIC_RAND, 50 },
+	{ "zipf", ZIPF_PAGES, 50 },
+	{ "zipf", ZIPF_PAGES, 100 },
+	{ "zipf", ZIPF_PAGES, 200 },
+	{ "zipf, chunks", ZIPF_CHUNKS, 50 },
+	{ "zipf, chunks", ZIPF_CHUNKS, 100 },
+	{ "zipf, chunks", ZIPF_CHUNKS, 200 },
+	{ "a quarter", HOT_QUARTER, 50 },
+	{ "a quarter", HOT_QUARTER, 100 },
+	{ "random", EVEN, 50 },
 };
 #define WRITINGS (sizeof(writings) / sizeof(writings[0]))
 
@@ -47,17 +55,48 @@ struct guest {
 	int *state; /* shared: 0 made, 1 armed, 2 to stop, 3 stopped, negative: an error */
 };
 
+/* Where the next write goes. */
+struct writer {
+	enum where where;
+	uint64_t pages;
+	struct synthetic_walk all, chunks, within;
+};
+
+static void writer_init(struct writer *w, enum where where, uint64_t pages)
+{
+	*w = (struct writer){ .where = where, .pages = pages };
+	synthetic_walk_init(&w->all, where == ZIPF_PAGES ? SYNTHETIC_ZIPF : SYNTHETIC_RAND, pages,
+			    7);
+	synthetic_walk_init(&w->chunks, SYNTHETIC_ZIPF, pages / CHUNK_PAGES, 8);
+	synthetic_walk_init(&w->within, SYNTHETIC_RAND, CHUNK_PAGES, 9);
+}
+
+static uint64_t writer_next(struct writer *w)
+{
+	uint64_t page;
+
+	if (w->where == ZIPF_CHUNKS) {
+		page = synthetic_walk_next(&w->chunks) * CHUNK_PAGES;
+		return page + synthetic_walk_next(&w->within);
+	}
+	page = synthetic_walk_next(&w->all);
+	/* the quarter in the middle: as far from the first turn as from the last */
+	if (w->where == HOT_QUARTER && synthetic_walk_next(&w->within) < CHUNK_PAGES * 9 / 10)
+		page = w->pages * 3 / 8 + page / 4;
+	return page;
+}
+
 static void write_on(const struct guest *g)
 {
-	struct synthetic_walk w;
+	struct writer w;
 	uint64_t start = clock_ns(), written = 0;
 
-	synthetic_walk_init(&w, g->how->pattern, g->size / PAGE_BYTES, 7);
+	writer_init(&w, g->how->where, g->size / PAGE_BYTES);
 	while (__atomic_load_n(g->state, __ATOMIC_ACQUIRE) == 1) {
 		uint64_t due = (clock_ns() - start) * g->how->mib_s / 1000 * 256 / 1000000;
 
 		for (; written < due; written++)
-			++*(uint64_t *)(g->map + synthetic_walk_next(&w) * PAGE_BYTES);
+			++*(uint64_t *)(g->map + writer_next(&w) * PAGE_BYTES);
 		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 	}
 	__atomic_store_n(g->state, 3, __ATOMIC_RELEASE);
@@ -164,7 +203,7 @@ int main(int argc, char **argv)
 
 	if (!size || !rate || repeats < 1 || repeats > BENCH_REPEATS_MAX)
 		return 1;
-	printf("%-8s %6s %10s %10s %8s %8s %8s\n", "writer", "MiB/s", "MiB sent", "deferring",
+	printf("%-12s %6s %10s %10s %8s %8s %8s\n", "writer", "MiB/s", "MiB sent", "deferring",
 	       "ratio", "s", "deferring");
 	for (size_t i = 0; i < WRITINGS; i++) {
 		static struct bench_values mib[WRITINGS][2], s[WRITINGS][2];
@@ -176,7 +215,7 @@ int main(int argc, char **argv)
 				bench_add(&mib[i][defer], o.mib);
 				bench_add(&s[i][defer], o.seconds);
 			}
-		printf("%-8s %6lu %10.0f %10.0f %8.2f %8.2f %8.2f\n", writings[i].name,
+		printf("%-12s %6lu %10.0f %10.0f %8.2f %8.2f %8.2f\n", writings[i].name,
 		       (unsigned long)writings[i].mib_s, bench_median(&mib[i][0]),
 		       bench_median(&mib[i][1]),
 		       bench_median(&mib[i][1]) / bench_median(&mib[i][0]), bench_median(&s[i][0]),

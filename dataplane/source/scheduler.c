@@ -6,6 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/base/cleanup.h"
+
+/* Beyond every order; whoever asks still counts it up. */
+#define CURSOR_CUT (UINT64_MAX / 2)
+
 static struct bitmap *new_bitmaps(const struct region *regions, uint32_t nregions)
 {
 	struct bitmap *b = calloc(nregions ? nregions : 1, sizeof(*b));
@@ -34,6 +39,7 @@ int scheduler_init(struct scheduler *s, const struct region *regions, uint32_t n
 	uint64_t chunks = 0;
 
 	*s = (struct scheduler){ .regions = regions, .nregions = nregions, .track_dma = track_dma };
+	pthread_mutex_init(&s->lock, NULL);
 	if (scheduler_walk_new(s))
 		goto no_memory;
 	s->first_chunk = calloc(nregions + 1ul, sizeof(*s->first_chunk));
@@ -53,8 +59,12 @@ int scheduler_init(struct scheduler *s, const struct region *regions, uint32_t n
 	}
 	s->first_chunk[nregions] = chunks;
 	/* Chunks are numbered in 32 bits: 8 EiB of guest. */
-	s->order = chunks > UINT32_MAX ? NULL : malloc((chunks ? chunks : 1) * sizeof(*s->order));
-	if (!s->order || bitmap_init(&s->dirty_chunks, chunks))
+	if (chunks > UINT32_MAX)
+		goto no_memory;
+	s->order = malloc((chunks + 1) * sizeof(*s->order));
+	s->postponed = malloc((chunks + 1) * sizeof(*s->postponed));
+	s->heat = calloc(chunks + 1, sizeof(*s->heat));
+	if (!s->order || !s->postponed || !s->heat || bitmap_init(&s->dirty_chunks, chunks))
 		goto no_memory;
 	return 0;
 
@@ -74,8 +84,11 @@ void scheduler_release(struct scheduler *s)
 	free(s->held_counts);
 	free(s->first_chunk);
 	free(s->order);
+	free(s->postponed);
+	free(s->heat);
 	free(s->holes);
 	scheduler_walk_free(s);
+	pthread_mutex_destroy(&s->lock);
 	*s = (struct scheduler){ 0 };
 }
 
@@ -147,17 +160,21 @@ int scheduler_first(struct scheduler *s, bool barrier)
 	return 0;
 }
 
-/* Takes over a part of what a scan reported, and of what is suspect if this is a barrier. */
-static int merge_part(struct scheduler *s, const struct scheduler_part *part, void *arg)
+/* What merging finds to be new, of one part. */
+struct merged {
+	uint64_t pending, seen, held;
+};
+
+/* Words [w, end) of a chunk of region i. Returns how many pages the scan reported in it. */
+static uint64_t merge_chunk(struct scheduler *s, uint32_t i, uint64_t w, uint64_t end, bool barrier,
+			    struct merged *new)
 {
-	bool barrier = *(const bool *)arg;
-	uint32_t i = part->region;
 	uint64_t *pending = s->pending[i].words, *scanned = s->scanned[i].words;
 	uint64_t *seen = s->seen[i].words, *suspect = s->suspect ? s->suspect[i].words : NULL;
-	uint64_t *held = s->held[i].words, limit = part->first_word + part->words;
-	uint64_t new_pending = 0, new_seen = 0, new_held = 0;
+	uint64_t *held = s->held[i].words, reported = 0, any = 0;
+	uint64_t chunk = s->first_chunk[i] + w / SCHEDULER_CHUNK_WORDS;
 
-	for (uint64_t w = part->first_word; w < limit; w++) {
+	for (; w < end; w++) {
 		uint64_t report = scanned[w], add = report;
 
 		if (suspect && barrier && suspect[w]) {
@@ -167,22 +184,40 @@ static int merge_part(struct scheduler *s, const struct scheduler_part *part, vo
 		if (!add)
 			continue;
 		if (report) {
-			new_seen += (uint64_t)__builtin_popcountll(report & ~seen[w]);
+			reported += (uint64_t)__builtin_popcountll(report);
+			new->seen += (uint64_t)__builtin_popcountll(report & ~seen[w]);
 			seen[w] |= report;
-			new_held += (uint64_t)__builtin_popcountll(report & ~held[w]);
+			new->held += (uint64_t)__builtin_popcountll(report & ~held[w]);
 			held[w] |= report;
 			scanned[w] = 0;
 			if (suspect && !barrier)
 				suspect[w] |= report;
 		}
-		new_pending += (uint64_t)__builtin_popcountll(add & ~pending[w]);
+		new->pending += (uint64_t)__builtin_popcountll(add & ~pending[w]);
 		pending[w] |= add;
-		bitmap_set_range_atomic(&s->dirty_chunks,
-					s->first_chunk[i] + w / SCHEDULER_CHUNK_WORDS, 1);
+		any |= add;
 	}
-	__atomic_fetch_add(&s->pending_pages, new_pending, __ATOMIC_RELAXED);
-	__atomic_fetch_add(&s->seen_pages, new_seen, __ATOMIC_RELAXED);
-	__atomic_fetch_add(&s->held_counts[i].pages, new_held, __ATOMIC_RELAXED);
+	if (any)
+		bitmap_set_range_atomic(&s->dirty_chunks, chunk, 1);
+	return reported;
+}
+
+/* Takes over a part of what a scan reported, and of what is suspect if this is a barrier. */
+static int merge_part(struct scheduler *s, const struct scheduler_part *part, void *arg)
+{
+	bool barrier = *(const bool *)arg;
+	uint64_t limit = part->first_word + part->words, end;
+	uint8_t *heat = s->heat + s->first_chunk[part->region];
+	struct merged new = { 0 };
+
+	for (uint64_t w = part->first_word; w < limit; w = end) {
+		end = limit - w < SCHEDULER_CHUNK_WORDS ? limit : w + SCHEDULER_CHUNK_WORDS;
+		heat[w / SCHEDULER_CHUNK_WORDS] =
+			scheduler_heat(merge_chunk(s, part->region, w, end, barrier, &new));
+	}
+	__atomic_fetch_add(&s->pending_pages, new.pending, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&s->seen_pages, new.seen, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&s->held_counts[part->region].pages, new.held, __ATOMIC_RELAXED);
 	return 0;
 }
 
@@ -234,14 +269,15 @@ static int find_holes(struct scheduler *s)
 	return 0;
 }
 
-int scheduler_begin_round(struct scheduler *s)
+int scheduler_begin_round(struct scheduler *s, bool coldest_first)
 {
-	uint64_t total = s->first_chunk[s->nregions], first, count;
-
 	s->holes_count = 0;
 	s->holes_cursor = 0;
 	s->cursor = 0;
 	s->order_count = 0;
+	s->postponed_count = 0;
+	s->postponed_cursor = 0;
+	s->cut = false;
 	s->round_has_holes = s->holes_owed;
 	if (s->holes_owed) {
 		int err = find_holes(s);
@@ -249,10 +285,7 @@ int scheduler_begin_round(struct scheduler *s)
 		if (err)
 			return err;
 	}
-	for (uint64_t at = 0; bitmap_next_run(&s->dirty_chunks, at, total, &first, &count);
-	     at = first + count)
-		for (uint64_t c = first; c < first + count; c++)
-			s->order[s->order_count++] = (uint32_t)c;
+	scheduler_make_order(s, coldest_first);
 	bitmap_clear_all(&s->dirty_chunks);
 	s->holes_owed = false;
 	return 0;
@@ -274,16 +307,30 @@ static uint32_t region_of_chunk(const struct scheduler *s, uint64_t c)
 	return lo;
 }
 
+/* Of what was postponed, when all else has been given. */
+static bool next_postponed(struct scheduler *s, uint32_t *number)
+{
+	SCOPED_LOCK(&s->lock);
+
+	if (s->cut || s->postponed_cursor == s->postponed_count)
+		return false;
+	*number = s->postponed[s->postponed_cursor++];
+	return true;
+}
+
 bool scheduler_next(struct scheduler *s, struct scheduler_chunk *c)
 {
 	uint64_t at = __atomic_fetch_add(&s->cursor, 1, __ATOMIC_RELAXED), chunk, words, taken = 0;
 	struct bitmap *p;
-	uint32_t i;
+	uint32_t i, number;
 
-	if (at >= s->order_count)
+	c->again = at >= s->order_count;
+	if (!c->again)
+		number = s->order[at];
+	else if (!next_postponed(s, &number))
 		return false;
-	i = region_of_chunk(s, s->order[at]);
-	chunk = s->order[at] - s->first_chunk[i];
+	i = region_of_chunk(s, number);
+	chunk = number - s->first_chunk[i];
 	p = &s->pending[i];
 	words = words_of_chunk(p, chunk);
 	c->region = &s->regions[i];
@@ -300,6 +347,48 @@ bool scheduler_next(struct scheduler *s, struct scheduler_chunk *c)
 		taken += (uint64_t)__builtin_popcountll(c->bits[k]);
 	}
 	__atomic_fetch_sub(&s->pending_pages, taken, __ATOMIC_RELAXED);
+	return true;
+}
+
+void scheduler_postpone(struct scheduler *s, const struct scheduler_chunk *c)
+{
+	uint64_t chunk = c->first_page / CHUNK_PAGES, pages = 0;
+	uint64_t *words = s->pending[c->region->index].words + c->first_page / 64;
+	uint64_t count = words_of_chunk(&s->pending[c->region->index], chunk);
+
+	/* The chunk is this thread's alone until the next one gets it by way of the lock. */
+	for (uint64_t k = 0; k < count; k++) {
+		words[k] |= c->bits[k];
+		pages += (uint64_t)__builtin_popcountll(c->bits[k]);
+	}
+	__atomic_fetch_add(&s->pending_pages, pages, __ATOMIC_RELAXED);
+	SCOPED_LOCK(&s->lock);
+	s->postponed[s->postponed_count++] = (uint32_t)(s->first_chunk[c->region->index] + chunk);
+}
+
+bool scheduler_cut(struct scheduler *s)
+{
+	SCOPED_LOCK(&s->lock);
+
+	if (s->round_has_holes)
+		return false;
+	if (!s->cut)
+		s->cut_at = __atomic_exchange_n(&s->cursor, CURSOR_CUT, __ATOMIC_RELAXED);
+	s->cut = true;
+	return true;
+}
+
+bool scheduler_end_round(struct scheduler *s)
+{
+	bool left =
+		s->cut && (s->cut_at < s->order_count || s->postponed_cursor < s->postponed_count);
+
+	if (!left)
+		return false;
+	for (uint64_t k = s->cut_at; k < s->order_count; k++)
+		bitmap_set_range(&s->dirty_chunks, s->order[k], 1);
+	for (uint64_t k = s->postponed_cursor; k < s->postponed_count; k++)
+		bitmap_set_range(&s->dirty_chunks, s->postponed[k], 1);
 	return true;
 }
 

@@ -14,8 +14,17 @@
  *
  *   In a round an atomic cursor over the list of dirty chunks gives each chunk to exactly one
  *   thread, which takes and clears its bits at that moment; no page has a lock of its own.
- *   A chunk is taken once a round and rounds end with a barrier (wire.h): so no older version of a
+ *   A chunk is sent once a round and rounds end with a barrier (wire.h): so no older version of a
  *   page overtakes a newer one.
+ *
+ *   Order, scheduler_heat.c. The guest runs on, and what it writes again before its turn need not
+ *   be sent in this round. So while it runs the coldest chunks come first, by what the last scan
+ *   reported of each. Whoever was given a chunk and finds it being written may postpone it, once:
+ *   it comes again after all others.
+ *
+ *   A round can be cut: nobody is given a chunk any more, and what was not given stays pending. Not
+ *   the round that says what was never populated: it owes that of every chunk, and said in a later
+ *   round, of a chunk that has been sent by then, it would take back its pages.
  *
  *   Discards. A guest gives memory back (balloon, free-page reporting) by punching holes, which no
  *   tracker reports; scheduler_recheck.c finds them.
@@ -28,6 +37,7 @@
 #ifndef TRANSHIP_DATAPLANE_SCHEDULER_H
 #define TRANSHIP_DATAPLANE_SCHEDULER_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -54,6 +64,7 @@ struct scheduler {
 	bool track_dma;
 	struct bitmap *pending, *scanned, *seen, *held, *suspect; /* one a region; owned */
 	struct scheduler_held *held_counts;			  /* one a region; owned */
+	uint8_t *heat;		    /* one a chunk: HEAT_PAGES that the last scan reported; owned */
 	struct bitmap dirty_chunks; /* over all regions, numbered through */
 	uint64_t *first_chunk;	    /* number of each region's first chunk; nregions + 1 */
 	bool holes_owed;	    /* the next round also says what was never populated */
@@ -62,10 +73,15 @@ struct scheduler {
 	bool round_has_holes;
 	uint32_t *order;
 	uint64_t order_count;
-	uint64_t cursor; /* atomic */
+	uint64_t cursor; /* atomic; beyond order_count: the round is cut, or all are given */
 	struct scheduler_holes *holes;
 	uint64_t holes_count, holes_room;
 	uint64_t holes_cursor; /* atomic */
+	pthread_mutex_t lock;  /* a leaf; what follows */
+	uint32_t *postponed;   /* chunks, as order; owned */
+	uint64_t postponed_count, postponed_cursor;
+	bool cut;
+	uint64_t cut_at; /* the cursor was there */
 
 	uint64_t pending_pages; /* atomic */
 	uint64_t seen_pages;	/* atomic while the bitmaps are walked */
@@ -80,6 +96,7 @@ struct scheduler_chunk {
 	uint64_t first_page; /* of the chunk, in the region */
 	uint32_t pages;	     /* in the chunk: fewer than CHUNK_PAGES at a region's end */
 	bool rest_is_hole;   /* pages whose bit is clear were never populated: say so */
+	bool again;	     /* it has been postponed */
 	uint64_t bits[SCHEDULER_CHUNK_WORDS];
 };
 
@@ -127,10 +144,19 @@ void scheduler_held_begin(struct scheduler *s, uint32_t i, uint64_t before, uint
 /* st_blocks of the region's file. */
 uint64_t scheduler_blocks(const struct region *r);
 
-/* -ENOMEM. */
-int scheduler_begin_round(struct scheduler *s);
+/* Takes what is pending into a round. coldest_first: else as it lies in memory. -ENOMEM. */
+int scheduler_begin_round(struct scheduler *s, bool coldest_first);
 /* The next chunk, its bits taken; false when the round has no more. Any thread. */
 bool scheduler_next(struct scheduler *s, struct scheduler_chunk *c);
+/*
+ * Gives a chunk back of which nothing was looked at or sent; scheduler_next gives it once more, to
+ * anybody. The caller must ask scheduler_next again before it takes the round to be at its end.
+ */
+void scheduler_postpone(struct scheduler *s, const struct scheduler_chunk *c);
+/* From now on scheduler_next has no more. False: not this round. Any thread. */
+bool scheduler_cut(struct scheduler *s);
+/* All that was given has been sent. True if the round was cut and something was not given. */
+bool scheduler_end_round(struct scheduler *s);
 /*
  * The chunk's pages have been looked at and go as they are: bits of `populated` say which of its
  * pages the file held then. The thread that was given the chunk, once, before it sends.
@@ -141,5 +167,15 @@ void scheduler_looked_at(struct scheduler *s, const struct scheduler_chunk *c,
 uint32_t scheduler_next_holes(struct scheduler *s, struct scheduler_holes *out, uint32_t max);
 
 uint64_t scheduler_pending(const struct scheduler *s);
+
+/* scheduler_heat.c: of a chunk of which a scan reported so many pages. */
+#define HEAT_PAGES  4u
+#define HEAT_LEVELS (CHUNK_PAGES / HEAT_PAGES + 1)
+static inline uint8_t scheduler_heat(uint64_t reported)
+{
+	return (uint8_t)((reported + HEAT_PAGES - 1) / HEAT_PAGES);
+}
+/* Within scheduler_begin_round: dirty_chunks into order. */
+void scheduler_make_order(struct scheduler *s, bool coldest_first);
 
 #endif

@@ -173,7 +173,8 @@ static int on_scan(struct serving *v, const struct ipc_message *m, struct failur
 
 static int begin_round(struct serving *v, uint32_t round)
 {
-	int err = scheduler_begin_round(&v->src->scheduler);
+	/* in the pause nothing is written: no order is better than another */
+	int err = scheduler_begin_round(&v->src->scheduler, v->src->defer_from_ns);
 
 	if (err)
 		return err;

@@ -117,11 +117,11 @@ struct source {
 	/* The job; job and round are written before job_number is released. */
 	enum source_job job;
 	uint32_t round;
-	uint32_t job_number;   /* atomic */
-	uint32_t jobs_left;    /* atomic: streams that have not finished it */
-	bool stopping;	       /* atomic */
-	bool state_done;       /* atomic: the destination holds all of the device state */
-	uint64_t chunk_cursor; /* atomic: next chunk of a job, over all regions */
+	uint32_t job_number;	 /* atomic */
+	uint32_t jobs_left;	 /* atomic: streams that have not finished it */
+	bool stopping;		 /* atomic */
+	bool state_done;	 /* atomic: the destination holds all of the device state */
+	uint64_t chunk_cursor;	 /* atomic: next chunk of a job, over all regions */
 	uint64_t defer_from_ns;	 /* from when on pages may be left for later; 0: never */
 	uint64_t deferred_pages; /* atomic */
 
@@ -208,7 +208,8 @@ struct chunk_look {
 
 /*
  * source_look.c: looks at every pending page of c, once. By whoever was given the chunk, once a
- * round, and all of it must then be sent. scratch: LOOK_SCRATCH bytes of the calling thread.
+ * round, and all of it must then be sent. 1: nothing was looked at, the chunk has been postponed.
+ * scratch: LOOK_SCRATCH bytes of the calling thread.
  */
 int source_look_at_chunk(struct source *src, const struct scheduler_chunk *c,
 			 struct chunk_look *look, uint8_t *scratch);

@@ -139,9 +139,12 @@ int source_next_plan(struct source *src, struct chunk_plan *plan, uint8_t *scrat
 	struct scheduler_chunk c;
 	int err;
 
-	if (!scheduler_next(&src->scheduler, &c))
-		return 0;
-	err = source_stopping(src) ? -ECANCELED : plan_chunk(src, &c, plan, scratch);
+	/* Whoever postpones a chunk goes on asking: so none that waits is left when all end. */
+	do {
+		if (!scheduler_next(&src->scheduler, &c))
+			return 0;
+		err = source_stopping(src) ? -ECANCELED : plan_chunk(src, &c, plan, scratch);
+	} while (err > 0);
 	return err ? err : 1;
 }
 

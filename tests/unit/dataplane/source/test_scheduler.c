@@ -68,7 +68,7 @@ static uint64_t run_round(struct scheduler *s)
 	uint64_t chunks = 0;
 
 	memset(got, 0, sizeof(got));
-	assert_int_equal(scheduler_begin_round(s), 0);
+	assert_int_equal(scheduler_begin_round(s, true), 0);
 	while (scheduler_next(s, &c)) {
 		note(&c);
 		chunks++;
@@ -130,13 +130,13 @@ static void test_rest_of_a_chunk_is_hole_only_in_the_first_round(void **state)
 	populate(0, 1);
 	assert_int_equal(scheduler_init(&s, regions, 3, false), 0);
 	assert_int_equal(scheduler_first(&s, false), 0);
-	assert_int_equal(scheduler_begin_round(&s), 0);
+	assert_int_equal(scheduler_begin_round(&s, true), 0);
 	assert_true(scheduler_next(&s, &c));
 	assert_true(c.rest_is_hole);
 	assert_false(scheduler_next(&s, &c));
 	report(&s, 0, 1, 1);
 	scheduler_merge(&s, false);
-	assert_int_equal(scheduler_begin_round(&s), 0);
+	assert_int_equal(scheduler_begin_round(&s, true), 0);
 	assert_true(scheduler_next(&s, &c));
 	assert_false(c.rest_is_hole);
 	scheduler_release(&s);
@@ -284,7 +284,7 @@ static void test_discard_of_a_page_that_came_back(void **state)
 	punch(0, 5, 1);
 	assert_int_equal(scheduler_recheck(&s, false, &gone), 0);
 	assert_int_equal(gone, 1);
-	assert_int_equal(scheduler_begin_round(&s), 0);
+	assert_int_equal(scheduler_begin_round(&s, true), 0);
 	assert_true(scheduler_next(&s, &c));
 	populate(0, 5);
 	scheduler_looked_at(&s, &c, populated);
@@ -354,7 +354,7 @@ static void test_threads_share_without_overlap(void **state)
 		for (uint32_t r = 0; r < 3; r++)
 			report(&s, r, 0, region_pages(&regions[r]));
 		scheduler_merge(&s, false);
-		assert_int_equal(scheduler_begin_round(&s), 0);
+		assert_int_equal(scheduler_begin_round(&s, true), 0);
 		for (int i = 0; i < THREADS; i++) {
 			t[i].s = &s;
 			assert_int_equal(pthread_create(&id[i], NULL, take, &t[i]), 0);
