@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * The API's HTTP server: libmicrohttpd, a thread per connection, one table of routes.
+ * The API's HTTP server: libmicrohttpd, a thread per connection; what it serves is in api_routes.c.
  *
  * Theory of operation
  *   A request is collected whole (at most BODY_MAX), parsed as one JSON object, handed to the
@@ -28,6 +28,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "control/api_routes.h"
 #include "control/api_socket.h"
 #include "control/failure_class.h"
 #include "lib/base/cleanup.h"
@@ -38,11 +39,7 @@
 #define CONNECTIONS_MAX 64u
 #define CONNECTION_MEM	(64u << 10) /* libmicrohttpd's buffer: the most a head and URL can be */
 #define IDLE_S		60u
-#define WAIT_MS_MAX	60000u
-#define SLICE_MS	200u
 #define DRAIN_MS	3000u
-#define ID_DIGITS	32u
-#define ID_DIGITS_MIN	6u /* an unambiguous beginning is enough for a person */
 
 struct api {
 	struct host *host;
@@ -60,287 +57,6 @@ struct request {
 	char *body;
 	size_t used, room;
 };
-
-/* One request as its handler sees it. */
-struct call {
-	struct api *api;
-	struct host *host;
-	struct MHD_Connection *connection;
-	char id[ID_DIGITS + 1];
-	const json_t *in; /* an object, empty if there was no body */
-};
-
-/* --- handlers --------------------------------------------------------------------------------- */
-
-static int get_version(struct call *c, json_t **out, struct failure *f)
-{
-	(void)f;
-	*out = json_pack("{s:s, s:i, s:i, s:s}", "version", TRANSHIP_VERSION, "api", 1, "pid",
-			 (int)getpid(), "state_dir", host_config(c->host)->state_dir);
-	return 0;
-}
-
-static int get_vms(struct call *c, json_t **out, struct failure *f)
-{
-	return host_vms(c->host, out, f);
-}
-
-static int client_fd(struct call *c)
-{
-	const union MHD_ConnectionInfo *of =
-		MHD_get_connection_info(c->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-
-	return of ? of->connect_fd : -1;
-}
-
-static int post_dirty_rate(struct call *c, json_t **out, struct failure *f)
-{
-	return host_dirty_rate(c->host, c->in, client_fd(c), out, f);
-}
-
-static int post_predict(struct call *c, json_t **out, struct failure *f)
-{
-	return host_predict(c->host, c->in, client_fd(c), out, f);
-}
-
-static int get_sessions(struct call *c, json_t **out, struct failure *f)
-{
-	return host_list(c->host, out, f);
-}
-
-static int post_sessions(struct call *c, json_t **out, struct failure *f)
-{
-	return host_migrate(c->host, c->in, out, f);
-}
-
-/* A decimal number of the query; absent: 0. */
-static int query_number(struct call *c, const char *name, uint64_t *value, struct failure *f)
-{
-	const char *text = MHD_lookup_connection_value(c->connection, MHD_GET_ARGUMENT_KIND, name);
-
-	*value = 0;
-	for (const char *p = text; p && *p; p++) {
-		if (*p < '0' || *p > '9' || p - text > 18)
-			return failure_set(f, -EINVAL, "usage", NULL, "%s=%.40s is no number.",
-					   name, text);
-		*value = *value * 10 + (uint64_t)(*p - '0');
-	}
-	return 0;
-}
-
-static bool status_is_news(const json_t *status, uint64_t since)
-{
-	return json_is_true(json_object_get(status, "terminal")) ||
-	       (uint64_t)json_integer_value(json_object_get(status, "seq")) > since;
-}
-
-static int get_session(struct call *c, json_t **out, struct failure *f)
-{
-	uint64_t since, wait_ms, end_ns;
-	int err;
-
-	err = query_number(c, "since", &since, f);
-	if (!err)
-		err = query_number(c, "wait", &wait_ms, f);
-	if (err)
-		return err;
-	if (wait_ms > WAIT_MS_MAX)
-		wait_ms = WAIT_MS_MAX;
-	end_ns = clock_ns() + wait_ms * NSEC_PER_MSEC;
-	for (;;) {
-		uint64_t now = clock_ns(), left = now < end_ns ? (end_ns - now) / NSEC_PER_MSEC : 0;
-		unsigned int slice = left < SLICE_MS ? (unsigned int)left : SLICE_MS;
-
-		err = host_status(c->host, c->id, since, slice, out, f);
-		if (err || left <= slice || c->api->ending || status_is_news(*out, since))
-			return err;
-		json_decref(*out);
-		*out = NULL;
-	}
-}
-
-static int post_cancel(struct call *c, json_t **out, struct failure *f)
-{
-	return host_cancel(c->host, c->id, out, f);
-}
-
-static int post_resolve(struct call *c, json_t **out, struct failure *f)
-{
-	const char *action = json_string_value(json_object_get(c->in, "action"));
-
-	if (!action)
-		return failure_set(f, -EINVAL, "usage", NULL, "A resolve needs the member action.");
-	return host_resolve(c->host, c->id, action, out, f);
-}
-
-static int post_tune(struct call *c, json_t **out, struct failure *f)
-{
-	return host_tune(c->host, c->id, c->in, out, f);
-}
-
-static int post_switch(struct call *c, json_t **out, struct failure *f)
-{
-	return host_switch(c->host, c->id, out, f);
-}
-
-static int post_offer(struct call *c, json_t **out, struct failure *f)
-{
-	return host_peer_offer(c->host, c->in, out, f);
-}
-
-static int get_peer(struct call *c, json_t **out, struct failure *f)
-{
-	return host_peer_status(c->host, c->id, out, f);
-}
-
-static int post_load(struct call *c, json_t **out, struct failure *f)
-{
-	return host_peer_load(c->host, c->id, c->in, out, f);
-}
-
-static int post_postcopy(struct call *c, json_t **out, struct failure *f)
-{
-	return host_peer_postcopy(c->host, c->id, c->in, out, f);
-}
-
-static int post_commit(struct call *c, json_t **out, struct failure *f)
-{
-	return host_peer_commit(c->host, c->id, out, f);
-}
-
-static int post_abort(struct call *c, json_t **out, struct failure *f)
-{
-	return host_peer_abort(c->host, c->id, c->in, out, f);
-}
-
-static int post_finish(struct call *c, json_t **out, struct failure *f)
-{
-	return host_peer_finish(c->host, c->id, out, f);
-}
-
-static int post_bench(struct call *c, json_t **out, struct failure *f)
-{
-	return host_bench(c->host, c->in, out, f);
-}
-
-static int post_bench_offer(struct call *c, json_t **out, struct failure *f)
-{
-	return host_peer_bench(c->host, c->in, out, f);
-}
-
-static int post_bench_run(struct call *c, json_t **out, struct failure *f)
-{
-	return host_peer_bench_run(c->host, c->id, out, f);
-}
-
-static int post_bench_stop(struct call *c, json_t **out, struct failure *f)
-{
-	return host_peer_bench_stop(c->host, c->id, out, f);
-}
-
-static int post_bench_result(struct call *c, json_t **out, struct failure *f)
-{
-	return host_peer_bench_result(c->host, c->id, out, f);
-}
-
-static int post_bench_finish(struct call *c, json_t **out, struct failure *f)
-{
-	return host_peer_bench_finish(c->host, c->id, out, f);
-}
-
-/* --- routes ----------------------------------------------------------------------------------- */
-
-struct route {
-	const char *method;
-	const char *path;    /* '*' stands for a session's id */
-	unsigned int id_min; /* digits */
-	int (*handle)(struct call *c, json_t **out, struct failure *f);
-};
-
-static const struct route routes[] = {
-	{ "GET", "/v1/version", 0, get_version },
-	{ "GET", "/v1/vms", 0, get_vms },
-	{ "POST", "/v1/dirty-rate", 0, post_dirty_rate },
-	{ "POST", "/v1/predict", 0, post_predict },
-	{ "GET", "/v1/sessions", 0, get_sessions },
-	{ "POST", "/v1/sessions", 0, post_sessions },
-	{ "GET", "/v1/sessions/*", ID_DIGITS_MIN, get_session },
-	{ "POST", "/v1/sessions/*/cancel", ID_DIGITS_MIN, post_cancel },
-	{ "POST", "/v1/sessions/*/resolve", ID_DIGITS_MIN, post_resolve },
-	{ "POST", "/v1/sessions/*/tune", ID_DIGITS_MIN, post_tune },
-	{ "POST", "/v1/sessions/*/switch", ID_DIGITS_MIN, post_switch },
-	{ "POST", "/v1/peer/sessions", 0, post_offer },
-	{ "GET", "/v1/peer/sessions/*", ID_DIGITS, get_peer },
-	{ "POST", "/v1/peer/sessions/*/load", ID_DIGITS, post_load },
-	{ "POST", "/v1/peer/sessions/*/postcopy", ID_DIGITS, post_postcopy },
-	{ "POST", "/v1/peer/sessions/*/commit", ID_DIGITS, post_commit },
-	{ "POST", "/v1/peer/sessions/*/abort", ID_DIGITS, post_abort },
-	{ "POST", "/v1/peer/sessions/*/finish", ID_DIGITS, post_finish },
-	{ "POST", "/v1/bench", 0, post_bench },
-	{ "POST", "/v1/peer/bench", 0, post_bench_offer },
-	{ "POST", "/v1/peer/bench/*/run", ID_DIGITS, post_bench_run },
-	{ "POST", "/v1/peer/bench/*/stop", ID_DIGITS, post_bench_stop },
-	{ "POST", "/v1/peer/bench/*/result", ID_DIGITS, post_bench_result },
-	{ "POST", "/v1/peer/bench/*/finish", ID_DIGITS, post_bench_finish },
-};
-
-/* True if url has the form of pattern; *id and *len are the part at '*', NULL if there is none. */
-static bool path_matches(const char *pattern, const char *url, const char **id, size_t *len)
-{
-	const char *star = strchr(pattern, '*');
-	size_t before;
-
-	*id = NULL;
-	*len = 0;
-	if (!star)
-		return !strcmp(pattern, url);
-	before = (size_t)(star - pattern);
-	if (strncmp(pattern, url, before))
-		return false;
-	*id = url + before;
-	*len = strcspn(*id, "/");
-	return !strcmp(star + 1, *id + *len);
-}
-
-static int take_id(struct call *c, const char *id, size_t len, unsigned int min, struct failure *f)
-{
-	if (!id)
-		return 0;
-	if (len < min || len > ID_DIGITS || strspn(id, "0123456789abcdef") < len)
-		return failure_set(f, -EINVAL, "usage", "`tranship status` lists the sessions.",
-				   "A session id is %u hexadecimal digits.", ID_DIGITS);
-	memcpy(c->id, id, len);
-	c->id[len] = '\0';
-	return 0;
-}
-
-/* Finds the route; *status is the answer if there is none. */
-static const struct route *find_route(const char *method, const char *url, struct call *c,
-				      unsigned int *status, struct failure *f)
-{
-	bool known = false;
-
-	for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++) {
-		const struct route *r = &routes[i];
-		const char *id;
-		size_t len;
-
-		if (!path_matches(r->path, url, &id, &len))
-			continue;
-		known = true;
-		if (strcmp(r->method, method))
-			continue;
-		if (!take_id(c, id, len, r->id_min, f))
-			return r;
-		*status = MHD_HTTP_BAD_REQUEST;
-		return NULL;
-	}
-	*status = known ? MHD_HTTP_METHOD_NOT_ALLOWED : MHD_HTTP_NOT_FOUND;
-	failure_set(f, -EINVAL, "usage", "docs/protocol.md lists the routes.",
-		    known ? "%.16s is not a method of %.100s." : "There is no route %.16s %.100s.",
-		    method, url);
-	return NULL;
-}
 
 /* --- answers ---------------------------------------------------------------------------------- */
 
@@ -448,15 +164,17 @@ static json_t *parse_body(const struct request *r, struct failure *f)
 static enum MHD_Result dispatch(struct request *r, struct MHD_Connection *connection,
 				const char *url, const char *method)
 {
-	struct call c = { .api = r->api, .host = r->api->host, .connection = connection };
-	const struct route *route;
+	struct api_call c = { .host = r->api->host,
+			      .ending = &r->api->ending,
+			      .connection = connection };
+	const struct api_route *route;
 	struct failure f = { 0 };
 	unsigned int status = 0;
 	json_t *in, *out = NULL;
 	enum MHD_Result queued;
 	int err;
 
-	route = find_route(method, url, &c, &status, &f);
+	route = api_route_find(method, url, &c, &status, &f);
 	if (!route)
 		return answer_failure(connection, status, &f);
 	in = parse_body(r, &f);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One transhipd: its configuration and its sessions. What api.c calls; implemented by session.c
- * (the list, admission, recovery), session_source.c and session_destination.c (the two sides).
+ * One transhipd: its configuration and its sessions. What api_routes.c calls; implemented by
+ * session.c (the list, admission, recovery), session_source.c and session_destination.c (the two
+ * sides).
  *
  * Threads: each session has a thread of its own that does all the work on its guest and its data
  * plane; calls here come from the API's threads and only look, ask (cancel) or hand over work and

@@ -54,7 +54,7 @@ static void must_say(const char *from, const char *fmt, ...)
 
 static void test_routes(void **state)
 {
-	char *source = read_file("control/api.c"), *at;
+	char *source = read_file("control/api_routes.c"), *at;
 	unsigned int routes = 0;
 	char method[8], path[80];
 
