@@ -49,15 +49,26 @@ static void short_rate(char *buf, size_t size, double bytes_per_s)
 
 enum { LEFT, ROUND, THROUGHPUT, DIRTY, PAUSE, ELAPSED, FIELDS };
 
+/* What post-copy has in the place of rounds and of a pause. */
+static void make_faults(const json_t *post, char text[FIELDS][32])
+{
+	snprintf(text[ROUND], sizeof(text[0]), "%.0f faults", number(post, "faults"));
+	if (number(post, "faults") > 0)
+		snprintf(text[PAUSE], sizeof(text[0]), "p99 %.1fms", number(post, "p99_us") / 1000);
+}
+
 /* Fills the fields in the order of display; an empty one is not known yet. */
 static void make_fields(const json_t *progress, char text[FIELDS][32])
 {
+	const json_t *post = json_object_get(progress, "postcopy");
 	double seconds = number(progress, "elapsed_ms") / 1000;
 	double pause = number(progress, "predicted_downtime_ms");
 	char amount[24];
 
 	memset(text, 0, sizeof(text[0]) * FIELDS);
-	if (number(progress, "round") > 0)
+	if (json_is_object(post))
+		make_faults(post, text);
+	else if (number(progress, "round") > 0)
 		snprintf(text[ROUND], sizeof(text[0]), "round %.0f", number(progress, "round"));
 	short_size(amount, sizeof(amount), number(progress, "pending_bytes"));
 	if (number(progress, "total_bytes") > 0)
@@ -67,7 +78,7 @@ static void make_fields(const json_t *progress, char text[FIELDS][32])
 		snprintf(text[DIRTY], sizeof(text[0]), "dirty %s/s", amount);
 	if (number(progress, "throughput") > 0)
 		short_rate(text[THROUGHPUT], sizeof(text[0]), number(progress, "throughput"));
-	if (pause > 0 && pause < 600000)
+	if (!json_is_object(post) && pause > 0 && pause < 600000)
 		snprintf(text[PAUSE], sizeof(text[0]), "pause %.0fms", pause);
 	snprintf(text[ELAPSED], sizeof(text[0]), "%d:%02d", (int)(seconds / 60), (int)seconds % 60);
 }

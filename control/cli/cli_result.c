@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "control/session/journal.h"
 #include "lib/base/units.h"
 
 /* --- the object ------------------------------------------------------------------------------- */
@@ -107,6 +108,41 @@ json_t *cli_result_from(const json_t *given)
 	return j;
 }
 
+static const char *status_of_state(const char *state)
+{
+	if (!strcmp(state, session_state_name(SESSION_DONE)))
+		return "completed";
+	if (!strcmp(state, session_state_name(SESSION_CANCELLED)))
+		return "cancelled";
+	if (!strcmp(state, session_state_name(SESSION_FAILED)))
+		return "failed";
+	return "unresolved";
+}
+
+json_t *cli_result_of(const json_t *session)
+{
+	const json_t *given = json_object_get(session, "result");
+	const json_t *error = json_object_get(session, "error");
+	const char *side = cli_text(session, "side");
+	bool leads = !*side || !strcmp(side, "source");
+	struct failure f = { 0 };
+	json_t *result;
+
+	if (leads && json_is_object(given))
+		return cli_result_from(given);
+	failure_set(&f, 0, cli_text(error, "code"), cli_text(error, "hint"), "%s",
+		    cli_text(error, "message"));
+	result = cli_result_new(cli_text(session, "id"), cli_text(session, "vm"),
+				status_of_state(cli_text(session, "state")),
+				failure_is_set(&f) ? &f : NULL);
+	if (leads)
+		return result;
+	set_text(result, "side", side);
+	if (json_is_object(given))
+		json_object_set(result, "account", (json_t *)given);
+	return result;
+}
+
 enum cli_exit cli_result_exit(const json_t *result)
 {
 	static const struct {
@@ -206,6 +242,42 @@ static void print_ram(FILE *to, const json_t *result)
 	fputc('\n', to);
 }
 
+/* "1.5 s", "40.1 ms", "0.041 ms", of microseconds. */
+static const char *wait_text(const json_t *j, const char *member, char *buf, size_t len)
+{
+	double us = number(j, member);
+
+	snprintf(buf, len,
+		 us >= 1e6   ? "%.1f s"
+		 : us >= 1e4 ? "%.1f ms"
+			     : "%.3f ms",
+		 us >= 1e6 ? us / 1e6 : us / 1e3);
+	return buf;
+}
+
+/* What the guest's faults cost it. */
+static void print_postcopy(FILE *to, const json_t *p)
+{
+	char median[24], p99[24], longest[24];
+
+	if (!json_is_object(p))
+		return;
+	fprintf(to, "  post-copy  %.0f faults", number(p, "faults"));
+	if (number(p, "faults") > 0)
+		fprintf(to, ", median %s, p99 %s, longest %s",
+			wait_text(p, "p50_us", median, sizeof(median)),
+			wait_text(p, "p99_us", p99, sizeof(p99)),
+			wait_text(p, "max_us", longest, sizeof(longest)));
+	if (json_is_true(json_object_get(p, "complete")))
+		fprintf(to, "; complete %.2f s after the switch-over",
+			number(p, "complete_ms") / 1000);
+	fputc('\n', to);
+	if (number(p, "interruptions") > 0)
+		fprintf(to, "             interrupted %.0f time%s, %.1f s in all\n",
+			number(p, "interruptions"), number(p, "interruptions") == 1 ? "" : "s",
+			number(p, "interrupted_ms") / 1000);
+}
+
 static void print_completed(FILE *to, const json_t *result)
 {
 	const json_t *cpu = json_object_get(result, "cpu_ms");
@@ -218,6 +290,7 @@ static void print_completed(FILE *to, const json_t *result)
 	fprintf(to, "  setup      %.0f ms\n", number(result, "setup_ms"));
 	print_downtime(to, result);
 	print_rounds(to, json_object_get(result, "rounds"));
+	print_postcopy(to, json_object_get(result, "postcopy"));
 	print_ram(to, result);
 	fprintf(to, "  CPU        source %.2f s, destination %.2f s\n",
 		number(cpu, "source") / 1000, number(cpu, "destination") / 1000);
@@ -234,11 +307,20 @@ static void print_completed(FILE *to, const json_t *result)
 			number(result, "throttle_max_percent"));
 }
 
+static void print_error(struct cli *cli, const json_t *error)
+{
+	struct failure f = { 0 };
+
+	if (!*cli_text(error, "code"))
+		return;
+	failure_set(&f, 0, cli_text(error, "code"), cli_text(error, "hint"), "%s",
+		    cli_text(error, "message"));
+	cli_print_failure(cli, &f);
+}
+
 static void print_failed(struct cli *cli, const json_t *result)
 {
-	const json_t *error = json_object_get(result, "error");
 	const char *status = cli_text(result, "status");
-	struct failure f = { 0 };
 	char vm[128];
 
 	cli_clean(cli_text(result, "vm"), vm, sizeof(vm));
@@ -249,21 +331,58 @@ static void print_failed(struct cli *cli, const json_t *result)
 			vm);
 	else
 		fprintf(cli->err, "%s was not moved: %s, it stays at the source\n", vm, status);
-	if (!*cli_text(error, "code"))
-		return;
-	failure_set(&f, 0, cli_text(error, "code"), cli_text(error, "hint"), "%s",
-		    cli_text(error, "message"));
-	cli_print_failure(cli, &f);
+	print_error(cli, json_object_get(result, "error"));
+}
+
+/* A session that another host leads, or that moves nothing: what this one knows of its end. */
+static void print_led(struct cli *cli, const json_t *result)
+{
+	const json_t *account = json_object_get(result, "account");
+	bool arrives = !strcmp(cli_text(result, "side"), "destination");
+	const char *status = cli_text(result, "status");
+	char vm[128], size[32];
+
+	cli_clean(cli_text(result, "vm"), vm, sizeof(vm));
+	if (arrives && !strcmp(status, "completed")) {
+		fprintf(cli->out, "%s has arrived\n", vm);
+		print_postcopy(cli->out, json_object_get(account, "postcopy"));
+		if (number(account, "cpu_ms") > 0)
+			fprintf(cli->out, "  CPU        %.2f s, memory %s\n",
+				number(account, "cpu_ms") / 1000,
+				size_text(account, "rss_bytes", size, sizeof(size)));
+	} else if (arrives && !strcmp(status, "unresolved")) {
+		fprintf(cli->err, "%s: which side may run it is NOT KNOWN; a person must decide\n",
+			vm);
+	} else if (arrives) {
+		fprintf(cli->err, "%s has not arrived: %s\n", vm, status);
+	}
+	print_error(cli, json_object_get(result, "error"));
+}
+
+static void print_dry_run(FILE *to, const json_t *result)
+{
+	const json_t *f = json_object_get(result, "forecast");
+	char because[200];
+
+	if (!strcmp(cli_text(f, "end"), "give-up"))
+		fprintf(to,
+			"Nothing stands against moving the VM, but as it is now the migration "
+			"would NOT succeed: it would be given up, as %s. Nothing was changed.\n",
+			cli_clean(cli_text(f, "because"), because, sizeof(because)));
+	else
+		fprintf(to, "The VM can be moved. Nothing was changed.\n");
 }
 
 void cli_result_print(struct cli *cli, const json_t *result)
 {
 	bool dry = json_is_true(json_object_get(result, "dry_run"));
 
-	if (strcmp(cli_text(result, "status"), "completed"))
+	if (*cli_text(result, "side"))
+		print_led(cli, result);
+	else if (strcmp(cli_text(result, "status"), "completed"))
 		print_failed(cli, result);
 	else if (dry)
-		fprintf(cli->out, "The VM can be moved. Nothing was changed.\n");
+		print_dry_run(cli->out, result);
 	else
 		print_completed(cli->out, result);
 	fflush(cli->out);

@@ -16,6 +16,12 @@ json_t *cli_result_new(const char *id, const char *vm, const char *status, const
 /* The same from what the daemon gave (may be NULL): its members, and the missing ones as null. */
 json_t *cli_result_from(const json_t *given);
 
+/*
+ * The same of a session that has ended, from its object. One that this host does not lead has no
+ * result of its own: then with its "side", and as "account" what the host knows of its costs.
+ */
+json_t *cli_result_of(const json_t *session);
+
 /* The exit status of a result: its status, but 1 if the error is one of usage. */
 enum cli_exit cli_result_exit(const json_t *result);
 

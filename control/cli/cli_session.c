@@ -49,7 +49,8 @@ static void print_table(FILE *to, const json_t *sessions)
 		char vm[64], percent[16] = "", elapsed[24] = "";
 
 		if (!terminal) {
-			snprintf(percent, sizeof(percent), "%.0f %%", number(p, "percent"));
+			if (json_is_number(json_object_get(p, "percent")))
+				snprintf(percent, sizeof(percent), "%.0f %%", number(p, "percent"));
 			snprintf(elapsed, sizeof(elapsed), "%.0f s",
 				 number(p, "elapsed_ms") / 1000);
 		}
@@ -102,12 +103,43 @@ static enum cli_exit status_all(struct cli *cli, bool watch)
 	return CLI_DONE;
 }
 
-static void print_progress(FILE *to, const json_t *p)
+/* The guest runs already. */
+static void print_postcopy(FILE *to, const json_t *p, const json_t *post)
 {
-	char a[32], b[32], why[200];
+	char a[32], b[32];
 
-	if (number(p, "round") <= 0)
+	fprintf(to, "  post-copy  ");
+	if (json_is_number(json_object_get(p, "percent")))
+		fprintf(to, "%s of %s left, %.0f %% done\n",
+			units_format_size((uint64_t)number(p, "pending_bytes"), a, sizeof(a)),
+			units_format_size((uint64_t)number(p, "total_bytes"), b, sizeof(b)),
+			number(p, "percent"));
+	else
+		fprintf(to, "what is left is not known yet\n");
+	if (number(p, "throughput") > 0)
+		fprintf(to, "  rate       %s\n",
+			units_format_rate(number(p, "throughput"), a, sizeof(a)));
+	fprintf(to, "  faults     %.0f served", number(post, "faults"));
+	if (number(post, "faults") > 0)
+		fprintf(to, ", median %.3f ms, p99 %.3f ms, longest %.3f ms",
+			number(post, "p50_us") / 1000, number(post, "p99_us") / 1000,
+			number(post, "max_us") / 1000);
+	fputc('\n', to);
+}
+
+/* A destination is not told of rounds. */
+static void print_rounds(FILE *to, const json_t *p)
+{
+	char a[32], b[32];
+
+	if (number(p, "round") <= 0) {
+		if (number(p, "sent_bytes") > 0)
+			fprintf(to, "  received   %s, of %s of RAM\n",
+				units_format_size((uint64_t)number(p, "sent_bytes"), a, sizeof(a)),
+				units_format_size((uint64_t)number(p, "total_bytes"), b,
+						  sizeof(b)));
 		return;
+	}
 	fprintf(to, "  round      %.0f, %s of %s left, %.0f %% done\n", number(p, "round"),
 		units_format_size((uint64_t)number(p, "pending_bytes"), a, sizeof(a)),
 		units_format_size((uint64_t)number(p, "total_bytes"), b, sizeof(b)),
@@ -116,6 +148,17 @@ static void print_progress(FILE *to, const json_t *p)
 		units_format_rate(number(p, "throughput"), a, sizeof(a)),
 		units_format_size((uint64_t)number(p, "dirty_rate"), b, sizeof(b)));
 	fprintf(to, "  pause      %.0f ms, if it came now\n", number(p, "predicted_downtime_ms"));
+}
+
+static void print_progress(FILE *to, const json_t *p)
+{
+	const json_t *post = json_object_get(p, "postcopy");
+	char why[200];
+
+	if (json_is_object(post))
+		print_postcopy(to, p, post);
+	else
+		print_rounds(to, p);
 	if (number(p, "throttle_percent") > 0)
 		fprintf(to, "  throttled  %.0f %%\n", number(p, "throttle_percent"));
 	if (*cli_text(p, "reason"))
@@ -144,14 +187,16 @@ static void print_goals(FILE *to, const json_t *g)
 
 static void print_session(struct cli *cli, const json_t *s)
 {
-	json_t *event, *result = json_object_get(s, "result");
+	bool terminal = json_is_true(json_object_get(s, "terminal"));
+	json_t *event, *result;
 	char text[256];
 	size_t i;
 
 	fprintf(cli->out, "%s  %s  %s side  %s\n", cli_text(s, "id"),
 		cli_clean(cli_text(s, "vm"), text, sizeof(text)), cli_text(s, "side"),
 		cli_text(s, "state"));
-	if (!json_is_true(json_object_get(s, "terminal"))) {
+	/* what is not resolved may go on all the same */
+	if (!terminal || !strcmp(cli_text(s, "state"), session_state_name(SESSION_UNRESOLVED))) {
 		print_goals(cli->out, json_object_get(s, "goals"));
 		print_progress(cli->out, json_object_get(s, "progress"));
 	}
@@ -160,8 +205,11 @@ static void print_session(struct cli *cli, const json_t *s)
 			cli_clean(cli_text(event, "text"), text, sizeof(text)));
 	cli_checks_print(cli->out, json_object_get(s, "checks"), false);
 	fflush(cli->out);
-	if (result)
-		cli_result_print(cli, result);
+	if (!terminal)
+		return;
+	result = cli_result_of(s);
+	cli_result_print(cli, result);
+	json_decref(result);
 }
 
 static enum cli_exit status_one(struct cli *cli, const char *id)

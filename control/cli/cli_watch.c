@@ -4,9 +4,9 @@
  *
  * Theory of operation
  *   A long poll at a time, POLL_MS each: the daemon answers at every change, so the display is
- *   fresh, and an interrupt waits POLL_MS at most. An interrupt asks the daemon to cancel, once,
- *   and the session is followed to its end as before: only its end says where the VM runs. Before
- *   anything was asked of the daemon it ends the waiting for its first answer.
+ *   fresh, and an interrupt waits POLL_MS at most. An interrupt asks the daemon to cancel, until it
+ *   has agreed once, and the session is followed to its end as before: only its end says where the
+ *   VM runs. Before anything was asked of the daemon it ends the waiting for its first answer.
  *
  *   When the daemon does not answer, it is asked again for a while (it may be restarting, and
  *   recovers the session); after that cli_lost.c finds out what can be known without it.
@@ -84,6 +84,7 @@ struct following {
 	struct cli_watch *w;
 	struct cli_progress progress;
 	unsigned int told; /* interrupts that were answered */
+	bool cancelling;   /* the daemon has agreed to cancel */
 	json_t *last;	   /* session object */
 };
 
@@ -93,7 +94,8 @@ static void cancel(struct following *g)
 	char path[128];
 
 	snprintf(path, sizeof(path), "/v1/sessions/%s/cancel", g->w->id);
-	if (!cli_call(g->w->cli, "POST", path, NULL, NULL, CLI_CALL_MS, &f))
+	g->cancelling = !cli_call(g->w->cli, "POST", path, NULL, NULL, CLI_CALL_MS, &f);
+	if (g->cancelling)
 		cli_progress_say(&g->progress, "cancelling",
 				 "Cancelling; waiting until the source runs on and the destination "
 				 "is clean.");
@@ -107,7 +109,8 @@ static void take_interrupts(struct following *g)
 
 	if (!g->w->cancels || now == g->told)
 		return;
-	if (!g->told)
+	/* what was refused is asked again: the reason may be another by now */
+	if (!g->cancelling)
 		cancel(g);
 	else
 		cli_progress_say(&g->progress, "cancelling",
@@ -117,34 +120,11 @@ static void take_interrupts(struct following *g)
 
 /* --- the end ---------------------------------------------------------------------------------- */
 
-static const char *status_of_state(const char *state)
-{
-	if (!strcmp(state, session_state_name(SESSION_DONE)))
-		return "completed";
-	if (!strcmp(state, session_state_name(SESSION_CANCELLED)))
-		return "cancelled";
-	if (!strcmp(state, session_state_name(SESSION_FAILED)))
-		return "failed";
-	return "unresolved";
-}
-
-/* The daemon's account of a terminal session; the destination's sessions have none of their own. */
+/* The daemon's account of a terminal session. */
 static json_t *result_of(const struct cli_watch *w, const json_t *session)
 {
-	const json_t *given = json_object_get(session, "result");
-	const json_t *error = json_object_get(session, "error");
-	struct failure f = { 0 };
-	json_t *result;
+	json_t *result = cli_result_of(session);
 
-	if (json_is_object(given)) {
-		result = cli_result_from(given);
-	} else {
-		failure_set(&f, 0, cli_text(error, "code"), cli_text(error, "hint"), "%s",
-			    cli_text(error, "message"));
-		result = cli_result_new(cli_text(session, "id"), cli_text(session, "vm"),
-					status_of_state(cli_text(session, "state")),
-					failure_is_set(&f) ? &f : NULL);
-	}
 	if (!*cli_text(result, "vm"))
 		json_object_set_new(result, "vm", json_string(w->vm ? w->vm : ""));
 	if (json_is_true(json_object_get(result, "dry_run")) &&

@@ -194,6 +194,24 @@ static inline void play(const char *json)
 	"\"sent_bytes\":9,\"wire_bytes\":9,\"dirty_rate\":160000000.5,\"throughput\":1.18e9,"      \
 	"\"predicted_downtime_ms\":23.4,\"percent\":40.0,\"elapsed_ms\":12345.6,"                  \
 	"\"state\":\"copying\"}}"
+#define POSTCOPY                                                                                   \
+	"{\"id\":\"" FAKE_ID "\",\"vm\":\"web1\",\"side\":\"source\",\"state\":\"running\","       \
+	"\"terminal\":false,\"progress\":{\"round\":1,\"pending_bytes\":40000000,"                 \
+	"\"total_bytes\":268435456,\"sent_bytes\":9,\"wire_bytes\":9,\"dirty_rate\":0,"            \
+	"\"throughput\":4e6,\"predicted_downtime_ms\":0,\"percent\":85.1,\"elapsed_ms\":12345.6,"  \
+	"\"state\":\"running\",\"reason\":\"a full pass was made\",\"postcopy\":{\"faults\":8497," \
+	"\"p50_us\":41.0,\"p99_us\":144.3,\"max_us\":40135.7}}}"
+/* Of a destination: it has no result, but an account. */
+#define ARRIVED(state, more)                                                                       \
+	"{\"id\":\"" FAKE_ID "\",\"vm\":\"web1\",\"side\":\"destination\",\"state\":\"" state      \
+	"\",\"terminal\":true,\"progress\":{\"percent\":100.0}," more "}"
+#define ACCOUNT                                                                                    \
+	"\"result\":{\"state\":\"running\",\"cpu_ms\":290.0,\"rss_bytes\":12582912,"               \
+	"\"postcopy\":" FAULTS "}"
+#define FAULTS                                                                                     \
+	"{\"faults\":8497,\"local_faults\":8,\"p50_us\":40.7,\"p99_us\":144.4,"                    \
+	"\"max_us\":40135.7,\"complete_ms\":41489.5,\"interruptions\":2,"                          \
+	"\"interrupted_ms\":30012.0,\"complete\":true,\"wire_bytes\":38260352}"
 #define ENDED(state, result)                                                                       \
 	"{\"id\":\"" FAKE_ID "\",\"vm\":\"web1\",\"side\":\"source\",\"state\":\"" state "\","     \
 	"\"terminal\":true,\"progress\":{\"percent\":100.0,\"total_bytes\":2147483648},"           \

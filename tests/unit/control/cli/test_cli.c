@@ -278,6 +278,69 @@ static void test_status(void **state)
 	assert_int_equal(RUN("cancel", FAKE_ID), CLI_REFUSED);
 }
 
+/* Nothing of pre-copy is shown when the guest runs already. */
+static void test_status_in_postcopy(void **state)
+{
+	char line[512];
+
+	(void)state;
+	fake.answer = json_loads(POSTCOPY, 0, NULL);
+	assert_int_equal(RUN("status", FAKE_ID), CLI_DONE);
+	want_in(out_text, "post-copy  38.1 MiB of 256.0 MiB left, 85 % done");
+	want_in(out_text, "rate       32.0 Mbit/s");
+	want_in(out_text, "8497 served, median 0.041 ms, p99 0.144 ms, longest 40.136 ms");
+	assert_null(strstr(out_text, "dirtied"));
+	assert_null(strstr(out_text, "if it came now"));
+	assert_null(strstr(out_text, "round"));
+	cli_progress_line(fake.answer, 120, line, sizeof(line));
+	want_in(line, "38MiB left 8497 faults 32Mbit/s p99 0.1ms");
+	json_object_set_new(json_object_get(fake.answer, "progress"), "percent", json_null());
+	assert_int_equal(RUN("status", FAKE_ID), CLI_DONE);
+	want_in(out_text, "what is left is not known yet");
+}
+
+/* A destination leads nothing: it has no result, and says what it knows. */
+static void test_status_of_a_destination(void **state)
+{
+	json_t *j;
+
+	(void)state;
+	fake.answer = json_loads(ARRIVED("done", ACCOUNT), 0, NULL);
+	assert_int_equal(RUN("status", FAKE_ID), CLI_DONE);
+	want_in(out_text, "web1 has arrived\n");
+	want_in(out_text, "8497 faults, median 0.041 ms");
+	want_in(out_text, "CPU        0.29 s, memory 12.0 MiB");
+	assert_string_equal(err_text, "");
+	play("[" ARRIVED("done", ACCOUNT) "]");
+	assert_int_equal(RUN("status", FAKE_ID, "--watch", "--json"), CLI_DONE);
+	j = out_json();
+	want_contract(j);
+	assert_string_equal(cli_text(j, "status"), "completed");
+	json_decref(j);
+	json_decref(fake.answer);
+	fake.status = NULL;
+	fake.answer = json_loads(ARRIVED("failed", "\"error\":{\"code\":\"data-lost\","
+						   "\"message\":\"Lost.\",\"hint\":\"\"}"),
+				 0, NULL);
+	assert_int_equal(RUN("status", FAKE_ID), CLI_DONE);
+	want_in(err_text, "web1 has not arrived: failed");
+	want_in(err_text, "Lost. [data-lost]");
+	json_decref(fake.answer);
+	/* while it receives: nobody tells it what is left */
+	fake.answer =
+		json_loads("[{\"id\":\"" FAKE_ID "\",\"vm\":\"web1\",\"side\":\"destination\","
+			   "\"state\":\"copying\",\"terminal\":false,\"progress\":{\"round\":0,"
+			   "\"sent_bytes\":1048576,\"total_bytes\":2097152,\"percent\":null}}]",
+			   0, NULL);
+	assert_int_equal(RUN("status"), CLI_DONE);
+	assert_null(strstr(out_text, "%"));
+	j = json_incref(json_array_get(fake.answer, 0));
+	json_decref(fake.answer);
+	fake.answer = j;
+	assert_int_equal(RUN("status", FAKE_ID), CLI_DONE);
+	want_in(out_text, "received   1.0 MiB, of 2.0 MiB of RAM");
+}
+
 /* Exits as the migration; an id's beginning is enough; nothing is cancelled. */
 static void test_status_watch(void **state)
 {
@@ -394,6 +457,8 @@ int main(void)
 		CASE(test_list),
 		CASE(test_dirty_rate),
 		CASE(test_status),
+		CASE(test_status_in_postcopy),
+		CASE(test_status_of_a_destination),
 		CASE(test_status_watch),
 		CASE(test_cancel_and_resolve),
 		CASE(test_tune_and_switch),

@@ -48,6 +48,22 @@ static void test_migrate_completes(void **state)
 	want_err_json();
 }
 
+static void test_migrate_by_postcopy(void **state)
+{
+	(void)state;
+	play("[" POSTCOPY
+	     "," ENDED("done", "{\"status\":\"completed\",\"vm\":\"web1\",\"mode\":\"postcopy\","
+			       "\"total_ms\":93666.7,\"downtime_ms\":58.2,\"setup_ms\":351.0,"
+			       "\"postcopy\":" FAULTS "}") "]");
+	assert_int_equal(RUN("migrate", "web1", "unix:/peer"), CLI_DONE);
+	want_in(out_text, "post-copy  8497 faults, median 0.041 ms, p99 0.144 ms, longest 40.1 ms; "
+			  "complete 41.49 s after the switch-over");
+	want_in(out_text, "interrupted 2 times, 30.0 s in all");
+	play("[" ENDED("done", COMPLETED) "]");
+	assert_int_equal(RUN("migrate", "web1", "unix:/peer"), CLI_DONE);
+	assert_null(strstr(out_text, "post-copy"));
+}
+
 static void test_migrate_ends_badly(void **state)
 {
 	static const struct {
@@ -141,6 +157,18 @@ static void test_dry_run(void **state)
 	json_decref(j);
 }
 
+/* The checks let it pass, and it would not get anywhere. */
+static void test_dry_run_of_what_is_hopeless(void **state)
+{
+	(void)state;
+	play("[" ENDED("done", "{\"status\":\"completed\",\"vm\":\"web1\",\"dry_run\":true,"
+			       "\"forecast\":{\"mode\":\"precopy\",\"end\":\"give-up\","
+			       "\"because\":\"it does not get better\",\"modes\":[]}}") "]");
+	assert_int_equal(RUN("migrate", "web1", "unix:/peer", "--dry-run"), CLI_DONE);
+	want_in(out_text, "would NOT succeed: it would be given up, as it does not get better");
+	assert_null(strstr(out_text, "The VM can be moved"));
+}
+
 static void test_detach(void **state)
 {
 	json_t *j;
@@ -204,11 +232,11 @@ static void test_interrupt_cancels(void **state)
 
 static void too_late(unsigned int n)
 {
-	if (n == 1) {
+	if (n == 1)
 		failure_set(&fake.failure, -EBUSY, "session-state", NULL, "It is committed.");
+	if (n == 1 || n == 2)
 		kill(getpid(), SIGINT);
-	}
-	if (n == 3) {
+	if (n == 4) {
 		json_decref(script);
 		script = json_loads("[" ENDED("done", COMPLETED) "]", 0, NULL);
 	}
@@ -227,6 +255,10 @@ static void test_interrupt_that_comes_too_late(void **state)
 	json_decref(j);
 	want_err_json();
 	want_in(err_text, "It is committed.");
+	/* the second is no news of a cancel that was never agreed to */
+	want_in(strstr(err_text, "It is committed.") + 1, "It is committed.");
+	assert_null(strstr(err_text, "being cancelled already"));
+	assert_int_equal(fake.calls, 3); /* migrate, and two that were refused */
 }
 
 /* Interrupts once somebody asks the daemon that never answers. */
@@ -492,9 +524,11 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		CASE(test_migrate_completes),
+		CASE(test_migrate_by_postcopy),
 		CASE(test_migrate_ends_badly),
 		CASE(test_migrate_is_refused_at_once),
 		CASE(test_dry_run),
+		CASE(test_dry_run_of_what_is_hopeless),
 		CASE(test_detach),
 		CASE(test_redraws_on_a_terminal),
 		CASE(test_interrupt_cancels),
