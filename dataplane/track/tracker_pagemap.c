@@ -19,16 +19,7 @@
  *   Always protect first and read the file's extents after; then a page that comes to exist
  *   meanwhile is found present and written by the next scan.
  *
- *   start protects every 2 MiB block in which the file holds anything, entries that are none
- *   included (markers). Blocks without data stay bare: that costs no page tables, and what appears
- *   there later appears unprotected, thus written.
- *
- *   collect takes two steps. A read-only scan finds what is written or none; its findings are
- *   dirty. Then only those places, coalesced over short gaps, are protected by a second scan, which
- *   reports every page whose protection it renews: what was written in a gap between the two steps
- *   is among them. The bitmap gets the union. One scan for both would make KVM drop its mappings of
- *   the whole range (the notifier covers what is walked), and UFFDIO_WRITEPROTECT would swallow
- *   what is written between the steps.
+ *   What is done to one shard of RAM, to arm it and to collect from it, is in pagemap_shard.c.
  *
  *   Threads. RAM is cut into shards of address space, handed out by an atomic cursor; the caller of
  *   start and collect works too. Threads are made by the first start, not by _new: the sandbox is
@@ -38,11 +29,6 @@
  *   Lost tracking is never silent: EPERM (a mapping without our registration), no progress, or a
  *   mapping whose ends are no longer there (the VMM exited: an empty address space reads as clean)
  *   end in tracker-lost.
- *
- *   Transparent huge pages, which a VM that was moved here mostly has (place_huge.c), would be
- *   reported whole for a byte written. So they are split in the VMM's page table before they are
- *   armed, or when one is met that came later; the file keeps them. The guest pays with a fault for
- *   each small page that it touches again.
  *
  *   Limits. 1 GiB hugetlb pages are refused: kernels before mid-2026 report them without
  *   protecting them, and a guest writes to every one of them all the time.
@@ -55,31 +41,17 @@
 #include <unistd.h>
 
 #include "dataplane/track/pagemap_scan.h"
+#include "dataplane/track/pagemap_shard.h"
 #include "dataplane/track/tracker.h"
 #include "dataplane/workers.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/kernel_abi.h"
-
-#define BLOCK_BYTES (2ull << 20) /* what one page table spans */
 
 /*
  * The read-only scan holds the VMM's mmap lock for reading over one shard at most, and takes
  * 0.2-0.3 ms a shard of 4 KiB pages, 0.9 ms if all of them are markers.
  */
 #define SHARD_BYTES (256ull << 20)
-/* Most that one re-protecting scan spans; 32 MiB fully written take 0.2 ms. */
-#define PROTECT_WINDOW (16ull << 20)
-/*
- * Each protecting call ends in a TLB flush: 7 us while a thread of the VMM runs on another
- * processor (measured in a VM). But KVM loses its mappings of all that a call spans. So with KVM
- * written places closer than PROTECT_GAP_KVM, and those of one block if they are more than GROUPS,
- * go in one call: a collection of 20,000 random pages of 4 GiB took 158 ms with a call each, 60 ms
- * with this. Without KVM only the calls count: 5,000 random pages of 1 GiB take 22 ms so, 6 ms
- * with one call a window. A paused VM needs no flush.
- */
-#define PROTECT_GAP_KVM (64ull << 10)
-#define GROUPS		4
-#define RANGES		2048
 
 #define THREADS_MAX 64
 /*
@@ -89,32 +61,12 @@
  */
 #define BYTES_PER_THREAD (2ull << 30)
 
-struct shard {
-	const struct region *region;
-	uint64_t start, end; /* virtual addresses in the VMM */
-	uint64_t offset;     /* of start in the region */
-};
-
-/* What one thread works with. */
-struct scanner {
-	struct pagemap_tracker *tracker;
-	struct pagemap_range *found;	 /* RANGES of the read-only scan */
-	struct pagemap_range *protected; /* RANGES of the protecting one */
-	struct group {
-		uint64_t start, end;
-	} groups[GROUPS]; /* of one block, to be protected */
-	unsigned int ngroups;
-	uint64_t pages;
-	int err;
-};
-
 struct pagemap_tracker {
 	struct tracker base;
 	int fd;
-	uint64_t gap; /* written places no farther apart are protected in one call */
-	struct shard *shards;
+	struct pagemap_shard *shards;
 	size_t nshards;
-	struct scanner *scanners;
+	struct pagemap_scanner *scanners;
 	unsigned int nscanners;
 	struct workers *workers;
 
@@ -124,275 +76,26 @@ struct pagemap_tracker {
 	atomic_bool failed;
 };
 
-static uint64_t round_up(uint64_t value, uint64_t unit)
-{
-	return (value + unit - 1) / unit * unit;
-}
-
 static uint64_t min_u64(uint64_t a, uint64_t b)
 {
 	return a < b ? a : b;
 }
 
-static uint64_t set_dirty(struct scanner *w, const struct shard *s, uint64_t start, uint64_t end)
+static uint64_t round_up(uint64_t value, uint64_t unit)
 {
-	uint64_t first = (s->offset + start - s->start) >> PAGE_SHIFT;
-
-	return bitmap_set_range_atomic(&w->tracker->dirty[s->region->index], first,
-				       (end - start) >> PAGE_SHIFT);
-}
-
-/* What is written or none (and markers, which are told apart by their categories). */
-static const struct pagemap_scan unprotected = {
-	.category_inverted = PAGEMAP_IS_PRESENT,
-	.category_anyof_mask = PAGEMAP_IS_WRITTEN | PAGEMAP_IS_PRESENT,
-	.return_mask =
-		PAGEMAP_IS_WRITTEN | PAGEMAP_IS_PRESENT | PAGEMAP_IS_SWAPPED | PAGEMAP_IS_HUGE,
-	.vec_len = RANGES,
-};
-
-static bool is_none(uint64_t categories)
-{
-	return !(categories & (PAGEMAP_IS_PRESENT | PAGEMAP_IS_SWAPPED));
-}
-
-static bool is_written(uint64_t categories)
-{
-	return categories & PAGEMAP_IS_WRITTEN && !is_none(categories);
-}
-
-/* Protects what is not protected in [start, end) and reports what of it was written. */
-static int protect(struct scanner *w, const struct shard *s, uint64_t start, uint64_t end)
-{
-	while (start < end) {
-		/* Never end inside a huge page: it would be split, and its state lost with it. */
-		uint64_t limit = (start + PROTECT_WINDOW) & ~(BLOCK_BYTES - 1);
-		struct pagemap_scan q = unprotected;
-		long n;
-
-		q.flags = PAGEMAP_SCAN_WP_MATCHING;
-		q.vec = (uintptr_t)w->protected;
-		n = pagemap_scan_once(w->tracker->fd, &q, &start, min_u64(end, limit));
-		if (n < 0)
-			return (int)n;
-		for (long i = 0; i < n; i++) {
-			const struct pagemap_range *r = &w->protected[i];
-
-			if (is_written(r->categories))
-				w->pages += set_dirty(w, s, r->start, r->end);
-		}
-	}
-	return 0;
-}
-
-/* The address of the first page at or after start that the file holds; end if none is before it. */
-static int next_data(const struct shard *s, uint64_t start, uint64_t end, uint64_t *at)
-{
-	int err = region_first_data(s->region, s->offset + start - s->start,
-				    s->offset + end - s->start, at);
-
-	*at = *at - s->offset + s->start;
-	return err;
-}
-
-/* Reports the pages of [start, end) that the file holds. They are protected already. */
-static int report_data(struct scanner *w, const struct shard *s, uint64_t start, uint64_t end)
-{
-	uint64_t at;
-	int err;
-
-	while (start < end) {
-		err = next_data(s, start, end, &at);
-		if (err)
-			return err;
-		if (at < end)
-			w->pages += set_dirty(w, s, at, at + PAGE_BYTES);
-		start = at + PAGE_BYTES;
-	}
-	return 0;
-}
-
-/*
- * Entries that are none. Within a block of which other pages are mapped they become markers, so
- * that they are not met again; a whole block only if the file holds some of it. Of hugetlb, none
- * cannot be protected by PAGEMAP_SCAN, and need not be: nothing takes a page out of the page table
- * there but a punch, and one that is mapped later is mapped unprotected, thus written.
- */
-static int collect_none(struct scanner *w, const struct shard *s, uint64_t start, uint64_t end)
-{
-	int err = 0;
-
-	if (s->region->hugetlb)
-		return 0;
-	while (start < end && !err) {
-		uint64_t block_end = min_u64(end, (start & ~(BLOCK_BYTES - 1)) + BLOCK_BYTES);
-		uint64_t at;
-
-		if (block_end - start == BLOCK_BYTES) {
-			err = next_data(s, start, end, &at);
-			if (err)
-				return err;
-			if (at >= block_end) {
-				start = at == end ? end : at & ~(BLOCK_BYTES - 1);
-				continue;
-			}
-		}
-		err = protect(w, s, start, block_end);
-		if (!err)
-			err = report_data(w, s, start, block_end);
-		start = block_end;
-	}
-	return err;
-}
-
-static int protect_groups(struct scanner *w, const struct shard *s)
-{
-	int err = 0;
-
-	for (unsigned int i = 0; i < w->ngroups && !err; i++)
-		err = protect(w, s, w->groups[i].start, w->groups[i].end);
-	w->ngroups = 0;
-	return err;
-}
-
-/* Takes one written run into what is to be protected next; see GROUPS. */
-static int add_written(struct scanner *w, const struct shard *s, const struct pagemap_range *r)
-{
-	struct group *last = w->ngroups ? &w->groups[w->ngroups - 1] : NULL;
-	int err = 0;
-
-	if (last && r->start - last->end <= w->tracker->gap) {
-		last->end = r->end;
-		return 0;
-	}
-	if (last && (last->end - 1) / BLOCK_BYTES != r->start / BLOCK_BYTES)
-		err = protect_groups(w, s);
-	if (w->ngroups == GROUPS) {
-		w->groups[0].end = r->end;
-		w->ngroups = 1;
-	} else {
-		w->groups[w->ngroups++] = (struct group){ r->start, r->end };
-	}
-	return err;
-}
-
-/*
- * Splits the huge pages in [start, end) that are mapped and not protected: a protecting call that
- * ends inside of one does. What of it was written can no longer be told.
- */
-static int split_huge(struct scanner *w, uint64_t start, uint64_t end)
-{
-	for (uint64_t at = start & ~(BLOCK_BYTES - 1); at < end; at += BLOCK_BYTES) {
-		int err = pagemap_arm(w->tracker->fd, at, at + PAGE_BYTES);
-
-		if (err)
-			return err;
-	}
-	return 0;
-}
-
-static int collect_shard(struct scanner *w, const struct shard *s)
-{
-	uint64_t at = s->start;
-	int err = 0;
-
-	w->ngroups = 0;
-	while (at < s->end && !err) {
-		struct pagemap_scan q = unprotected;
-		long n;
-
-		q.vec = (uintptr_t)w->found;
-		n = pagemap_scan_once(w->tracker->fd, &q, &at, s->end);
-		if (n < 0)
-			return (int)n;
-		for (long i = 0; i < n && !err; i++) {
-			const struct pagemap_range *r = &w->found[i];
-
-			if (is_none(r->categories)) {
-				err = collect_none(w, s, r->start, r->end);
-				continue;
-			}
-			if (!is_written(r->categories))
-				continue;
-			set_dirty(w, s, r->start, r->end);
-			w->pages += (r->end - r->start) >> PAGE_SHIFT;
-			if (r->categories & PAGEMAP_IS_HUGE && !s->region->hugetlb)
-				err = split_huge(w, r->start, r->end);
-			if (!err)
-				err = add_written(w, s, r);
-		}
-	}
-	return err ? err : protect_groups(w, s);
-}
-
-/* Splits all huge pages of a shard, which is about to be armed. */
-static int split_shard(struct scanner *w, const struct shard *s)
-{
-	uint64_t at = s->start;
-
-	while (at < s->end) {
-		struct pagemap_scan q = { .category_mask = PAGEMAP_IS_HUGE,
-					  .return_mask = PAGEMAP_IS_HUGE,
-					  .vec_len = RANGES,
-					  .vec = (uintptr_t)w->found };
-		long n = pagemap_scan_once(w->tracker->fd, &q, &at, s->end);
-
-		if (n < 0)
-			return (int)n;
-		for (long i = 0; i < n; i++) {
-			int err = split_huge(w, w->found[i].start, w->found[i].end);
-
-			if (err)
-				return err;
-		}
-	}
-	return 0;
-}
-
-static int arm_shard(struct scanner *w, const struct shard *s)
-{
-	uint64_t at, end, start = s->start;
-	int err;
-
-	if (s->region->hugetlb)
-		return pagemap_arm(w->tracker->fd, s->start, s->end);
-	err = split_shard(w, s);
-	if (err)
-		return err;
-	while (start < s->end) {
-		err = next_data(s, start, s->end, &at);
-		if (err || at >= s->end)
-			return err;
-		/* this block, and those after it that hold data too */
-		start = at & ~(BLOCK_BYTES - 1);
-		if (start < s->start)
-			start = s->start;
-		do {
-			end = min_u64(s->end, (at & ~(BLOCK_BYTES - 1)) + BLOCK_BYTES);
-			if (end == s->end)
-				break;
-			err = next_data(s, end, s->end, &at);
-			if (err)
-				return err;
-		} while (at < s->end && at - end < BLOCK_BYTES);
-		err = pagemap_arm(w->tracker->fd, start, end);
-		if (err)
-			return err;
-		start = end;
-	}
-	return 0;
+	return (value + unit - 1) / unit * unit;
 }
 
 static void work(void *arg, unsigned int index)
 {
 	struct pagemap_tracker *t = arg;
-	struct scanner *w = &t->scanners[index];
+	struct pagemap_scanner *w = &t->scanners[index];
 	size_t i;
 
 	while (!atomic_load(&t->failed) && (i = atomic_fetch_add(&t->cursor, 1)) < t->nshards) {
-		const struct shard *s = &t->shards[i];
+		const struct pagemap_shard *s = &t->shards[i];
 
-		w->err = t->dirty ? collect_shard(w, s) : arm_shard(w, s);
+		w->err = t->dirty ? pagemap_shard_collect(w, s) : pagemap_shard_arm(w, s);
 		if (w->err)
 			atomic_store(&t->failed, true);
 	}
@@ -407,6 +110,7 @@ static int run(struct pagemap_tracker *t, struct bitmap *dirty, uint64_t *pages)
 	atomic_store(&t->cursor, 0);
 	atomic_store(&t->failed, false);
 	for (unsigned int i = 0; i < t->nscanners; i++) {
+		t->scanners[i].dirty = dirty;
 		t->scanners[i].pages = 0;
 		t->scanners[i].err = 0;
 	}
@@ -537,10 +241,8 @@ static void pagemap_free(struct tracker *base)
 	struct pagemap_tracker *t = (struct pagemap_tracker *)base;
 
 	workers_free(t->workers);
-	for (unsigned int i = 0; t->scanners && i < t->nscanners; i++) {
-		free(t->scanners[i].found);
-		free(t->scanners[i].protected);
-	}
+	for (unsigned int i = 0; t->scanners && i < t->nscanners; i++)
+		pagemap_scanner_release(&t->scanners[i]);
 	free(t->scanners);
 	free(t->shards);
 	fd_close(&t->fd);
@@ -566,7 +268,7 @@ static bool mapping_valid(const struct region *r, const struct region_mapping *m
 }
 
 /* Counts the shards of all mappings, and fills them in if shards is not NULL. */
-static size_t cut_shards(const struct tracker *t, struct shard *shards)
+static size_t cut_shards(const struct tracker *t, struct pagemap_shard *shards)
 {
 	size_t n = 0;
 
@@ -580,7 +282,7 @@ static size_t cut_shards(const struct tracker *t, struct shard *shards)
 			for (uint64_t at = m->start; at < m->end; at = end, n++) {
 				end = min_u64(m->end, round_up(at + 1, SHARD_BYTES));
 				if (shards)
-					shards[n] = (struct shard){
+					shards[n] = (struct pagemap_shard){
 						.region = r,
 						.start = at,
 						.end = end,
@@ -599,7 +301,7 @@ static int check_regions(const struct region *regions, uint32_t nregions, uint64
 	for (uint32_t i = 0; i < nregions; i++) {
 		const struct region *r = &regions[i];
 
-		if (r->hugetlb && r->page_size > BLOCK_BYTES)
+		if (r->hugetlb && r->page_size > PAGEMAP_BLOCK_BYTES)
 			return failure_set(f, -EOPNOTSUPP, "tracker-unavailable",
 					   "Use 2 MiB huge pages for the VM's memory backend.",
 					   "writes to huge pages of %u MiB cannot be tracked",
@@ -640,21 +342,13 @@ int tracker_pagemap_new(struct tracker **out, const struct region *regions, uint
 		return failure_set(f, -ENOMEM, "internal", NULL, "out of memory");
 	t->base = (struct tracker){ .ops = &pagemap_ops, .regions = regions, .nregions = nregions };
 	t->fd = -1;
-	t->gap = o->kvm ? PROTECT_GAP_KVM : PROTECT_WINDOW;
 	t->nscanners = choose_threads(o->threads, bytes);
 	t->nshards = cut_shards(&t->base, NULL);
 	t->scanners = calloc(t->nscanners, sizeof(*t->scanners));
 	t->shards = calloc(t->nshards ? t->nshards : 1, sizeof(*t->shards));
 	err = t->scanners && t->shards ? workers_new(&t->workers, t->nscanners) : -ENOMEM;
-	for (unsigned int i = 0; i < t->nscanners && !err; i++) {
-		struct scanner *w = &t->scanners[i];
-
-		w->tracker = t;
-		w->found = calloc(RANGES, sizeof(*w->found));
-		w->protected = calloc(RANGES, sizeof(*w->protected));
-		if (!w->found || !w->protected)
-			err = -ENOMEM;
-	}
+	for (unsigned int i = 0; i < t->nscanners && !err; i++)
+		err = pagemap_scanner_init(&t->scanners[i], pagemap_fd, o->kvm);
 	if (err) {
 		pagemap_free(&t->base);
 		return failure_set(f, err, "internal", NULL, "out of memory");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * What place_huge.c and tracker_pagemap.c rest on. MADV_COLLAPSE makes a huge page in any tmpfs
+ * What place_huge.c and pagemap_shard.c rest on. MADV_COLLAPSE makes a huge page in any tmpfs
  * file or memfd of one page and leaves what is there as it is; a protecting scan that ends
  * inside of a huge page puts small ones in its place for good, so that a byte written is one page
  * reported; a huge page that comes to be under pages that are tracked hides nothing of them; parts

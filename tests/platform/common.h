@@ -131,7 +131,7 @@ static inline long tracked_scan(struct tracked *t, uint64_t first, uint64_t coun
 	return pages;
 }
 
-/* Protects every page, mapped or not, in the way of tracker_pagemap.c; 0 or -errno. */
+/* Protects every page, mapped or not, in the way of pagemap_shard.c; 0 or -errno. */
 static inline long tracked_arm_all(struct tracked *t)
 {
 	struct pagemap_scan q = {
