@@ -27,6 +27,7 @@
 #include <sys/un.h>
 
 #include "lib/base/cleanup.h"
+#include "lib/base/text.h"
 
 #define ANSWER_MAX     (64u << 20)
 #define CONNECT_MS_MAX 5000u
@@ -258,28 +259,36 @@ static int fail_transfer(struct client *c, CURLcode rc, const char *code, struct
 static void copy_text(char *to, size_t size, const json_t *from)
 {
 	snprintf(to, size, "%s", json_is_string(from) ? json_string_value(from) : "");
+	text_clean(to); /* the last character may have been cut in two */
 	for (char *p = to; *p; p++)
 		if ((unsigned char)*p < ' ' || *p == 0x7f)
 			*p = ' ';
 }
 
+bool client_read_failure(const json_t *error, struct failure *f)
+{
+	const json_t *code = json_object_get(error, "code");
+
+	if (!json_is_string(code) || !json_string_length(code))
+		return false;
+	copy_text(f->code, sizeof(f->code), code);
+	copy_text(f->message, sizeof(f->message), json_object_get(error, "message"));
+	copy_text(f->hint, sizeof(f->hint), json_object_get(error, "hint"));
+	return true;
+}
+
 static int fail_answer(struct client *c, long status, const json_t *answer, const char *unreachable,
 		       struct failure *f)
 {
-	const json_t *error = json_object_get(answer, "error");
-	const json_t *code = json_object_get(error, "code");
 	struct failure told = { 0 };
 
-	if (!json_is_string(code) || !json_string_length(code))
+	if (!client_read_failure(json_object_get(answer, "error"), &told))
 		return failure_set(
 			f, -EPROTO,
 			strcmp(unreachable, "peer-unreachable") ? "internal" : "peer-failed",
 			"See whether it is a transhipd, and of which version.",
 			"What answers at %s does not speak as a transhipd (HTTP status %ld).",
 			c->path, status);
-	copy_text(told.code, sizeof(told.code), code);
-	copy_text(told.message, sizeof(told.message), json_object_get(error, "message"));
-	copy_text(told.hint, sizeof(told.hint), json_object_get(error, "hint"));
 	if (f && !failure_is_set(f))
 		*f = told;
 	return -EREMOTEIO;

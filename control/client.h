@@ -34,6 +34,11 @@ int client_call(struct client *c, const char *method, const char *path, const js
  * failure cancelled, within about a second.
  */
 void client_set_interrupt(struct client *c, int fd);
+/*
+ * A failure as another transhipd words it, {code, message, hint}: shortened to fit, without control
+ * characters. False, and f as it was, if it is not one.
+ */
+bool client_read_failure(const json_t *error, struct failure *f);
 bool client_was_sent(const struct client *c);
 
 #endif

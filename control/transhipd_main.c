@@ -43,6 +43,7 @@
 #define EXIT_TROUBLE  2
 #define GRACE_MS      15000
 #define GRACE_STEP_MS 20
+#define TOLD_MS	      3000 /* a source notices at once that its streams have ended, and asks */
 /* Each session holds a few descriptors a RAM region, each connection one. */
 #define FILES_WANTED 65536
 
@@ -198,8 +199,12 @@ static void serve(struct host *h)
 	for (bool cancel = true; wind_down(h, cancel); cancel = false)
 		if (wait_for_signal(GRACE_STEP_MS) || clock_ms_since(start) > GRACE_MS)
 			break;
-	/* Calls that wait for a session return, and the peer still hears why. */
+	/* Calls that wait for a session return, and the peers still hear why. */
 	host_stop(h);
+	start = clock_ns();
+	while (host_untold(h))
+		if (wait_for_signal(GRACE_STEP_MS) || clock_ms_since(start) > TOLD_MS)
+			break;
 }
 
 static int run(const struct config *c, struct failure *f)

@@ -283,6 +283,48 @@ static bool reap_within(struct dataplane *d, int ms)
 	return gone;
 }
 
+/* Reads what it has said until there is no more. True with why: that it failed. */
+static bool hear(struct dataplane *d, struct failure *why, int *err)
+{
+	bool failed = false;
+	struct ipc_message m;
+	int fd;
+
+	while (!(*err = ipc_recv(d->sock, &m, &fd, 0))) {
+		fd_close(&fd);
+		if (m.head.type == IPC_FAILED && !failed) {
+			told_failure(&m.body.failure, why);
+			failed = true;
+		}
+	}
+	return failed;
+}
+
+bool dataplane_stop_hear(struct dataplane *d, struct failure *why)
+{
+	bool failed = false;
+	int err = 0, sock;
+
+	if (d->sock >= 0) {
+		failed = hear(d, why, &err);
+		/* nobody has told it to end yet */
+		if (!failed && (err == -ECONNRESET || err == -EPIPE)) {
+			died(d, why);
+			failed = true;
+		}
+	}
+	/* its last words are read when it has ended */
+	sock = d->sock >= 0 ? fcntl(d->sock, F_DUPFD_CLOEXEC, 0) : -1;
+	dataplane_stop(d);
+	if (sock >= 0 && !failed) {
+		struct dataplane after = { .sock = sock };
+
+		failed = hear(&after, why, &err);
+	}
+	fd_close(&sock);
+	return failed;
+}
+
 void dataplane_stop(struct dataplane *d)
 {
 	if (d->sock >= 0)

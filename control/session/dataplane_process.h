@@ -58,5 +58,7 @@ int dataplane_expect(struct dataplane *d, enum ipc_type want, struct ipc_message
 
 /* Asks it to quit, waits a second, kills it, reaps it. Safe when not started. */
 void dataplane_stop(struct dataplane *d);
+/* The same; true with why if it had failed by itself by then: said so, or ended. */
+bool dataplane_stop_hear(struct dataplane *d, struct failure *why);
 
 #endif

@@ -17,8 +17,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "control/session/host_internal.h"
 #include "control/session/session_destination.h"
 #include "control/session/vm_process.h"
+#include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
 #include "lib/base/fault.h"
 #include "lib/base/log.h"
@@ -72,6 +74,24 @@ static void put_back_waiting(struct destination *d)
 		 "The waiting VM at the destination was ended: start it anew.");
 }
 
+/*
+ * The streams of a data plane that failed end, its source notices and gives up, and that may be
+ * heard here before the data plane is. Then it is what failed. That a stream was lost is not: the
+ * source ends them when it gives up.
+ */
+static void look_for_the_cause(struct destination *d)
+{
+	struct failure why = { 0 };
+
+	if (!dataplane_stop_hear(&d->dp, &why) || !d->aborted || !strcmp(why.code, "data-lost") ||
+	    !strcmp(why.code, "data-connect"))
+		return;
+	d->f = why;
+	d->aborted = false;
+	SCOPED_LOCK(&d->s->lock);
+	d->s->peer_gave_up = false;
+}
+
 static void clean_up(struct destination *d)
 {
 	fault_at("destination.cleanup");
@@ -101,10 +121,23 @@ void destination_end_well(struct destination *d)
 	session_answer(d->s, 0, NULL, answer);
 }
 
+/* A transhipd that ends waits a little until its sources have asked why; see host_untold(). */
+static void note_untold(struct session *s)
+{
+	bool ending = host_ending(s->host);
+	SCOPED_LOCK(&s->lock);
+
+	s->untold = ending && s->opened && !s->peer_gave_up;
+}
+
 void destination_end_badly(struct destination *d, int err)
 {
-	enum session_state state = d->aborted ? SESSION_CANCELLED : SESSION_FAILED;
+	enum session_state state;
 
+	look_for_the_cause(d);
+	state = d->aborted ? SESSION_CANCELLED : SESSION_FAILED;
+	session_show_failure(d->s, &d->f);
+	note_untold(d->s);
 	clean_up(d);
 	session_finish(d->s, state, NULL, NULL, &d->f);
 	session_answer(d->s, err, &d->f, NULL);

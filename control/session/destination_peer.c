@@ -109,6 +109,24 @@ static int give_up(struct session *s, struct failure *f)
 	return err;
 }
 
+/*
+ * Under lock: what a source that notices the end of a session is told of it: the failure, if it was
+ * this side's.
+ */
+static json_t *account_of_end(struct session *s, enum session_state state)
+{
+	const struct failure *f = &s->failure;
+	json_t *out = json_pack("{s:s}", "state", session_state_name(state));
+
+	if (!failure_is_set(f) || s->peer_gave_up)
+		return out;
+	s->untold = false;
+	json_object_set_new(out, "error",
+			    json_pack("{s:s, s:s, s:s}", "code", f->code, "message", f->message,
+				      "hint", f->hint));
+	return out;
+}
+
 /* --- the peer -------------------------------------------------------------------------------- */
 
 int host_peer_load(struct host *h, const char *id, const json_t *in, json_t **out,
@@ -169,11 +187,18 @@ int host_peer_abort(struct host *h, const char *id, const json_t *in, json_t **o
 	struct session *s = host_session_get(h, id, SESSION_DESTINATION, f);
 	int err;
 
-	(void)out;
 	if (!s)
 		return -ENOENT;
 	log_info("%.8s: the source gives up: %s", id, why ? why : "no reason given");
+	{
+		SCOPED_LOCK(&s->lock);
+		s->peer_gave_up |= !s->abort_wanted && !failure_is_set(&s->failure);
+	}
 	err = give_up(s, f);
+	if (!err) {
+		SCOPED_LOCK(&s->lock);
+		*out = account_of_end(s, s->state);
+	}
 	host_session_put(s);
 	return err;
 }
@@ -215,17 +240,20 @@ int host_peer_status(struct host *h, const char *id, json_t **out, struct failur
 	if (s) {
 		pthread_mutex_lock(&s->lock);
 		state = s->state;
-		complete = s->postcopy_complete || state == SESSION_DONE;
+		complete = s->postcopy_complete;
+		*out = account_of_end(s, state);
 		pthread_mutex_unlock(&s->lock);
 		host_session_put(s);
 	} else {
 		err = state_in_journal(h, id, &state, f);
 		if (err)
 			return err;
+		*out = json_pack("{s:s}", "state", session_state_name(state));
 	}
-	*out = json_pack("{s:s, s:b, s:b}", "state", session_state_name(state), "running",
-			 state == SESSION_RUNNING || state == SESSION_DONE, "postcopy_complete",
-			 complete || state == SESSION_DONE);
+	json_object_set_new(*out, "running",
+			    json_boolean(state == SESSION_RUNNING || state == SESSION_DONE));
+	json_object_set_new(*out, "postcopy_complete",
+			    json_boolean(complete || state == SESSION_DONE));
 	return 0;
 }
 

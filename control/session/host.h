@@ -23,6 +23,8 @@ struct host;
 int host_new(struct host **out, const struct config *c, struct failure *f);
 /* Asks every session to end; calls that wait for one return. Before the API is taken down. */
 void host_stop(struct host *h);
+/* A session ends, or has ended because of that, and its source has not asked why: wait a little. */
+bool host_untold(struct host *h);
 /* host_stop, then waits for the sessions' threads. No API thread may be left. */
 void host_free(struct host *h);
 const struct config *host_config(const struct host *h);

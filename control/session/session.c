@@ -323,6 +323,19 @@ void host_stop(struct host *h)
 	}
 }
 
+bool host_untold(struct host *h)
+{
+	bool any = false;
+
+	SCOPED_LOCK(&h->lock);
+	for (struct session *s = h->sessions; s && !any; s = s->next) {
+		SCOPED_LOCK(&s->lock);
+		any = s->side == SESSION_DESTINATION &&
+		      (s->untold || (s->attended && !s->terminal));
+	}
+	return any;
+}
+
 void host_free(struct host *h)
 {
 	struct session *s;

@@ -102,6 +102,8 @@ struct session {
 	uint8_t postcopy_secret[IPC_SECRET_SIZE]; /* destination: of the connections to come */
 	bool postcopy_complete; /* destination: the guest needs the source no more */
 	bool abort_wanted;	/* destination: sticky, the source or a person gave it up */
+	bool peer_gave_up;	/* destination: it was the source, and it was the first */
+	bool untold;		/* destination: why it failed; its source has not asked yet */
 	bool resolving;	       /* destination: UNRESOLVED, and a person's decision is carried out */
 	bool opened;	       /* destination: the answer to the offer is ready */
 	unsigned int watchers; /* API threads that hold a reference */
@@ -127,6 +129,8 @@ int session_enter(struct session *s, enum session_state state, const json_t *fie
 		  struct failure *f);
 void session_event(struct session *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 bool session_cancelled(struct session *s);
+/* Before the end, which takes a while: why it comes. */
+void session_show_failure(struct session *s, const struct failure *f);
 /*
  * Marks the end, or, after UNRESOLVED, the end that was found: result is stolen, fields (for the
  * journal) and f may be NULL. Wakes everybody. The last that is done of a session: who sees it may

@@ -116,7 +116,9 @@ bool destination_given_up(struct destination *d)
 	d->aborted = true;
 	/* whatever it interrupted is not the reason */
 	failure_clear(&d->f);
-	failure_set(&d->f, -ECANCELED, "cancelled", NULL, "The source gave the migration up.");
+	failure_set(&d->f, -ECANCELED, "cancelled", NULL,
+		    d->s->peer_gave_up ? "The source gave the migration up."
+				       : "A person gave the migration up at the destination.");
 	return true;
 }
 

@@ -120,6 +120,23 @@ bool session_cancelled(struct session *s)
 	return s->cancelled;
 }
 
+/* Under lock. f may be NULL. */
+static void set_failure(struct session *s, const struct failure *f)
+{
+	failure_clear(&s->failure);
+	if (f)
+		s->failure = *f;
+	text_clean(s->failure.message);
+	text_clean(s->failure.hint);
+}
+
+void session_show_failure(struct session *s, const struct failure *f)
+{
+	SCOPED_LOCK(&s->lock);
+	set_failure(s, f);
+	touch(s);
+}
+
 void session_finish(struct session *s, enum session_state state, const json_t *fields,
 		    json_t *result, const struct failure *f)
 {
@@ -136,11 +153,7 @@ void session_finish(struct session *s, enum session_state state, const json_t *f
 		json_decref(s->result);
 		s->result = result;
 	}
-	failure_clear(&s->failure);
-	if (f)
-		s->failure = *f;
-	text_clean(s->failure.message);
-	text_clean(s->failure.hint);
+	set_failure(s, f);
 	s->promised_bytes = 0;
 	s->terminal = true;
 	s->opened = true;

@@ -34,32 +34,71 @@ int source_peer_call(struct source *c, const char *verb, const json_t *in, json_
 	return client_call(c->peer, "POST", path, in, out, timeout_ms, "peer-unreachable", f);
 }
 
+/* What a side sees of a failure of the other one's. */
+static bool is_a_symptom(const struct failure *f)
+{
+	static const char *const codes[] = { "data-lost", "data-connect", "peer-unreachable",
+					     "state-failed" };
+
+	for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
+		if (!strcmp(f->code, codes[i]))
+			return true;
+	return false;
+}
+
+/* answer: of abort or of the session's state. */
+static void take_cause(struct source *c, const json_t *answer)
+{
+	struct failure told = { 0 };
+
+	if (!is_a_symptom(&c->f) || !client_read_failure(json_object_get(answer, "error"), &told) ||
+	    !strcmp(told.code, "data-lost") || !strcmp(told.code, "data-connect"))
+		return;
+	log_info("%.8s: %s: %s", c->s->id, c->f.code, c->f.message);
+	c->f = told;
+	/* these would say of this side what was meant of that one */
+	if (!strcmp(told.code, "cancelled") || !strcmp(told.code, "unresolved"))
+		snprintf(c->f.code, sizeof(c->f.code), "peer-failed");
+}
+
+static int get_session(struct source *c, json_t **answer)
+{
+	struct failure ignored = { 0 };
+	char path[128];
+
+	snprintf(path, sizeof(path), "/v1/peer/sessions/%s", c->s->id);
+	return client_call(c->peer, "GET", path, NULL, answer, STATE_MS, "peer-unreachable",
+			   &ignored);
+}
+
 int source_peer_abort(struct source *c)
 {
 	json_t *in = json_pack("{s:s, s:s}", "code", c->f.code, "message", c->f.message);
+	json_t *answer = NULL;
 	struct failure why = { 0 };
 	int err;
 
 	client_set_interrupt(c->peer, -1);
-	err = source_peer_call(c, "abort", in, NULL, ABORT_MS, &why);
+	err = source_peer_call(c, "abort", in, &answer, ABORT_MS, &why);
 	json_decref(in);
 	if (err && strcmp(why.code, "session-not-found"))
 		log_warn("%.8s: aborting at the destination: %s", c->s->id, why.message);
+	/* its cleaning up may take longer than this waits */
+	if (err == -ETIMEDOUT && is_a_symptom(&c->f))
+		get_session(c, &answer);
+	take_cause(c, answer);
+	json_decref(answer);
 	/* Whatever it answered, it has heard it; and it does not forget. */
 	return err == -EREMOTEIO ? 0 : err;
 }
 
 int source_peer_state(struct source *c, enum session_state *state, bool *complete)
 {
-	struct failure ignored = { 0 };
 	json_t *answer = NULL;
 	const char *name;
-	char path[128];
 	int err;
 
-	snprintf(path, sizeof(path), "/v1/peer/sessions/%s", c->s->id);
-	err = client_call(c->peer, "GET", path, NULL, &answer, STATE_MS, "peer-unreachable",
-			  &ignored);
+	err = get_session(c, &answer);
 	if (err)
 		return err == -EREMOTEIO ? -ENODATA : err;
 	name = json_string_value(json_object_get(answer, "state"));

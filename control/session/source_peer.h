@@ -12,7 +12,11 @@
 int source_peer_call(struct source *c, const char *verb, const json_t *in, json_t **out,
 		     unsigned int timeout_ms, struct failure *f);
 
-/* Tells the destination that the session is over. 0 if it has heard it, or knows of none. */
+/*
+ * Tells the destination that the session is over. 0 if it has heard it, or knows of none. If it had
+ * failed there before, and this side knows no more than that it is gone (a stream broke),
+ * c->f becomes what it says of its failure.
+ */
 int source_peer_abort(struct source *c);
 
 /*

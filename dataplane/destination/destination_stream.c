@@ -278,7 +278,8 @@ static int explain(const struct stream *st, int err, struct failure *f)
 		return failure_set(f, err, "memory",
 				   "Free memory or huge pages at the destination.",
 				   "the destination has no memory for a page of the guest: %s",
-				   strerror(-err));
+				   /* what recv() says of a mapping whose file cannot grow */
+				   strerror(err == -EFAULT ? ENOSPC : -err));
 	case -ECONNRESET:
 	case -ECONNABORTED:
 	case -EPIPE:

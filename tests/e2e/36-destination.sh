@@ -24,10 +24,50 @@ assert_clean b
 note "too small: the file system that RAM would be in"
 on b mount -o remount,size=64M /dev/shm
 move a b web
-[ "$STATUS" = 2 ] || [ "$STATUS" = 3 ] || fail "exit $STATUS"
+want_status 2
+want_code memory
 assert_runs a web
+assert_clean b
+for when in before during; do
+	note "too small: it is full $when the copy, and the checks could not know"
+	[ $when = before ] || on b mount -o remount,size=4G /dev/shm
+	move_start a b web --bandwidth 300Mbit --skip-check memory
+	eventually 10 in_state a copying || fail "not copying"
+	[ $when = before ] || on b mount -o "remount,size=$(($(on b df -k --output=used /dev/shm |
+		tail -n 1) + 16384))k" /dev/shm
+	move_end
+	want_status 3
+	want_code memory
+	want '.error.message | test("destination has no memory .*No space left on device")'
+	want '.error.hint | length > 0'
+	assert_runs a web
+	eventually 10 no_pids b -f '^[^ ]*qemu-system' || fail "a VM is left on b"
+	assert_clean b
+done
 on b mount -o remount,size=4G /dev/shm
-eventually 10 no_pids b -f '^[^ ]*qemu-system' || fail "a VM is left on b"
+
+note "its transhipd is told to end"
+move_start a b web --bandwidth 300Mbit
+eventually 10 in_state a copying || fail "not copying"
+kill -TERM "$(daemon_pid b)"
+move_end
+want_status 3
+want_code peer-failed
+want '.error.message == "The destination'"'"'s transhipd ends."'
+assert_runs a web
+eventually 10 no_pids b -x transhipd || fail "transhipd on b does not end"
+assert_clean b
+daemon_start b
+
+note "given up there"
+move_start a b web --bandwidth 300Mbit
+eventually 10 in_state a copying || fail "not copying"
+cli b resolve "$(session_id b)" --give-up >/dev/null || fail "give-up"
+move_end
+want_status 3
+want_code peer-failed
+want '.error.message | test("person")'
+assert_runs a web
 assert_clean b
 
 note "busy"

@@ -49,6 +49,14 @@ static void assert_state(enum side s, const char *state)
 	json_decref(j);
 }
 
+static void assert_error(const json_t *session, const char *code, const char *message)
+{
+	const json_t *error = json_object_get(session, "error");
+
+	assert_string_equal(text(error, "code"), code);
+	assert_string_equal(text(error, "message"), message);
+}
+
 static bool resolve(enum side s, const char *action)
 {
 	json_t *in = json_pack("{s:s}", "action", action), *out;
@@ -208,8 +216,52 @@ static void a_copy_is_given_up_at_the_destination(void **unused)
 	kill(sides[A].daemon, SIGCONT);
 	session = await_end(A, id);
 	assert_string_equal(text(session, "state"), "failed");
+	assert_error(session, "peer-failed", "A person gave the migration up at the destination.");
 	json_decref(session);
 	assert_true(vm_runs(A, "vm"));
+	moves_again(A);
+}
+
+/*
+ * A failure of the destination's reaches whoever waits at the source as what it is, though all that
+ * the source sees of it is a stream that ends.
+ */
+static void the_cause_comes_from_the_destination(void **unused)
+{
+	json_t *session;
+
+	(void)unused;
+	begin("source.copy:stop", NULL);
+	await_stop(A);
+	vm_end(B, "vm");
+	await_state(B, id, "failed");
+	kill(sides[A].daemon, SIGCONT);
+	session = await_end(A, id);
+	assert_string_equal(text(session, "state"), "failed");
+	assert_error(session, "vm-gone", "The VM's process ended at the destination.");
+	json_decref(session);
+	assert_true(vm_runs(A, "vm"));
+	vm_begin(B, "vm", true);
+	moves_again(A);
+}
+
+/* One that is told to end waits until its source has heard it. */
+static void a_destination_that_ends_says_so(void **unused)
+{
+	json_t *session;
+
+	(void)unused;
+	begin("source.copy:stop", NULL);
+	await_stop(A);
+	kill(sides[B].daemon, SIGTERM);
+	await_state(B, id, "failed");
+	kill(sides[A].daemon, SIGCONT);
+	session = await_end(A, id);
+	assert_error(session, "peer-failed", "The destination's transhipd ends.");
+	json_decref(session);
+	await_death(B);
+	assert_true(vm_runs(A, "vm"));
+	daemon_start(B, NULL);
 	moves_again(A);
 }
 
@@ -259,6 +311,8 @@ int main(void)
 		CASE(a_person_runs_it_at_the_destination),
 		CASE(a_person_gives_it_up_at_the_destination),
 		CASE(a_copy_is_given_up_at_the_destination),
+		CASE(the_cause_comes_from_the_destination),
+		CASE(a_destination_that_ends_says_so),
 		CASE(both_sides_of_one_host_die),
 	};
 
