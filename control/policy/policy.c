@@ -274,14 +274,14 @@ static uint32_t throttle_needed(const struct view *v, bool *enough)
 /*
  * What the scans of a pause cost, that find late bytes: the time of a scan is that of looking at
  * all RAM, and more for what it finds and protects again. Two scans of different finds tell these
- * apart; until then every scan is taken to be as the last, and the least of one is not known.
+ * apart; until then every scan is taken to be as the last, and the least is what one took before.
  */
 static void weigh_scans(struct view *v, double late)
 {
 	const struct policy_input *in = v->in;
 	struct policy_scan a = in->history.last_scan, b = in->history.other_scan;
 	struct policy_scan now = this_scan(in);
-	double each = 0, look = (double)now.ns, least = 0;
+	double each = 0, look = (double)now.ns, least = (double)in->look_ns;
 
 	learn_scan(&a, &b, &now);
 	if (b.ns) {
@@ -294,7 +294,7 @@ static void weigh_scans(struct view *v, double late)
 	v->floor_ns = (double)in->overhead_ns + in->pause_scans * least;
 	v->overhead_ns = (double)in->overhead_ns + in->pause_scans * look +
 			 (in->pause_scans ? each * late : 0);
-	v->postcopy_ns = (double)in->postcopy_ns + (in->round ? look + each * late : 0);
+	v->postcopy_ns = (double)in->postcopy_ns + (in->round ? look + each * late : least);
 }
 
 static void look(struct view *v, const struct policy_input *in)

@@ -79,6 +79,7 @@ struct policy_input {
 	double dirty_rate;	/* different bytes per second, since the scan before */
 	uint64_t since_ns;	/* time between the two scans; 0: not known */
 	uint64_t scan_ns;	/* duration of the last scan */
+	uint64_t look_ns;	/* of one that found next to nothing; 0: not known */
 	uint64_t gap_ns;	/* between the last scan's start and a guest stopped after it */
 	uint64_t overhead_ns;	/* of a pause besides RAM and scans: stop, state, load, resume */
 	uint32_t pause_scans;	/* of all RAM, in a pause */

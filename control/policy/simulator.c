@@ -271,6 +271,7 @@ static struct policy_decision ask(struct run *r)
 	in->wire_ratio = m->wire_ratio;
 	/* the first one arms, which is not what later ones cost */
 	in->scan_ns = in->round ? policy_whole(r->scan_ns) : 0;
+	in->look_ns = policy_whole(scan_cost(m, 0));
 	in->gap_ns = policy_whole(r->scan_ns + STOP_NS);
 	in->overhead_ns = policy_whole(m->pause_ns);
 	in->pause_scans = m->pause_scans;

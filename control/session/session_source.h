@@ -83,6 +83,7 @@ struct source {
 	uint64_t sent_bytes; /* of guest memory, by the last round */
 	uint64_t sending_ns; /* what the round under way was predicted to take; 0: unknown */
 	struct ipc_stats round_stats; /* at the end of the last round */
+	uint64_t look_ns;	      /* the shortest scan before the first round */
 	uint32_t throttle;	      /* percent, in force; see source_throttle.h */
 	uint32_t throttle_max;	      /* the most that it has been */
 	struct throttle *brake;	      /* NULL: cannot be throttled */
@@ -138,6 +139,8 @@ void source_wait_init(struct source *c, struct dataplane_wait *w, bool limited);
  * source_policy.c. A round is about to be sent, or was: what the policy knows of it. decide: after
  * a scan; is noted for the result, the events and the status. gave_up: why not, as a failure.
  */
+/* After a scan before the first round: false if another may show that it can be done after all. */
+bool source_policy_looked(struct source *c);
 void source_policy_sending(struct source *c);
 void source_policy_sent(struct source *c, const struct ipc_sent *sent);
 struct policy_decision source_decide(struct source *c);

@@ -39,6 +39,7 @@
 
 #define CONNECT_MS	10000u
 #define FINAL_SCANS_MAX 16
+#define LOOKS_MAX	3
 /*
  * How long a data plane may show no sign of life. A dead peer is noticed by its sockets sooner
  * (SOCKETS_DEAD_MS); this is for one that lives and does nothing. A scan says nothing until its
@@ -323,12 +324,31 @@ int source_barrier_round(struct source *c)
 	return err ? err : source_send(c);
 }
 
+/*
+ * What a scan of all RAM takes, which a pause has two of: before anything is sent it is known
+ * whether that fits. If it seems not to, it is looked again: another process may have been in the
+ * way.
+ */
+static int look(struct source *c)
+{
+	int err = 0;
+
+	for (int i = 0; !err && i < LOOKS_MAX; i++) {
+		err = source_scan(c, 0);
+		if (!err && source_policy_looked(c))
+			break;
+	}
+	return err;
+}
+
 /* The full pass. What was in flight when the tracker was armed ends before anything is read. */
 static int first_round(struct source *c)
 {
 	/* So no page is suspect yet, which is what BARRIER says. */
 	int err = source_scan(c, IPC_SCAN_FIRST | IPC_SCAN_BARRIER);
 
+	if (!err && c->armed)
+		err = look(c);
 	if (!err && source_decide(c).action == POLICY_GIVE_UP)
 		err = source_gave_up(c);
 	if (!err && c->track_dma)

@@ -48,6 +48,7 @@ static void fill(const struct source *c, struct policy_input *in)
 						  : 0,
 		.since_ns = c->scanned.since_ns,
 		.scan_ns = scan,
+		.look_ns = c->look_ns,
 		.gap_ns = scan + STOP_NS,
 		.overhead_ns = OVERHEAD_NS,
 		.pause_scans = PAUSE_SCANS,
@@ -60,6 +61,16 @@ static void fill(const struct source *c, struct policy_input *in)
 }
 
 /* --- rounds ---------------------------------------------------------------------------------- */
+
+bool source_policy_looked(struct source *c)
+{
+	struct policy_input in;
+
+	if (!c->look_ns || c->scanned.scan_ns < c->look_ns)
+		c->look_ns = c->scanned.scan_ns;
+	fill(c, &in);
+	return policy_decide(&in).action != POLICY_GIVE_UP;
+}
 
 void source_policy_sending(struct source *c)
 {
@@ -160,13 +171,11 @@ int source_gave_up(struct source *c)
 				   "%.0f ms.",
 				   c->round, ms);
 	if (d->reason == POLICY_BELOW_FLOOR)
-		return failure_set(
-			&c->f, -EAGAIN, "not-converging", "Allow a longer --max-downtime.",
-			"A pause of this VM takes about %.0f ms even with nothing left "
-			"to send, and %.0f ms are allowed.",
-			(double)(OVERHEAD_NS + (c->round ? PAUSE_SCANS * c->scanned.scan_ns : 0)) /
-				1e6,
-			(double)c->o.goals.max_downtime_ms);
+		return failure_set(&c->f, -EAGAIN, "not-converging",
+				   "Allow a longer --max-downtime.",
+				   "A pause of this VM takes about %.0f ms even with nothing left "
+				   "to send, and %.0f ms are allowed.",
+				   (double)d->floor_ns / 1e6, (double)c->o.goals.max_downtime_ms);
 	return failure_set(
 		&c->f, -EAGAIN, "not-converging",
 		"Allow a longer --max-downtime, more --bandwidth, or reduce the load of the VM.",

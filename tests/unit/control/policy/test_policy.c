@@ -209,6 +209,30 @@ static void scans_of_a_pause_are_weighed_by_what_they_find(void **state)
 	assert_int_equal(policy_decide(&in).reason, POLICY_BELOW_FLOOR);
 }
 
+/* A scan before the first round tells what two of them in a pause take at least. */
+static void a_pause_that_scans_alone_fill_is_refused_before_the_first_round(void **state)
+{
+	struct policy_input in = fitting();
+
+	(void)state;
+	in.round = 0;
+	in.scan_ns = 0;
+	in.pause_scans = 2;
+	in.look_ns = 100 * MS;
+	in.goals.max_downtime_ns = 216 * MS;
+	assert_int_equal(policy_decide(&in).reason, POLICY_FIRST_ROUND);
+	assert_int_equal(policy_decide(&in).floor_ns, 215 * MS);
+	in.goals.max_downtime_ns = 214 * MS;
+	assert_int_equal(policy_decide(&in).action, POLICY_GIVE_UP);
+	assert_int_equal(policy_decide(&in).reason, POLICY_BELOW_FLOOR);
+	/* post-copy's pause has one of them */
+	in.can.postcopy = true;
+	in.postcopy_ns = 15 * MS;
+	assert_int_equal(policy_decide(&in).reason, POLICY_FIRST_ROUND);
+	in.goals.max_downtime_ns = 114 * MS;
+	assert_int_equal(policy_decide(&in).reason, POLICY_BELOW_FLOOR);
+}
+
 static void what_scans_keep_from_shrinking_is_taken(void **state)
 {
 	struct policy_input in = fitting();
@@ -385,6 +409,7 @@ int main(void)
 		cmocka_unit_test(a_pause_that_is_too_long_is_never_begun),
 		cmocka_unit_test(a_prediction_counts_copy_gap_and_overhead),
 		cmocka_unit_test(scans_of_a_pause_are_weighed_by_what_they_find),
+		cmocka_unit_test(a_pause_that_scans_alone_fill_is_refused_before_the_first_round),
 		cmocka_unit_test(what_scans_keep_from_shrinking_is_taken),
 		cmocka_unit_test(a_limit_that_was_lowered_counts_at_once),
 		cmocka_unit_test(the_margin_is_what_rounds_were_late_by),
