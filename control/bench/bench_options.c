@@ -14,7 +14,7 @@
 
 #define SIZE_DEFAULT	CHUNK_BYTES
 #define TIME_DEFAULT_MS 5000u
-#define TIME_MAX_MS	(24ull * 3600 * 1000)
+#define TIME_MAX_MS	(24ll * 3600 * 1000)
 #define INTERVAL_MIN_MS 10u
 #define MEMORY_DEFAULT	(256ull << 20)
 #define USAGE_HINT	"See tranship(1), bench."
@@ -151,6 +151,37 @@ int bench_parse_tos(const char *text, int *tos)
 
 /* --- members ---------------------------------------------------------------------------------- */
 
+const struct option_rule bench_option_rules[] = {
+	{ .name = "size", .type = OPTION_TEXT, .min = 1, .max = PATH_MAX },
+	{ .name = "time_ms", .type = OPTION_NUMBER, .max = TIME_MAX_MS },
+	{ .name = "bytes", .type = OPTION_TEXT, .min = 1, .max = PATH_MAX },
+	{ .name = "omit_ms", .type = OPTION_NUMBER, .max = TIME_MAX_MS },
+	{ .name = "interval_ms", .type = OPTION_NUMBER, .max = TIME_MAX_MS },
+	{ .name = "latency", .type = OPTION_BOOL },
+	{ .name = "reverse", .type = OPTION_BOOL },
+	{ .name = "bidir", .type = OPTION_BOOL },
+	{ .name = "reuse", .type = OPTION_BOOL },
+	{ .name = "verify", .type = OPTION_BOOL },
+	{ .name = "streams", .type = OPTION_NUMBER, .max = IPC_STREAMS_MAX },
+	{ .name = "bandwidth",
+	  .type = OPTION_NUMBER,
+	  .min = OPTIONS_BANDWIDTH_MIN,
+	  .max = INT64_MAX,
+	  .or_zero = true },
+	{ .name = "transport", .type = OPTION_TEXT, .min = 1, .max = PATH_MAX },
+	{ .name = "tx", .type = OPTION_TEXT, .min = 1, .max = PATH_MAX },
+	{ .name = "rx", .type = OPTION_TEXT, .min = 1, .max = PATH_MAX },
+	{ .name = "encrypt", .type = OPTION_TEXT, .min = 1, .max = PATH_MAX },
+	{ .name = "compress", .type = OPTION_TEXT, .min = 1, .max = PATH_MAX },
+	{ .name = "data", .type = OPTION_TEXT, .min = 1, .max = PATH_MAX },
+	{ .name = "file", .type = OPTION_TEXT, .max = PATH_MAX },
+	{ .name = "memory", .type = OPTION_TEXT, .min = 1, .max = PATH_MAX },
+	{ .name = "affinity", .type = OPTION_TEXT, .min = 1, .max = PATH_MAX },
+	{ .name = "tos", .type = OPTION_TEXT, .min = 1, .max = PATH_MAX },
+	{ .name = "congestion", .type = OPTION_TEXT, .max = PATH_MAX },
+	{ .name = NULL },
+};
+
 static int malformed(struct failure *f, const char *member, const char *form)
 {
 	return failure_set(f, -EINVAL, "usage", USAGE_HINT, "A bench's %s is %s.", member, form);
@@ -169,22 +200,11 @@ static const char *text_of(const json_t *j, const char *member, const char *fall
 	return text && *text ? text : fallback;
 }
 
-static int read_number(const json_t *j, const char *member, uint64_t max, uint64_t fallback,
-		       uint64_t *out, struct failure *f)
+static uint64_t number_of(const json_t *j, const char *member, uint64_t fallback)
 {
 	const json_t *value = json_object_get(j, member);
-	char form[64];
 
-	*out = fallback;
-	if (!value)
-		return 0;
-	if (json_is_integer(value) && json_integer_value(value) >= 0 &&
-	    (uint64_t)json_integer_value(value) <= max) {
-		*out = (uint64_t)json_integer_value(value);
-		return 0;
-	}
-	snprintf(form, sizeof(form), "a number of at most %llu", (unsigned long long)max);
-	return malformed(f, member, form);
+	return value ? (uint64_t)json_integer_value(value) : fallback;
 }
 
 /* A size as text. */
@@ -282,22 +302,15 @@ static int read_texts(struct bench_options *o, const json_t *j, struct failure *
 
 static int read_amounts(struct bench_options *o, const json_t *j, struct failure *f)
 {
-	uint64_t streams = 1;
-	int err = read_number(j, "streams", IPC_STREAMS_MAX, 1, &streams, f);
+	uint64_t streams = number_of(j, "streams", 1);
+	int err = read_size(j, "bytes", 0, &o->bytes, f);
 
 	if (!err)
-		err = read_size(j, "bytes", 0, &o->bytes, f);
-	if (!err)
 		err = read_size(j, "memory", MEMORY_DEFAULT, &o->memory, f);
-	if (!err)
-		err = read_number(j, "time_ms", TIME_MAX_MS, o->bytes ? 0 : TIME_DEFAULT_MS,
-				  &o->time_ms, f);
-	if (!err)
-		err = read_number(j, "omit_ms", TIME_MAX_MS, 0, &o->omit_ms, f);
-	if (!err)
-		err = read_number(j, "interval_ms", TIME_MAX_MS, 0, &o->interval_ms, f);
-	if (!err)
-		err = read_number(j, "bandwidth", INT64_MAX, 0, &o->bandwidth, f);
+	o->time_ms = number_of(j, "time_ms", o->bytes ? 0 : TIME_DEFAULT_MS);
+	o->omit_ms = number_of(j, "omit_ms", 0);
+	o->interval_ms = number_of(j, "interval_ms", 0);
+	o->bandwidth = number_of(j, "bandwidth", 0);
 	o->streams = streams ? (uint32_t)streams : 1;
 	return err;
 }
@@ -340,6 +353,9 @@ int bench_options_read(struct bench_options *o, const json_t *j, struct failure 
 	memset(o, 0, sizeof(*o));
 	if (!json_is_object(j))
 		return malformed(f, "options", "an object");
+	err = options_check(bench_option_rules, j, f);
+	if (err)
+		return err;
 	o->reverse = json_is_true(json_object_get(j, "reverse"));
 	o->bidir = json_is_true(json_object_get(j, "bidir"));
 	o->latency = json_is_true(json_object_get(j, "latency"));

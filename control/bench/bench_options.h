@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "control/session/compression.h"
+#include "control/session/options.h"
 #include "dataplane/ipc.h"
 #include "lib/base/failure.h"
 
@@ -42,8 +43,12 @@ struct bench_options {
 	struct bench_cpus near, far;		/* of the side that leads, and of the other */
 };
 
+/* The members and their types. */
+extern const struct option_rule bench_option_rules[];
+
 /*
- * j: an object. -EINVAL (usage), -EOPNOTSUPP (unsupported-option, encryption-unavailable) with f.
+ * j: an object, checked by these. -EINVAL (usage), -EOPNOTSUPP (unsupported-option,
+ * encryption-unavailable) with f.
  */
 int bench_options_read(struct bench_options *o, const json_t *j, struct failure *f);
 

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "control/session/options.h"
 #include "lib/base/units.h"
 
 #define USAGE_HINT "See `tranship COMMAND --help` or tranship(1)."
@@ -80,6 +81,14 @@ static int parse_quantity(int (*parse)(const char *, uint64_t *), const char *te
 	return 0;
 }
 
+/* Of a rate without a unit, in bits, the daemon would make a migration that never ends. */
+static int parse_rate(const char *text, json_int_t *out)
+{
+	int err = parse_quantity(units_parse_rate, text, out);
+
+	return !err && *out < OPTIONS_BANDWIDTH_MIN ? -ERANGE : err;
+}
+
 static void form_of(const struct cli_option *o, char *form, size_t size)
 {
 	const char * or = o->choices ? " or " : "", *word = o->choices ? o->choices : "";
@@ -95,7 +104,8 @@ static void form_of(const struct cli_option *o, char *form, size_t size)
 		snprintf(form, size, "a size, as 64MiB or 1GiB, or 0%s%s", or, word);
 		break;
 	case CLI_RATE:
-		snprintf(form, size, "a rate in bits per second, as 800Mbit or 10Gbit%s%s", or,
+		snprintf(form, size,
+			 "a rate with its unit, 64kbit or more, as 800Mbit or 10Gbit%s%s", or,
 			 word);
 		break;
 	case CLI_TIME:
@@ -131,8 +141,7 @@ static json_t *parse_value(const struct cli_option *o, const char *text)
 		err = number < 0 ? -ERANGE : err;
 		break;
 	case CLI_RATE:
-		err = is_choice(o->choices, text) ? 0
-						  : parse_quantity(units_parse_rate, text, &number);
+		err = is_choice(o->choices, text) ? 0 : parse_rate(text, &number);
 		break;
 	case CLI_TIME:
 		err = is_choice(o->choices, text) ? 0

@@ -10,7 +10,9 @@
 #include "control/bench/bench_lead.h"
 #include "control/client.h"
 #include "control/session/bench_probe.h"
+#include "control/bench/bench_options.h"
 #include "control/session/host_internal.h"
+#include "control/session/options.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/text.h"
 
@@ -205,6 +207,7 @@ void session_bench_run(struct session *s)
 
 int host_bench(struct host *h, const json_t *in, json_t **out, struct failure *f)
 {
+	static const char *const members[] = { "dest", "options", NULL };
 	const json_t *dest = json_object_get(in, "dest");
 	const json_t *options = json_object_get(in, "options");
 	char id[SESSION_ID_TEXT];
@@ -215,6 +218,11 @@ int host_bench(struct host *h, const json_t *in, json_t **out, struct failure *f
 	if (!json_is_string(dest) || !json_is_object(options))
 		return failure_set(f, -EINVAL, "usage", NULL,
 				   "A benchmark needs the members dest and options.");
+	if (request_check(in, members, f))
+		return -EINVAL;
+	err = options_check(bench_option_rules, options, f);
+	if (err)
+		return err;
 	if (session_new_id(id))
 		return failure_set(f, -EIO, "internal", NULL, "no random numbers");
 	/* no VM can be called so: what stands in lists is not a name */

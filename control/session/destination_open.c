@@ -15,6 +15,7 @@
 #include "control/session/compression.h"
 #include "control/session/guest_memory.h"
 #include "control/session/host_internal.h"
+#include "control/session/options.h"
 #include "control/session/session_destination.h"
 #include "control/session/data_addresses.h"
 #include "lib/base/cleanup.h"
@@ -38,6 +39,7 @@ static int check_shape(const json_t *in, struct failure *f)
 {
 	json_int_t version = json_integer_value(json_object_get(in, "version"));
 	json_int_t streams = json_integer_value(json_object_get(in, "streams"));
+	const json_t *dry_run = json_object_get(in, "dry_run");
 
 	if (version != PROTOCOL_VERSION)
 		return failure_set(f, -EPROTO, "peer-version",
@@ -47,9 +49,9 @@ static int check_shape(const json_t *in, struct failure *f)
 	if (!is_hex(json_string_value(json_object_get(in, "id")), 2 * IPC_ID_SIZE) ||
 	    !is_hex(json_string_value(json_object_get(in, "secret")), 2 * IPC_SECRET_SIZE) ||
 	    streams < 1 || streams > IPC_STREAMS_MAX ||
-	    !json_is_object(json_object_get(in, "guest")))
+	    !json_is_object(json_object_get(in, "guest")) || (dry_run && !json_is_boolean(dry_run)))
 		return failure_set(f, -EINVAL, "usage", NULL, "The offer is malformed.");
-	return 0;
+	return options_check(migration_options, json_object_get(in, "options"), f);
 }
 
 static const char *incoming_of(const json_t *offer)

@@ -23,6 +23,7 @@
 #include "control/session/dirty_rate.h"
 #include "control/session/guest_memory.h"
 #include "control/session/observe.h"
+#include "control/session/options.h"
 #include "dataplane/region.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
@@ -328,10 +329,14 @@ static int rate(struct session *s, struct guest *g, int stop_fd, json_t **out, s
 int host_dirty_rate(struct host *h, const json_t *in, int client_fd, json_t **out,
 		    struct failure *f)
 {
+	static const char *const members[] = { "vm", "seconds", NULL };
 	json_int_t seconds = json_integer_value(json_object_get(in, "seconds"));
 
 	if (!json_is_string(json_object_get(in, "vm")) || seconds < 1 || seconds > SECONDS_MAX)
 		return failure_set(f, -EINVAL, "usage", NULL,
-				   "dirty-rate needs a VM and 1 to %d seconds.", SECONDS_MAX);
+				   "A dirty-rate measurement needs a vm and 1 to %d seconds.",
+				   SECONDS_MAX);
+	if (request_check(in, members, f))
+		return -EINVAL;
 	return host_observe(h, in, client_fd, rate, out, f);
 }

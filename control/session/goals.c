@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "control/policy/policy.h"
+#include "control/session/options.h"
 
 void goals_init(struct goals *g)
 {
@@ -16,20 +17,15 @@ void goals_init(struct goals *g)
 }
 
 /* Leaves *value alone if there is no such member. */
-static int take_number(const json_t *options, const char *member, json_int_t min, json_int_t max,
-		       uint64_t *value, struct failure *f)
+static int take_number(const json_t *options, const char *member, uint64_t *value,
+		       struct failure *f)
 {
 	const json_t *j = json_object_get(options, member);
+	int err = option_check(option_find(migration_options, member), j, f);
 
-	if (!j || json_is_null(j))
-		return 0;
-	if (!json_is_integer(j) || json_integer_value(j) < min || json_integer_value(j) > max)
-		return failure_set(f, -EINVAL, "usage", NULL,
-				   "%s is a whole number of at least %" JSON_INTEGER_FORMAT
-				   " and at most %" JSON_INTEGER_FORMAT ".",
-				   member, min, max);
-	*value = (uint64_t)json_integer_value(j);
-	return 0;
+	if (j && !err)
+		*value = (uint64_t)json_integer_value(j);
+	return err;
 }
 
 static int take_mode(const json_t *options, const char **mode, struct failure *f)
@@ -38,7 +34,7 @@ static int take_mode(const json_t *options, const char **mode, struct failure *f
 	const char *word = json_string_value(j);
 	enum policy_mode wanted;
 
-	if (!j || json_is_null(j))
+	if (!j)
 		return 0;
 	if (!word || policy_mode_parse(word, &wanted))
 		return failure_set(f, -EINVAL, "usage", NULL,
@@ -50,17 +46,16 @@ static int take_mode(const json_t *options, const char **mode, struct failure *f
 
 int goals_take(struct goals *g, const json_t *options, struct failure *f)
 {
-	const json_int_t ms_max = INT64_MAX / 1000000; /* in nanoseconds too */
 	struct goals wanted = *g;
 	uint64_t impact = g->impact;
-	int err = take_number(options, "max_downtime_ms", 1, ms_max, &wanted.max_downtime_ms, f);
+	int err = take_number(options, "max_downtime_ms", &wanted.max_downtime_ms, f);
 
 	if (!err)
-		err = take_number(options, "timeout_ms", 0, ms_max, &wanted.timeout_ms, f);
+		err = take_number(options, "timeout_ms", &wanted.timeout_ms, f);
 	if (!err)
-		err = take_number(options, "bandwidth", 0, INT64_MAX, &wanted.bandwidth, f);
+		err = take_number(options, "bandwidth", &wanted.bandwidth, f);
 	if (!err)
-		err = take_number(options, "impact", 0, 100, &impact, f);
+		err = take_number(options, "impact", &impact, f);
 	if (!err)
 		err = take_mode(options, &wanted.mode, f);
 	if (err)

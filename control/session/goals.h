@@ -28,7 +28,8 @@ void goals_init(struct goals *g);
 
 /*
  * Takes over those members of options (an object, or NULL) that are goals: "max_downtime_ms",
- * "timeout_ms", "bandwidth", "impact", "mode". -EINVAL (usage); g is then as it was.
+ * "timeout_ms", "bandwidth", "impact", "mode"; their ranges are options.c's. -EINVAL (usage); g is
+ * then as it was.
  */
 int goals_take(struct goals *g, const json_t *options, struct failure *f);
 

@@ -38,10 +38,10 @@ const struct config *host_config(const struct host *h);
  *             "dry_run" bool, "skip_check" string, "mode" string, "cold" bool,
  *             "max_downtime_ms", "timeout_ms", "bandwidth" (bytes/s), "impact" (percent),
  *             "streams" (0: auto),
- *             "transport", "tx", "encrypt" "on"|"off", "allow_plaintext" bool, "compress",
+ *             "transport", "tx", "encrypt" "on"|"off", "compress",
  *             "delta_cache" (bytes), "page_hashes" (bytes),
  *             "disks", "location", "incoming" string, "no_start", "keep_src", "keep_dst",
- *             "verify" bool
+ *             "verify" bool; any other, or one of another type, is refused (options.h)
  *   status    by id: the session object (docs/protocol.md); it has "state", "terminal" bool, "seq"
  *             (rises with each change), "progress" {...}, "checks" [...] and, once terminal,
  *             "result" (the contract's object)

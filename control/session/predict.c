@@ -25,6 +25,7 @@
 #include "control/session/dirty_rate.h"
 #include "control/session/goals.h"
 #include "control/session/observe.h"
+#include "control/session/options.h"
 #include "control/session/session_source.h"
 #include "dataplane/region.h"
 #include "lib/base/cleanup.h"
@@ -241,13 +242,19 @@ static int predict(struct session *s, struct guest *g, int stop_fd, json_t **out
 
 int host_predict(struct host *h, const json_t *in, int client_fd, json_t **out, struct failure *f)
 {
+	static const char *const members[] = { "vm", "dest", "seconds", "options", NULL };
 	json_int_t seconds = json_integer_value(json_object_get(in, "seconds"));
-	const json_t *options = json_object_get(in, "options");
+	int err;
 
 	if (!json_is_string(json_object_get(in, "vm")) ||
-	    !json_is_string(json_object_get(in, "dest")) || seconds < 1 || seconds > SECONDS_MAX ||
-	    (options && !json_is_object(options)))
+	    !json_is_string(json_object_get(in, "dest")) || seconds < 1 || seconds > SECONDS_MAX)
 		return failure_set(f, -EINVAL, "usage", NULL,
-				   "predict needs a VM, a dest and 1 to %d seconds.", SECONDS_MAX);
+				   "A forecast needs a vm, a dest and 1 to %d seconds.",
+				   SECONDS_MAX);
+	err = request_check(in, members, f);
+	if (!err)
+		err = options_check(migration_options, json_object_get(in, "options"), f);
+	if (err)
+		return err;
 	return host_observe(h, in, client_fd, predict, out, f);
 }

@@ -23,6 +23,7 @@
 
 #include "control/session/host.h"
 #include "control/session/host_internal.h"
+#include "control/session/options.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
@@ -367,6 +368,7 @@ int session_new_id(char id[SESSION_ID_TEXT])
 
 int host_migrate(struct host *h, const json_t *in, json_t **out, struct failure *f)
 {
+	static const char *const members[] = { "vm", "dest", "options", NULL };
 	char id[SESSION_ID_TEXT];
 	struct session *s;
 	int err;
@@ -375,6 +377,12 @@ int host_migrate(struct host *h, const json_t *in, json_t **out, struct failure 
 	    !json_is_string(json_object_get(in, "dest")))
 		return failure_set(f, -EINVAL, "usage", NULL,
 				   "A migration needs the members vm and dest.");
+	/* Before there is a session: what is not understood must not begin to do anything. */
+	err = request_check(in, members, f);
+	if (!err)
+		err = options_check(migration_options, json_object_get(in, "options"), f);
+	if (err)
+		return err;
 	if (session_new_id(id))
 		return failure_set(f, -EIO, "internal", NULL, "no random numbers");
 	s = session_new(h, SESSION_SOURCE, id, (json_t *)in);

@@ -168,7 +168,7 @@ int session_claim_vm(struct session *s, const struct guest *g, struct failure *f
 /* Before it is opened: by its words, 0 where they do not tell. It is claimed again when it is. */
 int session_claim_words(struct session *s, const char *vm, struct failure *f);
 
-/* Request options; absent members give the default. */
+/* Request options, as options.h lets them in; absent members give the default. */
 bool session_option_bool(const struct session *s, const char *name);
 const char *session_option_text(const struct session *s, const char *name, const char *fallback);
 uint64_t session_option_number(const struct session *s, const char *name, uint64_t fallback);

@@ -60,9 +60,13 @@ static int guard(struct source *c)
 
 static int start_copying(struct source *c)
 {
-	json_t *fields = journal_identity(c);
-	int err = session_enter(c->s, SESSION_NEGOTIATED, fields, &c->f);
+	json_t *fields;
+	int err = source_is_late(c) ? source_waited(c, -ETIMEDOUT, "the VM was being checked") : 0;
 
+	if (err)
+		return err;
+	fields = journal_identity(c);
+	err = session_enter(c->s, SESSION_NEGOTIATED, fields, &c->f);
 	json_decref(fields);
 	/* Barriers stop the guest for a moment, long before the pause. */
 	if (!err && c->track_dma)

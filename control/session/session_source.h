@@ -117,6 +117,15 @@ int source_find_guest(struct source *c);
 int source_check_and_offer(struct source *c);
 
 /* source_copy.c */
+
+/* How much of limit_ms may be waited by --timeout, at least 1; and whether its time has passed. */
+unsigned int source_patience(const struct source *c, unsigned int limit_ms);
+bool source_is_late(const struct source *c);
+/*
+ * After a wait that was cut so, with its result: -ETIMEDOUT is told as the time limit's (timeout),
+ * if that is what it was. what: "the destination was ..."
+ */
+int source_waited(struct source *c, int err, const char *what);
 int source_start_dataplane(struct source *c);
 int source_copy_rounds(struct source *c);
 /*

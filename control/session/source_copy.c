@@ -69,12 +69,40 @@ static void on_progress(void *arg, const struct ipc_stats *stats)
 	c->stats_ns = now;
 }
 
-/* 0: none. A pause, and what follows, is not cut short by a time limit: that would be longer. */
+/*
+ * 0: none. A pause, and what follows, is not cut short by a time limit: that would be longer. In a
+ * dry run it is a goal to forecast with.
+ */
 static uint64_t deadline(const struct source *c)
 {
-	return c->o.goals.timeout_ms && !c->paused && !c->committed
+	return c->o.goals.timeout_ms && !c->o.dry_run && !c->paused && !c->committed
 		       ? c->s->started_ns + c->o.goals.timeout_ms * NSEC_PER_MSEC
 		       : 0;
+}
+
+unsigned int source_patience(const struct source *c, unsigned int limit_ms)
+{
+	uint64_t end = deadline(c), now = clock_ns();
+	/* rounded up: who has waited so long is past the deadline */
+	uint64_t left = end <= now ? 1 : (end - now) / NSEC_PER_MSEC + 1;
+
+	return !end || left > limit_ms ? limit_ms : (unsigned int)left;
+}
+
+bool source_is_late(const struct source *c)
+{
+	uint64_t end = deadline(c);
+
+	return end && clock_ns() >= end;
+}
+
+int source_waited(struct source *c, int err, const char *what)
+{
+	if (err != -ETIMEDOUT || !source_is_late(c))
+		return err;
+	failure_clear(&c->f);
+	return failure_set(&c->f, err, "timeout", "Allow more time with --timeout.",
+			   "The time limit passed while %s.", what);
 }
 
 /* In the middle of a wait: a new time limit counts for it too. */
@@ -165,15 +193,16 @@ static int connect_streams(struct source *c)
 		struct ipc_stream m = { .index = i };
 		uint32_t at = i % c->to.count;
 		AUTO_CLOSE int fd = -1;
-		int err = sockets_connect(c->to.address[at], c->to.port[at], CONNECT_MS,
-					  c->s->wake_fd, &fd, &c->f);
+		int err =
+			sockets_connect(c->to.address[at], c->to.port[at],
+					source_patience(c, CONNECT_MS), c->s->wake_fd, &fd, &c->f);
 
 		if (!err) {
 			sockets_congestion(fd, c->congestion, sizeof(c->congestion));
 			err = dataplane_send(&c->dp, IPC_STREAM, &m, fd, &c->f);
 		}
 		if (err)
-			return err;
+			return source_waited(c, err, "the data streams were being connected");
 	}
 	return 0;
 }
@@ -216,6 +245,7 @@ int source_start_dataplane(struct source *c)
 		return err;
 	source_wait_init(c, &w, true);
 	err = dataplane_expect(&c->dp, IPC_READY, &answer, &w, &c->f);
+	err = source_waited(c, err, "the data streams were being set up");
 	if (!err) {
 		c->ready = answer.body.ready;
 		session_event(c->s, "%u streams, %s, congestion control %s", c->o.streams,

@@ -46,17 +46,13 @@ static int parse_tx(struct source *c, const char *tx)
 }
 
 /* 0 forgoes them, which to the data plane is what is too little for any. */
-static int take_page_hashes(struct source *c)
+static void take_page_hashes(struct source *c)
 {
-	const json_t *j = json_object_get(json_object_get(c->s->request, "options"), "page_hashes");
-
-	if (!j || json_is_null(j))
-		return 0;
-	if (!json_is_integer(j) || json_integer_value(j) < 0)
-		return failure_set(&c->f, -EINVAL, "usage", NULL,
-				   "page_hashes is a whole number of bytes, 0 for none.");
-	c->o.page_hashes = json_integer_value(j) ? (uint64_t)json_integer_value(j) : 1;
-	return 0;
+	c->o.page_hashes = session_option_number(c->s, "page_hashes", UINT64_MAX);
+	if (c->o.page_hashes == UINT64_MAX)
+		c->o.page_hashes = 0;
+	else if (!c->o.page_hashes)
+		c->o.page_hashes = 1;
 }
 
 uint32_t source_streams_default(void)
@@ -66,6 +62,7 @@ uint32_t source_streams_default(void)
 	return cpus < 1 ? 1 : cpus < STREAMS_DEFAULT_MAX ? (uint32_t)cpus : STREAMS_DEFAULT_MAX;
 }
 
+/* Types and ranges were checked when it was asked for (options.h); what the words mean is here. */
 int source_take_options(struct source *c)
 {
 	const struct session *s = c->s;
@@ -89,9 +86,6 @@ int source_take_options(struct source *c)
 	o->verify = session_option_bool(s, "verify");
 	if (!o->streams)
 		o->streams = source_streams_default();
-	if (o->streams > IPC_STREAMS_MAX)
-		return failure_set(&c->f, -EINVAL, "usage", NULL, "--streams takes 1 to %d.",
-				   IPC_STREAMS_MAX);
 	if (strcmp(transport, "auto") && strcmp(transport, "tcp"))
 		return unsupported(c, "--transport", transport, "Use --transport tcp.");
 	if (strcmp(disks, "none"))
@@ -110,8 +104,7 @@ int source_take_options(struct source *c)
 				   "This host's transhipd does not allow unencrypted streams.");
 	if (compression_parse(&o->compression, o->compress, &c->f))
 		return -EINVAL;
-	if (take_page_hashes(c))
-		return -EINVAL;
+	take_page_hashes(c);
 	return parse_tx(c, session_option_text(s, "tx", "auto"));
 }
 
@@ -183,6 +176,8 @@ static int take_answer(struct source *c, const json_t *answer)
 /* Its checks are added to ours. */
 static int offer(struct source *c, json_t *checks)
 {
+	unsigned int limit_ms =
+		OFFER_MS + (unsigned int)(c->g->desc.ram_bytes >> 30) * OFFER_MS_PER_GIB;
 	json_t *words = make_offer(c), *answer = NULL;
 	int err;
 
@@ -191,8 +186,8 @@ static int offer(struct source *c, json_t *checks)
 				   "The VM's description cannot be put into words.");
 	client_set_interrupt(c->peer, c->s->wake_fd);
 	err = client_call(c->peer, "POST", "/v1/peer/sessions", words, &answer,
-			  OFFER_MS + (unsigned int)(c->g->desc.ram_bytes >> 30) * OFFER_MS_PER_GIB,
-			  "peer-unreachable", &c->f);
+			  source_patience(c, limit_ms), "peer-unreachable", &c->f);
+	err = source_waited(c, err, "the destination's transhipd made ready for the VM");
 	/* It may be at it, and would wait for streams. */
 	c->negotiated = !c->o.dry_run && client_was_sent(c->peer);
 	if (!err) {

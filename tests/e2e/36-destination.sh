@@ -88,6 +88,27 @@ assert_runs a web
 eventually 20 no_pids b -f '^[^ ]*qemu-system' || fail "a VM is left on b"
 assert_clean b
 
+note "it does not answer: the time limit counts before anything is copied"
+daemon=$(daemon_pid b)
+kill -STOP "$daemon"
+move a b web --timeout 3s
+# nsenter, which waits for it, stops with it
+kill -CONT "$daemon" "$(awk '/^PPid:/ { print $2 }' "/proc/$daemon/status")"
+want_status 3
+want_code timeout
+assert_runs a web
+eventually 30 no_pids b -f '^[^ ]*qemu-system' || fail "a VM is left on b"
+
+note "the link carries nothing: likewise"
+"$HOSTS" link "$DIR" mute
+move a b web --timeout 2s
+want_status 3
+want_code timeout
+assert_runs a web
+"$HOSTS" link "$DIR" up
+eventually 30 no_pids b -f '^[^ ]*qemu-system' || fail "a VM is left on b"
+assert_clean b
+
 note "gone"
 daemon_kill b
 move a b web

@@ -415,8 +415,8 @@ static inline bool vm_has_ended(enum side s, const char *name)
 /* Options of a migration that moves plainly; the caller adds to it. */
 static inline json_t *plain_options(enum side to, const char *incoming)
 {
-	return json_pack("{s:s, s:b, s:i, s:s}", "encrypt", "off", "allow_plaintext", 1, "streams",
-			 2, "incoming", vm_word(to, incoming));
+	return json_pack("{s:s, s:i, s:s}", "encrypt", "off", "streams", 2, "incoming",
+			 vm_word(to, incoming));
 }
 
 /* Begins to move tranship:NAME; options is stolen. The session's id in id, or false and f. */

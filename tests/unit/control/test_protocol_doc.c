@@ -10,8 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "control/bench/bench_options.h"
 #include "control/failure_class.h"
 #include "control/session/journal.h"
+#include "control/session/options.h"
 #include "dataplane/transport/wire.h"
 #include "lib/base/failure.h"
 #include "lib/tranship_proto.h"
@@ -77,6 +79,43 @@ static void test_routes(void **state)
 	}
 	assert_in_range(routes, 14, 100);
 	free(source);
+}
+
+/* A table under `from`, of at least two columns, whose first has names: both ways. */
+static void must_list(const char *from, const struct option_rule *rules)
+{
+	static const char *const types[] = { "bool", "number", "string" };
+	const char *row = strstr(doc, from), *end = row ? strstr(row, "\n## ") : NULL;
+	unsigned int rows = 0, expected = 0;
+
+	assert_non_null(end);
+	while (expected < 100 && rules[expected].name)
+		expected++;
+	while ((row = strstr(row, "\n| `")) && row < end) {
+		const char *stop = strchr(row + 1, '\n'), *type = strstr(row, " | ");
+		char names[200];
+
+		assert_true(type && type < stop);
+		snprintf(names, sizeof(names), "%.*s", (int)(type - row - 3), row + 3);
+		for (char *name = strtok(names, "`, "); name; name = strtok(NULL, "`, "), rows++) {
+			const struct option_rule *r = option_find(rules, name);
+
+			if (!r)
+				fail_msg("\"%s\": the code knows no %s", from, name);
+			if (strncmp(type + 3, types[r->type], strlen(types[r->type])))
+				fail_msg("\"%s\": %s is a %s", from, name, types[r->type]);
+		}
+		row = stop;
+	}
+	if (rows != expected)
+		fail_msg("\"%s\" lists %u members of %u", from, rows, expected);
+}
+
+static void test_options(void **state)
+{
+	(void)state;
+	must_list("## Starting a migration", migration_options);
+	must_list("## A bench", bench_option_rules);
 }
 
 static void test_codes(void **state)
@@ -212,9 +251,10 @@ static int free_doc(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_routes),	      cmocka_unit_test(test_codes),
-		cmocka_unit_test(test_states),	      cmocka_unit_test(test_frame),
-		cmocka_unit_test(test_run_and_hello), cmocka_unit_test(test_libtranship),
+		cmocka_unit_test(test_routes),	    cmocka_unit_test(test_options),
+		cmocka_unit_test(test_codes),	    cmocka_unit_test(test_states),
+		cmocka_unit_test(test_frame),	    cmocka_unit_test(test_run_and_hello),
+		cmocka_unit_test(test_libtranship),
 	};
 
 	return cmocka_run_group_tests(tests, load_doc, free_doc);

@@ -85,7 +85,7 @@ static void test_everything(void **state)
 	(void)state;
 	assert_int_equal(
 		read_options("'size': '4KiB,2MiB', 'time_ms': 100, 'omit_ms': 20, 'interval_ms': "
-			     "50, 'bandwidth': 1250, 'tx': 'uring', 'rx': 'new-pwrite', 'data': "
+			     "50, 'bandwidth': 12500, 'tx': 'uring', 'rx': 'new-pwrite', 'data': "
 			     "'file', 'file': '/etc/os-release', 'memory': '64MiB', 'tos': 'ef', "
 			     "'congestion': 'cubic', 'affinity': '0,2-3/1', 'reuse': true, "
 			     "'verify': true, 'transport': 'tcp', 'compress': 'off'"),
@@ -95,7 +95,7 @@ static void test_everything(void **state)
 	assert_int_equal(o.sizes[1], 2 << 20);
 	assert_int_equal(o.omit_ms, 20);
 	assert_int_equal(o.interval_ms, 50);
-	assert_int_equal(o.bandwidth, 1250);
+	assert_int_equal(o.bandwidth, 12500);
 	assert_int_equal(o.tx, IPC_TX_URING);
 	assert_int_equal(o.place, IPC_BENCH_PLACE_PWRITE);
 	assert_true(o.fresh && o.reuse && o.verify);

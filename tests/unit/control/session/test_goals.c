@@ -50,7 +50,7 @@ static void what_is_given_counts_and_the_rest_stays(void **unused)
 	assert_int_equal(take(&g, "{\"max_downtime_ms\": 1, \"timeout_ms\": 60000, \"bandwidth\": "
 				  "125000000, \"impact\": 100, \"mode\": \"precopy\"}"),
 			 0);
-	assert_int_equal(take(&g, "{\"timeout_ms\": 0, \"impact\": null, \"streams\": 2}"), 0);
+	assert_int_equal(take(&g, "{\"timeout_ms\": 0, \"streams\": 2}"), 0);
 	assert_int_equal(g.max_downtime_ms, 1);
 	assert_int_equal(g.timeout_ms, 0);
 	assert_int_equal(g.bandwidth, 125000000);
@@ -76,11 +76,13 @@ static void what_is_wrong_changes_nothing(void **unused)
 		"{\"impact\": 7, \"max_downtime_ms\": 9223372036855}", /* more ns than there are */
 		"{\"impact\": 7, \"timeout_ms\": true}",
 		"{\"impact\": 7, \"bandwidth\": -1}",
-		"{\"bandwidth\": 7, \"impact\": 101}",
-		"{\"bandwidth\": 7, \"impact\": -1}",
-		"{\"bandwidth\": 7, \"mode\": \"fast\"}",
-		"{\"bandwidth\": 7, \"mode\": \"\"}",
-		"{\"bandwidth\": 7, \"mode\": 1}",
+		"{\"impact\": 7, \"bandwidth\": 7999}",
+		"{\"impact\": 7, \"timeout_ms\": null}",
+		"{\"bandwidth\": 70000, \"impact\": 101}",
+		"{\"bandwidth\": 70000, \"impact\": -1}",
+		"{\"bandwidth\": 70000, \"mode\": \"fast\"}",
+		"{\"bandwidth\": 70000, \"mode\": \"\"}",
+		"{\"bandwidth\": 70000, \"mode\": 1}",
 	};
 	struct goals g, was;
 

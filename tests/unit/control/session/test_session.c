@@ -4,6 +4,9 @@
  * Sessions of two hosts inside this process, with real data planes and synthetic guests: what a
  * user may ask, what may fail, and what must be left then.
  */
+#include <sys/socket.h>
+#include <sys/un.h>
+
 #include "tests/unit/control/session_fixture.h"
 
 static int begin(void **unused)
@@ -278,19 +281,71 @@ static void cold(void **unused)
 	assert_true(vm_runs(B, "vm") && vm_is_right(B, "vm"));
 }
 
-/* What is no size is refused before anything is touched; none at all is a size. */
-static void page_hashes_are_checked(void **unused)
+/* Plain options with these, as a request of its own would have them: no session comes of it. */
+static void not_taken(const char *with, const char *code)
+{
+	json_t *options = plain_options(B, "vm"), *given = json_loads(with, 0, NULL);
+	char id[40];
+
+	assert_non_null(given);
+	json_object_update(options, given);
+	json_decref(given);
+	if (begin_move(A, B, "vm", options, id))
+		fail_msg("%s was taken", with);
+	assert_string_equal(f.code, code);
+	assert_true(*f.message);
+}
+
+/* What is not understood must not move anything: a dry run that is misspelt least of all. */
+static void options_are_checked(void **unused)
+{
+	static const char *const wrong[] = {
+		"{\"dry_run\": \"yes\"}",      "{\"dry_run\": 1}",
+		"{\"dry_run\": null}",	       "{\"streams\": \"x\"}",
+		"{\"streams\": -3}",	       "{\"streams\": 65}",
+		"{\"streams\": 2.5}",	       "{\"incoming\": 7}",
+		"{\"incoming\": \"\"}",	       "{\"encrypt\": false}",
+		"{\"page_hashes\": -1}",       "{\"page_hashes\": \"16MiB\"}",
+		"{\"delta_cache\": -1}",       "{\"bandwidth\": 1}",
+		"{\"max_downtime_ms\": 0}",    "{\"timeout_ms\": \"4s\"}",
+		"{\"impact\": 101}",	       "{\"keep_src\": \"true\"}",
+		"{\"skip_check\": [\"all\"]}",
+	};
+	json_t *in, *sessions;
+	char dest[160];
+
+	(void)unused;
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
+		not_taken(wrong[i], "usage");
+	not_taken("{\"bogus\": 1}", "unsupported-option");
+	not_taken("{\"dry-run\": true}", "unsupported-option");
+	/* beside the options, or instead of them */
+	snprintf(dest, sizeof(dest), "unix:%s", sides[B].config.socket);
+	in = json_pack("{s:s, s:s, s:b}", "vm", vm_word(A, "vm"), "dest", dest, "dry_run", 1);
+	assert_null(call(A, "POST", "/v1/sessions", in));
+	assert_string_equal(f.code, "usage");
+	json_object_del(in, "dry_run");
+	json_object_set_new(in, "options", json_string("dry_run"));
+	assert_null(call(A, "POST", "/v1/sessions", in));
+	assert_string_equal(f.code, "usage");
+	/* of a forecast likewise */
+	json_object_set_new(in, "seconds", json_integer(1));
+	json_object_set_new(in, "options", json_pack("{s:s}", "streams", "x"));
+	assert_null(call(A, "POST", "/v1/predict", in));
+	assert_string_equal(f.code, "usage");
+	json_decref(in);
+	sessions = call(A, "GET", "/v1/sessions", NULL);
+	assert_int_equal(json_array_size(sessions), 0);
+	json_decref(sessions);
+	assert_true(vm_runs(A, "vm"));
+}
+
+/* None at all is a size. */
+static void no_page_hashes(void **unused)
 {
 	json_t *options = plain_options(B, "vm");
 
 	(void)unused;
-	json_object_set_new(options, "page_hashes", json_integer(-1));
-	assert_status(move(A, B, options), "refused", "usage");
-	options = plain_options(B, "vm");
-	json_object_set_new(options, "page_hashes", json_string("16MiB"));
-	assert_status(move(A, B, options), "refused", "usage");
-	assert_true(vm_runs(A, "vm"));
-	options = plain_options(B, "vm");
 	json_object_set_new(options, "page_hashes", json_integer(0));
 	assert_status(move(A, B, options), "completed", "");
 }
@@ -404,6 +459,34 @@ static void one_session_a_vm(void **unused)
 	assert_true(vm_runs(A, "two"));
 	cancel(first);
 	assert_status(await_end(A, first), "cancelled", "cancelled");
+	still_movable();
+}
+
+/* Its transhipd takes the connection and says nothing. */
+static void the_time_limit_counts_before_copying(void **unused)
+{
+	struct sockaddr_un at = { .sun_family = AF_UNIX };
+	json_t *in, *out, *session;
+	char dest[160], id[40];
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	(void)unused;
+	snprintf(at.sun_path, sizeof(at.sun_path), "%s/mute", dir);
+	assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof(at)), 0);
+	assert_int_equal(listen(fd, 4), 0);
+	snprintf(dest, sizeof(dest), "unix:%s", at.sun_path);
+	in = json_pack("{s:s, s:s, s:{s:s, s:i}}", "vm", vm_word(A, "vm"), "dest", dest, "options",
+		       "encrypt", "off", "timeout_ms", 400);
+	out = call(A, "POST", "/v1/sessions", in);
+	assert_non_null(out);
+	snprintf(id, sizeof(id), "%s", text(out, "id"));
+	json_decref(out);
+	json_decref(in);
+	session = await_end(A, id);
+	assert_non_null(strstr(text(json_object_get(session, "error"), "message"),
+			       "destination's transhipd"));
+	assert_status(session, "failed", "timeout");
+	close(fd);
 	still_movable();
 }
 
@@ -820,7 +903,8 @@ int main(void)
 		CASE(four_to_and_fro),
 		CASE(paused_while_it_is_copied),
 		CASE(cold),
-		CASE(page_hashes_are_checked),
+		CASE(options_are_checked),
+		CASE(no_page_hashes),
 		CASE(paused_stays_paused),
 		CASE(paused_stays_paused_when_it_fails),
 		CASE(no_start),
@@ -828,6 +912,7 @@ int main(void)
 		CASE(dry_run),
 		CASE(one_session_a_vm),
 		CASE(a_guard_that_is_missing),
+		CASE(the_time_limit_counts_before_copying),
 		CASE(ids),
 		CASE(an_ambiguous_id_is_refused),
 		CASE(cancelled_while_copying),
