@@ -320,7 +320,11 @@ static int dry_run(struct host *h, const json_t *in, json_t **out, struct failur
 	if (!err)
 		err = run_checks(&h->config, in, 0, &source, &waiting, checks, f);
 	if (!err)
-		*out = json_pack("{s:i, s:O}", "version", PROTOCOL_VERSION, "checks", checks);
+		*out = json_pack(
+			"{s:i, s:O, s:b, s:o}", "version", PROTOCOL_VERSION, "checks", checks,
+			"postcopy", !strcmp(waiting ? waiting->ops->kind : source.kind, "qemu"),
+			"encodings",
+			compression_names(compression_accept(json_object_get(in, "encodings"))));
 	guest_free(waiting);
 	guest_description_release(&source);
 	json_decref(checks);

@@ -149,6 +149,17 @@ static json_t *make_offer(struct source *c)
 			 "was_running", c->was_running);
 }
 
+/* What would be refused is; an older peer says nothing of it. */
+static int take_dry_answer(struct source *c, const json_t *answer)
+{
+	const json_t *encodings = json_object_get(answer, "encodings");
+	bool said = json_object_get(answer, "postcopy");
+
+	if (said && source_postcopy_allow(c, answer))
+		return -EOPNOTSUPP;
+	return encodings ? compression_settle(&c->o.compression, encodings, &c->f) : 0;
+}
+
 /* All of them; an older peer names one only. */
 static int take_answer(struct source *c, const json_t *answer)
 {
@@ -160,7 +171,9 @@ static int take_answer(struct source *c, const json_t *answer)
 		return failure_set(&c->f, -EPROTO, "peer-version",
 				   "Use the same version of tranship on both hosts.",
 				   "The destination speaks another version of the protocol.");
-	if (c->o.dry_run || !data)
+	if (c->o.dry_run)
+		return take_dry_answer(c, answer);
+	if (!data)
 		return 0;
 	if (!address || port < 1 || port > 65535)
 		return failure_set(&c->f, -EPROTO, "peer-failed", NULL,

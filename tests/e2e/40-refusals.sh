@@ -92,6 +92,11 @@ refused "busy QMP sockets" qmp-busy
 # shellcheck disable=SC2046
 kill -KILL $(host_pids a -x socat)
 eventually 5 vm_runs a web
+note "what only the destination can say, also without moving"
+for dry in "" --dry-run; do
+	move a b web --mode postcopy --verify $dry
+	refused "post-copy with --verify $dry" unsupported-option
+done
 note "and by --skip-check nothing is skipped that would lose the guest"
 vm_start a private backing=private ram=64
 move a b private --skip-check all

@@ -424,6 +424,46 @@ static void dry_run(void **unused)
 	still_movable();
 }
 
+/* Nothing stands against it but what is asked for: not refused, and told. */
+static void dry_run_of_what_is_hopeless(void **unused)
+{
+	json_t *options = with_switch("dry_run"), *session, *forecast, *check = NULL;
+	size_t i, warnings = 0;
+
+	(void)unused;
+	json_object_set_new(options, "mode", json_string("precopy"));
+	json_object_set_new(options, "bandwidth", json_integer(1 << 20));
+	json_object_set_new(options, "impact", json_integer(0));
+	json_object_set_new(options, "max_downtime_ms", json_integer(40));
+	session = move(A, B, options);
+	forecast = json_object_get(json_object_get(session, "result"), "forecast");
+	assert_string_equal(text(forecast, "mode"), "precopy");
+	assert_string_equal(text(forecast, "end"), "give-up");
+	/* the path was not probed faster than may be sent */
+	assert_in_range((uint64_t)json_number_value(json_object_get(
+				json_object_get(forecast, "measured"), "path_bytes_per_s")),
+			1 << 18, 3 << 19);
+	json_array_foreach (json_object_get(session, "checks"), i, check)
+		warnings += !strcmp(text(check, "code"), "not-converging");
+	assert_int_equal(warnings, 1);
+	assert_status(session, "completed", "");
+	still_movable();
+}
+
+/* What the move would refuse. */
+static void dry_run_of_what_is_refused(void **unused)
+{
+	json_t *options = with_switch("dry_run");
+
+	(void)unused;
+	json_object_set_new(options, "mode", json_string("postcopy"));
+	assert_status(move(A, B, options), "refused", "unsupported-option");
+	options = plain_options(B, "vm");
+	json_object_set_new(options, "mode", json_string("postcopy"));
+	assert_status(move(A, B, options), "refused", "unsupported-option");
+	still_movable();
+}
+
 /* --- refusals -------------------------------------------------------------------------------- */
 
 static void cancel(const char *id)
@@ -910,6 +950,8 @@ int main(void)
 		CASE(no_start),
 		CASE(keep_src),
 		CASE(dry_run),
+		CASE(dry_run_of_what_is_hopeless),
+		CASE(dry_run_of_what_is_refused),
 		CASE(one_session_a_vm),
 		CASE(a_guard_that_is_missing),
 		CASE(the_time_limit_counts_before_copying),
