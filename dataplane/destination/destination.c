@@ -491,8 +491,9 @@ int destination_run(struct setup *s, struct failure *f)
 		err = serve(&d, f);
 	else if (err == -EPIPE || err == -ECONNRESET)
 		err = 0;
+	connections_shut(&d);
+	postcopy_stop(&d.postcopy); /* it writes to streams */
 	connections_stop(&d);
-	postcopy_stop(&d.postcopy);
 	release(&d);
 	return err;
 }

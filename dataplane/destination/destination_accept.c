@@ -227,20 +227,29 @@ void connections_drop_strangers(struct destination *d)
 			drop(&d->connections[i]);
 }
 
-void connections_stop(struct destination *d)
+static bool is_live(struct destination *d, const struct connection *c)
+{
+	SCOPED_LOCK(&d->lock);
+	return c->state != CONNECTION_FREE;
+}
+
+void connections_shut(struct destination *d)
 {
 	__atomic_store_n(&d->stopping, true, __ATOMIC_RELAXED);
 	connections_drop_strangers(d);
+	for (uint32_t i = 0; i < d->nconnections; i++)
+		if (is_live(d, &d->connections[i]))
+			shutdown(d->connections[i].fd, SHUT_RDWR);
+}
+
+void connections_stop(struct destination *d)
+{
+	connections_shut(d);
 	for (uint32_t i = 0; i < d->nconnections; i++) {
 		struct connection *c = &d->connections[i];
-		bool live;
 
-		pthread_mutex_lock(&d->lock);
-		live = c->state != CONNECTION_FREE;
-		pthread_mutex_unlock(&d->lock);
-		if (!live)
+		if (!is_live(d, c))
 			continue;
-		shutdown(c->fd, SHUT_RDWR);
 		pthread_join(c->thread, NULL);
 		fd_close(&c->fd);
 		c->state = CONNECTION_FREE;

@@ -111,7 +111,9 @@ bool connections_have_room(struct destination *d);
 void connections_reap(struct destination *d);
 /* Shuts down those that have not become a stream. */
 void connections_drop_strangers(struct destination *d);
-/* Shuts everything down and joins all threads. */
+/* Shuts everything down: whoever waits for a connection waits no more. */
+void connections_shut(struct destination *d);
+/* After that joins all threads and closes. */
 void connections_stop(struct destination *d);
 
 /* destination_stream.c: serves a stream until BYE and its end. -errno with f filled. */
