@@ -217,6 +217,7 @@ static int encode_chunk(struct worker *w, const struct work *todo, struct encode
 {
 	struct encode_pool *p = w->pool;
 	const struct chunk_plan *plan = &w->plan;
+	struct encode_memory none = { 0 };
 	int err;
 
 	if (todo->stream >= 0) {
@@ -227,8 +228,8 @@ static int encode_chunk(struct worker *w, const struct work *todo, struct encode
 		if (found <= 0)
 			return found;
 	}
-	err = encoder_run(&w->encoder, &todo->how, memory_of(p, plan), plan, &todo->result->plan,
-			  todo->result->buffer, r);
+	err = encoder_run(&w->encoder, &todo->how, p->source.once ? &none : memory_of(p, plan),
+			  plan, &todo->result->plan, todo->result->buffer, r);
 	return err ? err : 1;
 }
 

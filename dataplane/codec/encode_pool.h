@@ -47,6 +47,8 @@ struct encode_source {
 	void (*wake)(void *arg, uint32_t stream);
 	void *arg;
 	size_t scratch_size;
+	/* Each page comes once, of a chunk maybe several plans: nothing is remembered of chunks. */
+	bool once;
 };
 
 struct encode_mode {

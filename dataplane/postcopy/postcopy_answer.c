@@ -29,44 +29,76 @@ int server_read(const struct server_stream *t, void *out, size_t len)
 }
 
 /* What the pages of mask are: enum page_kind, a byte a page. */
-static int look(struct server_stream *t, const struct region *r, uint64_t chunk,
-		const uint64_t *mask, uint8_t *kinds)
+static int look(struct server *v, const struct region *r, uint64_t chunk, const uint64_t *mask,
+		uint8_t *kinds, uint8_t *scratch)
 {
 	uint32_t count, first = page_mask_run(mask, 0, &count);
 	int err = 0;
 
 	memset(kinds, PAGE_NOT_SENT, CHUNK_PAGES);
 	while (!err && first < CHUNK_PAGES) {
-		err = page_reader_classify(&t->v->reader, r, chunk * CHUNK_PAGES + first, count,
-					   kinds + first, t->scratch);
+		err = page_reader_classify(&v->reader, r, chunk * CHUNK_PAGES + first, count,
+					   kinds + first, scratch);
 		first = page_mask_run(mask, first + count, &count);
 	}
+	return err;
+}
+
+int server_plan_pages(struct server *v, uint32_t region, uint64_t chunk,
+		      const uint64_t mask[PAGE_SET_WORDS], struct chunk_plan *plan,
+		      uint8_t *scratch)
+{
+	const struct region *r = &v->s->regions[region];
+	uint64_t left = region_pages(r) - chunk * CHUNK_PAGES;
+	struct scheduler_chunk c = { .region = r,
+				     .first_page = chunk * CHUNK_PAGES,
+				     .pages = left < CHUNK_PAGES ? (uint32_t)left : CHUNK_PAGES };
+	uint8_t kinds[CHUNK_PAGES];
+	int err = look(v, r, chunk, mask, kinds, scratch);
+
+	if (!err)
+		plan_from_kinds(plan, &c, kinds, NULL);
+	return err;
+}
+
+static void add(uint64_t *counter, uint64_t n)
+{
+	__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
+}
+
+static void count_frame(struct push_counts *n, const struct plan_frame *f)
+{
+	add(&n->pages, f->pages);
+	add(&n->raw, f->in[WIRE_ENC_RAW]);
+	add(&n->zero, f->in[WIRE_ENC_ZERO]);
+	add(&n->hole, f->in[WIRE_ENC_HOLE]);
+	add(&n->zstd_in, f->in[WIRE_ENC_ZSTD]);
+	add(&n->zstd_out, f->out[WIRE_ENC_ZSTD]);
+}
+
+int server_send_frames(struct server_stream *t, const struct chunk_plan *p, bool more)
+{
+	struct plan_cursor at = { 0 };
+	int err = 0;
+
+	while (!err && plan_next_frame(p, &at, CHUNK_BYTES, &t->frame)) {
+		const struct plan_frame *f = &t->frame;
+
+		err = t->tx->ops->frame(t->tx, f->head, f->head_len, p->region, f->slice, f->slices,
+					more);
+		count_frame(&t->counts, f);
+	}
+	__atomic_store_n(&t->wire_bytes, t->tx->counters.wire_bytes, __ATOMIC_RELAXED);
+	__atomic_store_n(&t->zero_copy_bytes, t->tx->counters.zero_copy_bytes, __ATOMIC_RELAXED);
 	return err;
 }
 
 int server_send_pages(struct server_stream *t, uint32_t region, uint64_t chunk,
 		      const uint64_t mask[PAGE_SET_WORDS], bool more)
 {
-	const struct region *r = &t->v->s->regions[region];
-	uint64_t left = region_pages(r) - chunk * CHUNK_PAGES;
-	struct scheduler_chunk c = { .region = r,
-				     .first_page = chunk * CHUNK_PAGES,
-				     .pages = left < CHUNK_PAGES ? (uint32_t)left : CHUNK_PAGES };
-	struct plan_cursor at = { 0 };
-	uint8_t kinds[CHUNK_PAGES];
-	int err = look(t, r, chunk, mask, kinds);
+	int err = server_plan_pages(t->v, region, chunk, mask, &t->plan, t->scratch);
 
-	if (err)
-		return err;
-	plan_from_kinds(&t->plan, &c, kinds, NULL);
-	while (!err && plan_next_frame(&t->plan, &at, CHUNK_BYTES, &t->frame)) {
-		const struct plan_frame *f = &t->frame;
-
-		err = t->tx->ops->frame(t->tx, f->head, f->head_len, r, f->slice, f->slices, more);
-		__atomic_store_n(&t->pages, t->pages + f->pages, __ATOMIC_RELAXED);
-	}
-	__atomic_store_n(&t->wire_bytes, t->tx->counters.wire_bytes, __ATOMIC_RELAXED);
-	return err;
+	return err ? err : server_send_frames(t, &t->plan, more);
 }
 
 /* --- faults ----------------------------------------------------------------------------------- */

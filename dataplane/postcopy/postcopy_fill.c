@@ -159,6 +159,23 @@ static int fill_zeros(struct filling *f, uint32_t first, uint32_t count)
 	return err ? err : mark(f, mine, true);
 }
 
+/* Expanded first: pages are claimed when they are there. */
+static int fill_zstd(struct filling *f, const struct wire_run *run)
+{
+	struct decoder *d = &f->st->placer.decoder;
+	uint64_t mine[PAGE_SET_WORDS];
+	const uint8_t *data;
+	int err = rx_take(&f->st->rx, run->length, &data);
+
+	if (!err)
+		err = decode_zstd(d, data, run->length, d->out, run->pages * (size_t)PAGE_BYTES);
+	if (err)
+		return err;
+	claim(f, run->page, run->pages, mine);
+	err = write_mine(f, mine, run->page, d->out);
+	return err ? err : mark(f, mine, false);
+}
+
 static int fill_run(struct filling *f, const struct wire_run *run)
 {
 	switch (run->encoding) {
@@ -167,6 +184,10 @@ static int fill_run(struct filling *f, const struct wire_run *run)
 	case WIRE_ENC_ZERO:
 	case WIRE_ENC_HOLE:
 		return fill_zeros(f, run->page, run->pages);
+	case WIRE_ENC_ZSTD:
+		if (f->st->placer.place->encodings & IPC_ENCODING_ZSTD)
+			return fill_zstd(f, run);
+		return -EPROTONOSUPPORT;
 	default:
 		return -EPROTONOSUPPORT;
 	}

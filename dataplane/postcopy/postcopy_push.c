@@ -104,6 +104,7 @@ static int learn(struct server_stream *t)
 			return err;
 		log_info("post-copy: %llu pages in %llu chunks are to be sent",
 			 (unsigned long long)v->wanted_pages, (unsigned long long)v->order_count);
+		server_compress_begin(v);
 		SCOPED_LOCK(&v->lock);
 		__atomic_store_n(&v->state, SERVER_PUSHING, __ATOMIC_RELEASE);
 		pthread_cond_broadcast(&v->changed);
@@ -138,10 +139,9 @@ static bool take(struct server *v, uint64_t number)
 	return true;
 }
 
+/* Under lock. */
 static bool next_chunk(struct server *v, uint64_t *number)
 {
-	SCOPED_LOCK(&v->lock);
-
 	while (v->nrecent) {
 		for (size_t i = 0; i < sizeof(around); i++) {
 			*number = v->recent[0] + (uint64_t)(int64_t)around[i];
@@ -156,6 +156,55 @@ static bool next_chunk(struct server *v, uint64_t *number)
 			return true;
 	}
 	return false;
+}
+
+/* What nobody has been given yet: the missing pages of a chunk, with encoders some of them. */
+static bool next_part(struct server *v, uint64_t *number, uint64_t mask[PAGE_SET_WORDS])
+{
+	uint32_t most = v->compress.pool ? PART_PAGES : CHUNK_PAGES, count, at;
+	SCOPED_LOCK(&v->lock);
+
+	if (!page_mask_count(v->open_pages)) {
+		if (!next_chunk(v, &v->open))
+			return false;
+		memcpy(v->open_pages, v->wanted.words + v->open * PAGE_SET_WORDS,
+		       sizeof(v->open_pages));
+	}
+	*number = v->open;
+	memset(mask, 0, PAGE_SET_WORDS * sizeof(*mask));
+	for (at = page_mask_run(v->open_pages, 0, &count); most && at < CHUNK_PAGES;
+	     at = page_mask_run(v->open_pages, at + count, &count)) {
+		uint64_t run[PAGE_SET_WORDS];
+
+		count = count < most ? count : most;
+		most -= count;
+		page_mask_fill(run, at, count);
+		for (uint32_t i = 0; i < PAGE_SET_WORDS; i++)
+			mask[i] |= run[i];
+	}
+	for (uint32_t i = 0; i < PAGE_SET_WORDS; i++)
+		v->open_pages[i] &= ~mask[i];
+	return true;
+}
+
+int server_next_plan(struct server *v, struct chunk_plan *plan, uint8_t *scratch)
+{
+	uint64_t mask[PAGE_SET_WORDS], gone[PAGE_SET_WORDS], number, chunk;
+
+	while (next_part(v, &number, mask)) {
+		uint32_t region = page_set_region(&v->wanted, number, &chunk);
+		int err;
+
+		memcpy(gone, mask, sizeof(gone));
+		page_set_keep(v->sent.words + number * PAGE_SET_WORDS, gone);
+		for (uint32_t i = 0; i < PAGE_SET_WORDS; i++)
+			mask[i] &= ~gone[i];
+		if (!page_mask_count(mask))
+			continue;
+		err = server_plan_pages(v, region, chunk, mask, plan, scratch);
+		return err ? err : 1;
+	}
+	return 0;
 }
 
 /* --- pushing ---------------------------------------------------------------------------------- */
@@ -178,27 +227,84 @@ static int pace(struct server *v, uint64_t bytes)
 	return 0;
 }
 
-static int push_chunk(struct server_stream *t, uint64_t number)
+/* Of a run the pages of mine; an encoded one goes as a whole, or not. */
+static void add_rest(struct chunk_plan *rest, const struct plan_run *run, const uint64_t *mine)
+{
+	uint32_t end = run->page + (uint32_t)run->pages, count;
+	uint32_t at = page_mask_run(mine, run->page, &count);
+
+	if (at < end && run->data) {
+		plan_add_data(rest, run->page, run->pages, (enum wire_encoding)run->encoding,
+			      run->data, run->length);
+		return;
+	}
+	for (; at < end; at = page_mask_run(mine, at + count, &count)) {
+		count = count < end - at ? count : end - at;
+		plan_add(rest, at, count, (enum wire_encoding)run->encoding);
+	}
+}
+
+/*
+ * Marks the plan's pages as sent. What of it is to be sent: all, or, in t->rest, what nobody has
+ * asked for meanwhile.
+ */
+static const struct chunk_plan *claim(struct server_stream *t, const struct chunk_plan *p)
 {
 	struct server *v = t->v;
-	uint64_t mask[PAGE_SET_WORDS], chunk, n;
-	uint64_t *sent = v->sent.words + number * PAGE_SET_WORDS;
-	uint32_t region = page_set_region(&v->wanted, number, &chunk);
+	uint64_t mask[PAGE_SET_WORDS] = { 0 }, mine[PAGE_SET_WORDS];
+	uint64_t *sent = page_set_chunk(&v->sent, p->region->index, p->first_page / CHUNK_PAGES);
+
+	for (uint32_t i = 0; i < p->count; i++)
+		for (uint32_t k = p->runs[i].page; k < p->runs[i].page + p->runs[i].pages; k++)
+			mask[k / 64] |= 1ull << (k % 64);
+	page_set_add(sent, mask, mine);
+	if (!memcmp(mask, mine, sizeof(mask)))
+		return p;
+	t->rest.region = p->region;
+	t->rest.first_page = p->first_page;
+	t->rest.same = t->rest.count = 0;
+	for (uint32_t i = 0; i < p->count; i++)
+		add_rest(&t->rest, &p->runs[i], mine);
+	return &t->rest;
+}
+
+int server_send_plan(struct server_stream *t, const struct chunk_plan *p)
+{
+	struct push_counts *n = &t->counts;
+	uint64_t bytes = 0, cpu, start, passed;
 	int err;
 
-	memcpy(mask, v->wanted.words + number * PAGE_SET_WORDS, sizeof(mask));
-	n = page_mask_count(mask);
-	page_set_keep(sent, mask);
-	err = pace(v, (n - page_mask_count(mask)) * PAGE_BYTES);
+	for (uint32_t i = 0; i < p->count; i++)
+		bytes += p->runs[i].length;
+	err = pace(t->v, bytes);
 	if (err)
 		return err;
 	/* only now: who asks for a huge page while this waits must not wait with it */
-	memcpy(mask, v->wanted.words + number * PAGE_SET_WORDS, sizeof(mask));
-	page_set_add(sent, mask, mask);
-	if (!page_mask_count(mask))
-		return 0;
+	p = claim(t, p);
+	cpu = clock_of(CLOCK_THREAD_CPUTIME_ID);
+	start = clock_ns();
 	/* nothing of it is held back for what follows: somebody may wait for its last page */
-	return server_send_pages(t, region, chunk, mask, false);
+	err = server_send_frames(t, p, false);
+	passed = clock_ns() - start;
+	cpu = clock_of(CLOCK_THREAD_CPUTIME_ID) - cpu;
+	__atomic_store_n(&n->sending_ns, n->sending_ns + passed, __ATOMIC_RELAXED);
+	__atomic_store_n(&n->blocked_ns, n->blocked_ns + (passed > cpu ? passed - cpu : 0),
+			 __ATOMIC_RELAXED);
+	return err;
+}
+
+/* Chunks as they are, one after the other. */
+static int push_chunks(struct server_stream *t)
+{
+	int err;
+
+	while ((err = server_next_plan(t->v, &t->plan, t->scratch)) > 0) {
+		server_adapt_queue(t);
+		err = server_stopping(t->v) ? -ECANCELED : server_send_plan(t, &t->plan);
+		if (err)
+			return err;
+	}
+	return err;
 }
 
 static int await_order(struct server *v)
@@ -254,7 +360,7 @@ void server_bound_queue(struct server_stream *t)
 }
 
 /* What the link carries in QUEUE_NS, as it has turned out. */
-static void adapt_queue(struct server_stream *t)
+void server_adapt_queue(struct server_stream *t)
 {
 	uint64_t now = clock_ns(), passed = now - t->rate_ns, pushing = t->v->s->config.streams - 1;
 	uint64_t bytes = t->tx->counters.wire_bytes - t->rate_bytes, want;
@@ -275,12 +381,9 @@ static void adapt_queue(struct server_stream *t)
 int server_push(struct server_stream *t)
 {
 	struct server *v = t->v;
-	uint64_t number;
 	int err = t->index == 1 ? learn(t) : await_order(v);
 
-	while (!err && next_chunk(v, &number)) {
-		adapt_queue(t);
-		err = server_stopping(v) ? -ECANCELED : push_chunk(t, number);
-	}
+	if (!err)
+		err = v->compress.pool ? server_push_beside_encoders(t) : push_chunks(t);
 	return err ? err : finish(t);
 }

@@ -114,9 +114,15 @@ static int stream_init(struct server *v, uint32_t i)
 
 static int start_threads(struct server *v, struct failure *f)
 {
+	int err = v->compress.pool ? encode_pool_start(v->compress.pool) : 0;
+
+	if (err)
+		return failure_set(f, err, "internal", NULL, "cannot make a thread: %s",
+				   strerror(-err));
 	for (uint32_t i = 0; i < v->s->config.streams; i++) {
 		struct server_stream *t = &v->streams[i];
-		int err = pthread_create(&t->thread, NULL, stream_main, t);
+
+		err = pthread_create(&t->thread, NULL, stream_main, t);
 
 		if (err)
 			return failure_set(f, -err, "internal", NULL, "cannot make a thread: %s",
@@ -140,6 +146,7 @@ static void stop_threads(struct server *v)
 	for (uint32_t i = 0; i < n; i++)
 		if (v->streams[i].running)
 			pthread_join(v->streams[i].thread, NULL);
+	encode_pool_stop(v->compress.pool);
 }
 
 /* --- the main thread -------------------------------------------------------------------------- */
@@ -150,22 +157,29 @@ struct serving {
 	uint64_t told_bytes; /* of the last PROGRESS */
 };
 
-static uint64_t total_bytes(const struct server *v)
+static void collect_stats(struct server *v, struct ipc_stats *out)
 {
-	uint64_t n = 0;
+	for (uint32_t i = 0; i < v->s->config.streams; i++) {
+		const struct server_stream *t = &v->streams[i];
 
-	for (uint32_t i = 0; i < v->s->config.streams; i++)
-		n += __atomic_load_n(&v->streams[i].wire_bytes, __ATOMIC_RELAXED);
-	return n;
+		out->raw_bytes += push_count(&t->counts.raw);
+		out->zero_bytes += push_count(&t->counts.zero);
+		out->hole_bytes += push_count(&t->counts.hole);
+		out->zstd_in_bytes += push_count(&t->counts.zstd_in);
+		out->zstd_out_bytes += push_count(&t->counts.zstd_out);
+		out->zero_copy_bytes += push_count(&t->zero_copy_bytes);
+		out->wire_bytes += push_count(&t->wire_bytes);
+	}
+	server_compress_stats(v, out);
 }
 
 static void figures(const struct server *v, struct ipc_postcopy *out)
 {
-	uint64_t demand = __atomic_load_n(&v->streams[0].pages, __ATOMIC_RELAXED), push = 0;
+	uint64_t demand = push_count(&v->streams[0].counts.pages), push = 0;
 	uint64_t wanted = __atomic_load_n(&v->wanted_pages, __ATOMIC_RELAXED);
 
 	for (uint32_t i = 1; i < v->s->config.streams; i++)
-		push += __atomic_load_n(&v->streams[i].pages, __ATOMIC_RELAXED);
+		push += push_count(&v->streams[i].counts.pages);
 	*out = (struct ipc_postcopy){ .faults = __atomic_load_n(&v->requests, __ATOMIC_RELAXED),
 				      .demand_pages = demand,
 				      .push_pages = push };
@@ -175,10 +189,11 @@ static void figures(const struct server *v, struct ipc_postcopy *out)
 
 static int progress(struct serving *m)
 {
-	struct ipc_stats stats = { .wire_bytes = total_bytes(m->v) };
+	struct ipc_stats stats = { 0 };
 	struct ipc_postcopy p;
 	int err;
 
+	collect_stats(m->v, &stats);
 	if (stats.wire_bytes == m->told_bytes)
 		return 0;
 	m->told_bytes = stats.wire_bytes;
@@ -235,6 +250,7 @@ static int on_message(struct serving *m, struct failure *f)
 		return err;
 	if (msg.head.type == IPC_LIMIT) {
 		token_bucket_set_rate(&m->v->bucket, msg.body.limit.rate_limit, clock_ns());
+		server_compress_link_changed(m->v);
 		return 0;
 	}
 	m->quit = msg.head.type == IPC_QUIT;
@@ -271,6 +287,8 @@ int server_init(struct server *v, struct setup *s, struct failure *f)
 	int err;
 
 	*v = (struct server){ .s = s, .event_fd = -1, .usage_fd = -1, .reader.uffd = -1 };
+	v->compress.uptime_fd = -1;
+	pthread_mutex_init(&v->compress.epochs.lock, NULL);
 	pthread_mutex_init(&v->lock, NULL);
 	pthread_cond_init(&v->changed, NULL);
 	token_bucket_init(&v->bucket, s->config.rate_limit, clock_ns());
@@ -286,6 +304,8 @@ int server_init(struct server *v, struct setup *s, struct failure *f)
 		v->taken = calloc(page_set_chunks(&v->wanted) + 1, 1);
 		err = v->taken ? 0 : -ENOMEM;
 	}
+	if (!err)
+		err = server_compress_init(v);
 	if (err)
 		return failure_set(f, err, "internal", NULL, "no memory for post-copy");
 	err = page_reader_init(&v->reader, s->regions, s->nregions, f);
@@ -305,6 +325,7 @@ int server_init(struct server *v, struct setup *s, struct failure *f)
 
 void server_release(struct server *v)
 {
+	server_compress_release(v);
 	for (uint32_t i = 0; v->streams && i < v->s->config.streams; i++) {
 		if (v->streams[i].tx)
 			v->streams[i].tx->ops->free(v->streams[i].tx);

@@ -3,9 +3,9 @@
  * A hostile destination of a post-copy: what it says is missing, what it asks for, and how it
  * acknowledges, on all streams at once.
  *
- * Input: a byte of flags, then operations, each for one stream: whole frames made of a few bytes, or
- * bytes as they are. Whatever comes, what is sent back is well-formed and what RAM holds; no page
- * is pushed twice, or unless it is missing; every request before the first malformed one is
+ * Input: a byte of flags, then operations, each for one stream: whole frames made of a few bytes,
+ * or bytes as they are. Whatever comes, what is sent back is well-formed and what RAM holds; no
+ * page is pushed twice, or unless it is missing; every request before the first malformed one is
  * answered; and who acknowledges in order has got every missing page.
  */
 #include <errno.h>
@@ -29,6 +29,8 @@
 enum flags {
 	FLAG_SENDFILE = 1,
 	FLAG_THREE_STREAMS = 2,
+	FLAG_ZSTD = 4,
+	FLAG_AUTO = 8,
 };
 
 enum operation {
@@ -413,16 +415,21 @@ static void run(struct model *m, uint8_t flags)
 	struct server v;
 	int sv[2];
 
-	s.config =
-		(struct ipc_config){ .role = IPC_ROLE_POSTCOPY_SOURCE,
-				     .streams = streams,
-				     .tx = flags & FLAG_SENDFILE ? IPC_TX_SENDFILE : IPC_TX_SEND };
+	s.config = (struct ipc_config){ .role = IPC_ROLE_POSTCOPY_SOURCE,
+					.streams = streams,
+					.tx = flags & FLAG_SENDFILE ? IPC_TX_SENDFILE : IPC_TX_SEND,
+					.encodings = IPC_ENCODING_ZSTD,
+					.compress = flags & FLAG_ZSTD	? IPC_COMPRESS_ZSTD
+						    : flags & FLAG_AUTO ? IPC_COMPRESS_AUTO
+									: IPC_COMPRESS_OFF,
+					.level = flags & FLAG_ZSTD ? 1 : 0 };
 	for (uint32_t i = 0; i < streams; i++) {
 		fuzz_check(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv));
 		sides[i].fd = sv[0];
 		s.stream_fds[i] = sv[1];
 	}
 	fuzz_check(!server_init(&v, &s, &f));
+	fuzz_check(!v.compress.pool || !encode_pool_start(v.compress.pool));
 	for (uint32_t i = 0; i < streams; i++) {
 		runners[i] = (struct runner){ .t = &v.streams[i] };
 		fuzz_check(!pthread_create(&runners[i].thread, NULL, serve_stream, &runners[i]));
@@ -430,6 +437,7 @@ static void run(struct model *m, uint8_t flags)
 	converse(m);
 	for (uint32_t i = 0; i < streams; i++)
 		pthread_join(runners[i].thread, NULL);
+	encode_pool_stop(v.compress.pool);
 	check(m, runners);
 	server_release(&v);
 	for (uint32_t i = 0; i < streams; i++)

@@ -201,7 +201,7 @@ static inline struct ipc_config pair_config(const struct pair *p, enum ipc_role 
 				.log_level =
 					getenv("PAIR_LOG") ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARN };
 
-	if (role == IPC_ROLE_SOURCE) {
+	if (role == IPC_ROLE_SOURCE || role == IPC_ROLE_POSTCOPY_SOURCE) {
 		c.compress = p->compress;
 		c.level = p->level;
 		c.delta_cache = p->delta_cache;

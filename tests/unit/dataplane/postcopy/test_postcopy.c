@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "tests/unit/dataplane/content.h"
 #include "tests/unit/dataplane/postcopy/vmm.h"
 
 static struct vmm v;
@@ -35,14 +36,15 @@ static struct ipc_postcopy expect_complete(void)
 	return p;
 }
 
-static void test_a_running_guest_gets_every_page(void **state)
+static void move(uint32_t streams, enum ipc_compress compress, uint64_t rate)
 {
 	uint64_t missing;
 	struct ipc_postcopy p;
 
-	(void)state;
-	prepare(2, 48, 3, 0);
-	v.p.rate = 200u << 20; /* so that there is something to fault on */
+	prepare(2, 48, streams, 0);
+	v.p.compress = compress;
+	v.p.level = compress == IPC_COMPRESS_ZSTD;
+	v.p.rate = rate; /* so that there is something to fault on */
 	missing = page_set_count(&v.missing);
 	vmm_serve(&v);
 	vmm_run(&v);
@@ -63,12 +65,66 @@ static void test_a_running_guest_gets_every_page(void **state)
 	vmm_release(&v);
 }
 
-static void test_huge_pages(void **state)
+static void test_a_running_guest_gets_every_page(void **state)
+{
+	(void)state;
+	move(3, IPC_COMPRESS_OFF, 200u << 20);
+}
+
+/* By one push stream and by several, compressed at once or when the policy finds that it pays. */
+static void test_compressed(void **state)
+{
+	(void)state;
+	move(2, IPC_COMPRESS_ZSTD, 60u << 20);
+	move(4, IPC_COMPRESS_ZSTD, 0);
+	move(3, IPC_COMPRESS_AUTO, 30u << 20);
+}
+
+/* Fewer bytes than pages, and what the source says of them adds up. */
+static void test_compressed_bytes(void **state)
+{
+	struct ipc_stats s = { 0 };
+	uint64_t missing;
+
+	(void)state;
+	prepare(1, 48, 2, 0);
+	for (uint64_t at = 0; at < v.p.size[0] >> 12; at++) {
+		uint8_t page[4096];
+
+		if (!page_set_has(page_set_chunk(&v.missing, 0, at / CHUNK_PAGES),
+				  (uint32_t)(at % CHUNK_PAGES)))
+			continue;
+		content_page(page, at % 64 < 8 ? CONTENT_RANDOM : CONTENT_TEXT, at);
+		pair_check(pwrite(v.p.src_ram[0], page, 4096, (off_t)(at * 4096)) == 4096);
+	}
+	v.p.compress = IPC_COMPRESS_ZSTD;
+	v.p.level = 1;
+	missing = page_set_count(&v.missing) * PAGE_BYTES;
+	vmm_serve(&v);
+	/* before COMPLETE comes the last account */
+	do {
+		pair_check(!ipc_recv(v.p.src.sock, &v.p.src.last, &(int){ -1 }, PAIR_TIMEOUT_MS));
+		if (v.p.src.last.head.type == IPC_PROGRESS)
+			s = v.p.src.last.body.stats;
+	} while (v.p.src.last.head.type != IPC_COMPLETE);
+	vmm_expect(&v.p.dst, IPC_COMPLETE);
+	assert_int_equal(s.zstd_in_bytes + s.raw_bytes + s.zero_bytes + s.hole_bytes, missing);
+	assert_true(s.zstd_in_bytes > missing / 2);
+	assert_true(s.zstd_out_bytes < s.zstd_in_bytes * 2 / 3);
+	assert_true(s.wire_bytes > s.zstd_out_bytes + s.raw_bytes);
+	assert_true(s.wire_bytes < s.zstd_out_bytes + s.raw_bytes + missing / 20);
+	assert_int_equal(s.encode_level, 1);
+	assert_true(s.encode_cpu_ns > 0);
+	vmm_check_all(&v);
+	vmm_quit(&v);
+	vmm_release(&v);
+}
+
+static void move_huge_pages(enum ipc_compress compress)
 {
 	char line[128] = "";
 	FILE *f = fopen("/proc/sys/vm/nr_hugepages", "re");
 
-	(void)state;
 	if (!f || !fgets(line, sizeof(line), f) || atoi(line) < 40) {
 		print_message("needs 40 huge pages of 2 MiB\n");
 		skip();
@@ -76,6 +132,8 @@ static void test_huge_pages(void **state)
 	fclose(f);
 	prepare(1, 32, 2, MFD_HUGETLB);
 	v.p.rate = 100u << 20;
+	v.p.compress = compress;
+	v.p.level = compress == IPC_COMPRESS_ZSTD;
 	vmm_serve(&v);
 	vmm_run(&v);
 	assert_true(expect_complete().faults > 0);
@@ -83,6 +141,13 @@ static void test_huge_pages(void **state)
 	vmm_check_all(&v);
 	vmm_quit(&v);
 	vmm_release(&v);
+}
+
+static void test_huge_pages(void **state)
+{
+	(void)state;
+	move_huge_pages(IPC_COMPRESS_OFF);
+	move_huge_pages(IPC_COMPRESS_ZSTD);
 }
 
 /* The guest gives pages back while others still come, and touches them again: zeros. */
@@ -123,11 +188,13 @@ static void expect_lost(struct pair_side *s)
 enum loss { LOSE_LINK, LOSE_SOURCE, LOSE_DESTINATION };
 
 /* Whatever is lost in the middle, the guest goes on as soon as there are two data planes again. */
-static void lose(enum loss what)
+static void lose(enum loss what, enum ipc_compress compress)
 {
 	uint64_t left;
 
 	prepare(1, 64, 3, 0);
+	v.p.compress = compress;
+	v.p.level = compress == IPC_COMPRESS_ZSTD;
 	v.p.rate = 60u << 20;
 	vmm_serve(&v);
 	vmm_run(&v);
@@ -173,19 +240,20 @@ static void lose(enum loss what)
 static void test_link_lost(void **state)
 {
 	(void)state;
-	lose(LOSE_LINK);
+	lose(LOSE_LINK, IPC_COMPRESS_OFF);
+	lose(LOSE_LINK, IPC_COMPRESS_ZSTD);
 }
 
 static void test_source_killed(void **state)
 {
 	(void)state;
-	lose(LOSE_SOURCE);
+	lose(LOSE_SOURCE, IPC_COMPRESS_OFF);
 }
 
 static void test_destination_killed(void **state)
 {
 	(void)state;
-	lose(LOSE_DESTINATION);
+	lose(LOSE_DESTINATION, IPC_COMPRESS_ZSTD);
 }
 
 /* One that was killed between filling a page and mapping it, at the very end. */
@@ -211,6 +279,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_a_running_guest_gets_every_page),
+		cmocka_unit_test(test_compressed),
+		cmocka_unit_test(test_compressed_bytes),
 		cmocka_unit_test(test_huge_pages),
 		cmocka_unit_test(test_pages_given_back),
 		cmocka_unit_test(test_link_lost),

@@ -24,8 +24,9 @@ static void prepare(void)
 		skip();
 }
 
-static void put(int fd, const struct wire_frame *f, const void *payload, size_t length)
+static void put(int fd, const struct wire_frame *f, const void *payload, size_t most)
 {
+	size_t length = f->length < most ? f->length : most;
 	uint8_t head[WIRE_FRAME_SIZE];
 
 	wire_put_frame(head, f);
@@ -44,13 +45,14 @@ static void expect_protocol_failure(struct pair_side *s)
 
 /* --- the destination, told by a hostile source ------------------------------------------------ */
 
-static void be_the_source(bool serve)
+static void be_the_source(bool serve, bool refuse_encodings)
 {
 	struct ipc_config c;
 	struct sockaddr_in at;
 	struct failure f = { 0 };
 
 	prepare();
+	v.p.encodings_refused = refuse_encodings;
 	c = pair_config(&v.p, IPC_ROLE_POSTCOPY_SOURCE);
 	vmm_start_destination(&v, &at);
 	for (uint32_t i = 0; i < STREAMS; i++) {
@@ -70,30 +72,46 @@ static void be_the_source(bool serve)
 static const struct {
 	const char *what;
 	uint32_t stream;
-	bool early; /* before SERVE */
+	bool early;    /* before SERVE */
+	bool refusing; /* all encodings */
 	struct wire_frame f;
-	uint8_t payload[WIRE_RUN_SIZE]; /* of f.length bytes, at most these */
+	uint8_t payload[WIRE_RUN_SIZE + 100]; /* of f.length bytes */
 } at_destination[] = {
 	{ "pages before they were asked for",
 	  1,
 	  true,
+	  false,
 	  { .type = WIRE_PAGES, .count = 1, .length = WIRE_RUN_SIZE },
 	  { 0, 0, 1, 0, WIRE_ENC_ZERO } },
-	{ "compressed pages",
-	  0,
+	{ "compressed pages that were not agreed on",
+	  1,
+	  false,
+	  true,
+	  { .type = WIRE_PAGES, .count = 1, .length = WIRE_RUN_SIZE + 100 },
+	  { 0, 0, 1, 0, WIRE_ENC_ZSTD, 0, 0, 0, 100 } },
+	{ "compressed pages that do not expand",
+	  1,
+	  false,
 	  false,
 	  { .type = WIRE_PAGES, .count = 1, .length = WIRE_RUN_SIZE + 100 },
 	  { 0, 0, 1, 0, WIRE_ENC_ZSTD, 0, 0, 0, 100 } },
+	{ "changes of pages",
+	  1,
+	  false,
+	  false,
+	  { .type = WIRE_PAGES, .count = 1, .length = WIRE_RUN_SIZE + 100 },
+	  { 0, 0, 1, 0, WIRE_ENC_DELTA, 0, 0, 0, 100 } },
 	{ "an overlong run",
 	  1,
 	  false,
+	  false,
 	  { .type = WIRE_PAGES, .offset = 2 * CHUNK_BYTES, .count = 1, .length = WIRE_RUN_SIZE },
 	  { 0, 0, 6, 0, WIRE_ENC_ZERO } },
-	{ "a request", 0, false, { .type = WIRE_REQUEST, .extent = PAGE_BYTES }, { 0 } },
-	{ "a set", 0, false, { .type = WIRE_MISSING_END }, { 0 } },
-	{ "holes", 1, false, { .type = WIRE_HOLES, .extent = PAGE_BYTES }, { 0 } },
-	{ "state", 0, false, { .type = WIRE_STATE, .length = 8 }, { 0 } },
-	{ "nothing known", 1, false, { .type = 99 }, { 0 } },
+	{ "a request", 0, false, false, { .type = WIRE_REQUEST, .extent = PAGE_BYTES }, { 0 } },
+	{ "a set", 0, false, false, { .type = WIRE_MISSING_END }, { 0 } },
+	{ "holes", 1, false, false, { .type = WIRE_HOLES, .extent = PAGE_BYTES }, { 0 } },
+	{ "state", 0, false, false, { .type = WIRE_STATE, .length = 8 }, { 0 } },
+	{ "nothing known", 1, false, false, { .type = 99 }, { 0 } },
 };
 
 static void test_destination(void **state)
@@ -103,9 +121,9 @@ static void test_destination(void **state)
 		const struct wire_frame *f = &at_destination[i].f;
 
 		print_message("%s\n", at_destination[i].what);
-		be_the_source(!at_destination[i].early);
+		be_the_source(!at_destination[i].early, at_destination[i].refusing);
 		put(streams[at_destination[i].stream], f, at_destination[i].payload,
-		    f->length < WIRE_RUN_SIZE ? f->length : WIRE_RUN_SIZE);
+		    sizeof(at_destination[i].payload));
 		expect_protocol_failure(&v.p.dst);
 		vmm_release(&v);
 	}
@@ -123,7 +141,7 @@ static void test_pages_that_are_there(void **state)
 	uint64_t *words;
 
 	(void)state;
-	be_the_source(false);
+	be_the_source(false, false);
 	words = page_set_chunk(&v.missing, 0, 2);
 	words[0] = 0;
 	pair_send(&v.p.dst, IPC_SERVE, NULL, -1);
@@ -242,8 +260,7 @@ static void test_source(void **state)
 		print_message("%s\n", at_source[i].what);
 		be_the_destination();
 		fd = streams[at_source[i].stream];
-		put(fd, &f[0], at_source[i].payload,
-		    f[0].length < WIRE_MISSING_SIZE ? f[0].length : WIRE_MISSING_SIZE);
+		put(fd, &f[0], at_source[i].payload, WIRE_MISSING_SIZE);
 		if (f[1].type)
 			put(fd, &f[1], NULL, 0);
 		expect_protocol_failure(&v.p.src);
