@@ -32,6 +32,7 @@
 
 #include "control/guest/uffd.h"
 #include "control/session/arming.h"
+#include "control/session/compression.h"
 #include "control/session/data_addresses.h"
 #include "control/session/host_internal.h"
 #include "control/session/session_destination.h"
@@ -217,12 +218,19 @@ static int send_region(struct destination *d, uint32_t i, const json_t *r)
 	return err;
 }
 
+/* What may come beside plain pages: there are no versions of them any more. */
+static uint32_t encodings_of(const struct destination *d)
+{
+	return compression_accept(json_object_get(d->s->request, "encodings")) & IPC_ENCODING_ZSTD;
+}
+
 static int set_up(struct destination *d, const int *listeners, uint32_t nlisteners)
 {
 	const struct config *c = session_config(d->s);
 	json_int_t streams = json_integer_value(json_object_get(d->s->request, "streams"));
 	struct ipc_config m = { .role = IPC_ROLE_POSTCOPY_DESTINATION,
 				.regions = (uint32_t)json_array_size(regions_of(&d->post)),
+				.encodings = encodings_of(d),
 				.state_max = 4096,
 				.connect_ms = CONNECT_MS,
 				.log_level = c->verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO };
@@ -335,8 +343,9 @@ int destination_postcopy_open(struct destination *d, json_t **answer)
 		err = start(d, &at);
 	if (err)
 		return err;
-	*answer = json_pack("{s:s, s:i, s:o}", "address", at.address[0], "port", (int)at.port[0],
-			    "addresses", data_addresses_json(&at));
+	*answer = json_pack("{s:s, s:i, s:o, s:o}", "address", at.address[0], "port",
+			    (int)at.port[0], "addresses", data_addresses_json(&at), "encodings",
+			    compression_names(encodings_of(d)));
 	return 0;
 }
 

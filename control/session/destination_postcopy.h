@@ -49,8 +49,8 @@ static inline bool destination_postcopy_pending(const struct destination_postcop
 
 /*
  * The source asks for connections: makes the VMM's accesses fault if they do not yet, starts a data
- * plane that listens. *answer: {"address","port","addresses"}. -errno with d->f; what was begun is
- * undone by destination_postcopy_end().
+ * plane that listens. *answer: as "data" of the answer to an offer. -errno with d->f; what was
+ * begun is undone by destination_postcopy_end().
  */
 int destination_postcopy_open(struct destination *d, json_t **answer);
 /* Before the VMM loads: waits until what is missing is known and faults are served. */

@@ -121,6 +121,7 @@ static int ask(struct source *c, uint8_t secret[IPC_SECRET_SIZE], struct failure
 	if (!err && data_addresses_from_answer(&c->post.to, answer))
 		err = failure_set(f, -EPROTO, "peer-failed", NULL,
 				  "The destination's answer names no data address.");
+	c->post.encodings = compression_accept(json_object_get(answer, "encodings"));
 	json_decref(answer);
 	return err;
 }
@@ -198,6 +199,11 @@ static int start(struct source *c, const uint8_t *secret, struct failure *f)
 	struct ipc_message answer;
 	int err;
 
+	if (c->post.encodings & IPC_ENCODING_ZSTD) {
+		m.encodings = IPC_ENCODING_ZSTD;
+		m.compress = c->o.compression.kind;
+		m.level = c->o.compression.level;
+	}
 	memcpy(m.id, c->s->raw_id, sizeof(m.id));
 	memcpy(m.secret, secret, sizeof(m.secret));
 	err = dataplane_start(&c->post.dp, config, f);
@@ -271,7 +277,7 @@ static void on_progress(void *arg, const struct ipc_stats *stats)
 
 	p->pending_bytes = stats->pending_pages * PAGE_BYTES;
 	p->sent_bytes = (c->stats.sent_pages + stats->sent_pages) * PAGE_BYTES;
-	p->wire_bytes = c->stats.wire_bytes + c->post.wire_bytes + stats->wire_bytes;
+	p->wire_bytes = c->stats.wire_bytes + c->post.ended.wire_bytes + stats->wire_bytes;
 	c->s->seq++;
 	pthread_cond_broadcast(&c->s->changed);
 	c->post.stats = *stats;
@@ -285,11 +291,34 @@ static void say(struct source *c, const char *reason)
 	pthread_cond_broadcast(&c->s->changed);
 }
 
+static void add_stats(struct ipc_stats *to, const struct ipc_stats *from)
+{
+	to->sent_pages += from->sent_pages;
+	to->zero_bytes += from->zero_bytes;
+	to->hole_bytes += from->hole_bytes;
+	to->raw_bytes += from->raw_bytes;
+	to->zero_copy_bytes += from->zero_copy_bytes;
+	to->zstd_in_bytes += from->zstd_in_bytes;
+	to->zstd_out_bytes += from->zstd_out_bytes;
+	to->encode_cpu_ns += from->encode_cpu_ns;
+	to->encode_changes += from->encode_changes;
+	if (from->wire_bytes)
+		to->encode_level = from->encode_level;
+	to->wire_bytes += from->wire_bytes;
+	to->cpu_ns += from->cpu_ns;
+}
+
+/* The present data plane is about to be the last one. */
+static void close_account(struct source *c)
+{
+	add_stats(&c->post.ended, &c->post.stats);
+	c->post.stats = (struct ipc_stats){ 0 };
+}
+
 static void lost(struct source *c, const struct failure *why)
 {
 	dataplane_stop(&c->post.dp);
-	c->post.wire_bytes += c->post.stats.wire_bytes;
-	c->post.stats = (struct ipc_stats){ 0 };
+	close_account(c);
 	if (c->post.lost)
 		return;
 	c->post.lost = true;
@@ -400,7 +429,7 @@ static int finished(struct source *c)
 {
 	c->post.complete = true;
 	c->post.end_ns = clock_ns();
-	c->post.wire_bytes += c->post.stats.wire_bytes;
+	close_account(c);
 	dataplane_stop(&c->post.dp);
 	session_event(c->s, "post-copy is complete");
 	return 0;
@@ -515,14 +544,28 @@ int source_postcopy_go_on(struct source *c)
 	return source_postcopy_serve(c);
 }
 
+void source_postcopy_add_stats(const struct source *c, struct ipc_stats *to)
+{
+	add_stats(to, &c->post.ended);
+	add_stats(to, &c->post.stats);
+}
+
 json_t *source_postcopy_json(const struct source *c)
 {
 	const json_t *there = json_object_get(c->peer_account, "postcopy");
-	json_t *j;
+	struct ipc_stats t = { 0 };
+	json_t *j, *more;
 
 	if (!c->post.on)
 		return NULL;
+	source_postcopy_add_stats(c, &t);
 	j = there ? json_deep_copy(there) : json_object();
-	json_object_set_new(j, "wire_bytes", json_integer((json_int_t)c->post.wire_bytes));
+	more = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "zero_bytes", (json_int_t)t.zero_bytes,
+			 "hole_bytes", (json_int_t)t.hole_bytes, "raw_bytes",
+			 (json_int_t)t.raw_bytes, "zstd_in_bytes", (json_int_t)t.zstd_in_bytes,
+			 "zstd_out_bytes", (json_int_t)t.zstd_out_bytes, "wire_bytes",
+			 (json_int_t)t.wire_bytes);
+	json_object_update(j, more);
+	json_decref(more);
 	return j;
 }

@@ -21,7 +21,8 @@ struct source_postcopy {
 	int *ram; /* a descriptor a region: RAM outlives its VMM as long as these; owned */
 	uint32_t nram;
 	bool lost;		/* dp was, and no other has taken over yet */
-	uint64_t wire_bytes;	/* of all data planes that have ended */
+	uint32_t encodings;	/* IPC_ENCODING_* that they may carry */
+	struct ipc_stats ended; /* of all data planes that have ended */
 	struct ipc_stats stats; /* of the present one */
 	uint64_t heard_ns;	/* clock_ns() when the destination answered last */
 	uint64_t end_ns;	/* clock_ns() when it was complete */
@@ -50,6 +51,8 @@ int source_postcopy_go_on(struct source *c);
 /* What the pause must not do besides; true: post-copy was decided. */
 bool source_postcopy_decided(const struct source *c);
 
+/* What was sent, by all data planes, as far as it is a sum; zeros if there was no post-copy. */
+void source_postcopy_add_stats(const struct source *c, struct ipc_stats *to);
 /* Of the result; NULL if there was none. New reference. */
 json_t *source_postcopy_json(const struct source *c);
 

@@ -6,9 +6,17 @@
 
 #include "lib/base/clock.h"
 
-static json_t *ram_json(const struct source *c)
+/* Of pre-copy and post-copy together. */
+static struct ipc_stats totals(const struct source *c)
 {
-	const struct ipc_stats *t = &c->stats;
+	struct ipc_stats t = c->stats;
+
+	source_postcopy_add_stats(c, &t);
+	return t;
+}
+
+static json_t *ram_json(const struct source *c, const struct ipc_stats *t)
+{
 	json_int_t total = (json_int_t)c->s->progress.total_bytes;
 
 	return json_pack(
@@ -97,6 +105,7 @@ json_t *source_result(const struct source *c, const char *status)
 	uint64_t end = c->post.on ? c->post.end_ns : d->end;
 	double downtime = d->begin && d->end ? (double)(d->end - d->begin) / 1e6 : 0;
 	double dst_cpu = json_number_value(json_object_get(c->peer_account, "cpu_ms"));
+	struct ipc_stats total = totals(c);
 	json_int_t dst_rss = json_integer_value(json_object_get(c->peer_account, "rss_bytes"));
 	json_t *j = json_pack(
 		"{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:s, s:f, s:f, s:f, s:o, s:O, "
@@ -107,13 +116,12 @@ json_t *source_result(const struct source *c, const char *status)
 		"total_ms", (double)((end ? end : now) - start) / 1e6, "setup_ms",
 		c->copying_ns ? (double)(c->copying_ns - start) / 1e6 : 0.0, "downtime_ms",
 		downtime, "downtime", downtime_json(d), "rounds", c->rounds, "decisions",
-		c->decisions, "ram", ram_json(c), "compress",
-		c->o.compress ? c->o.compress : "auto", "encode", "level",
-		(int)c->stats.encode_level, "changes", (int)c->stats.encode_changes, "cpu_ms",
-		(double)c->stats.encode_cpu_ns / 1e6, "disks", "cpu_ms", "source",
-		(double)c->stats.cpu_ns / 1e6, "destination", dst_cpu, "rss_bytes", "source",
-		(json_int_t)c->stats.rss_bytes, "destination", dst_rss, "throttle_max_percent",
-		(double)c->throttle_max, "reason", c->reason);
+		c->decisions, "ram", ram_json(c, &total), "compress",
+		c->o.compress ? c->o.compress : "auto", "encode", "level", (int)total.encode_level,
+		"changes", (int)total.encode_changes, "cpu_ms", (double)total.encode_cpu_ns / 1e6,
+		"disks", "cpu_ms", "source", (double)total.cpu_ns / 1e6, "destination", dst_cpu,
+		"rss_bytes", "source", (json_int_t)c->stats.rss_bytes, "destination", dst_rss,
+		"throttle_max_percent", (double)c->throttle_max, "reason", c->reason);
 
 	json_object_set_new(j, "postcopy", source_postcopy_json(c) ?: json_null());
 	json_object_set_new(j, "addresses", data_addresses_names(&c->to));
