@@ -253,8 +253,10 @@ static int take_missing_file(struct main_loop *m, int fd, struct failure *f)
 	if (err)
 		return failure_set(f, err, "internal", NULL,
 				   "the file for missing pages cannot be used: %s", strerror(-err));
-	SCOPED_LOCK(&d->lock);
+	pthread_mutex_lock(&d->lock);
 	d->handover = s;
+	pthread_mutex_unlock(&d->lock);
+	page_set_populate(&s); /* its owner may use it meanwhile, and frees it after us */
 	return 0;
 }
 

@@ -81,7 +81,7 @@ struct destination {
 	struct page_set
 		handover;	 /* lock, until it is mapped: the set of a post-copy; IPC_MISSING */
 	bool handed_over;	 /* lock: it has come */
-	uint64_t handover_pages; /* lock */
+	uint64_t handover_pages; /* stream 0's thread until handed_over */
 	int error;		 /* lock: the first failure of a thread, and its words */
 	struct failure failure;
 };

@@ -8,13 +8,17 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "lib/base/kernel_abi.h"
+#include "lib/base/log.h"
+
 uint64_t page_set_bytes(const struct region *regions, uint32_t nregions)
 {
-	uint64_t chunks = 0, page = PAGE_BYTES;
+	uint64_t chunks = 0, page = PAGE_BYTES, words;
 
 	for (uint32_t i = 0; i < nregions; i++)
 		chunks += region_chunks(&regions[i]);
-	return (chunks * PAGE_SET_WORDS * sizeof(uint64_t) + page - 1) & ~(page - 1);
+	words = chunks * PAGE_SET_WORDS + (chunks + 63) / 64;
+	return (words * sizeof(uint64_t) + page - 1) & ~(page - 1);
 }
 
 int page_set_init(struct page_set *s, const struct region *regions, uint32_t nregions, int fd,
@@ -42,6 +46,7 @@ int page_set_init(struct page_set *s, const struct region *regions, uint32_t nre
 		return -ENOMEM;
 	}
 	s->words = p;
+	s->summary = s->words + chunks * PAGE_SET_WORDS;
 	s->mapped = bytes + extra;
 	if (tail)
 		*tail = (uint8_t *)p + bytes;
@@ -54,6 +59,12 @@ void page_set_release(struct page_set *s)
 		munmap(s->words, s->mapped);
 	free(s->first_chunk);
 	*s = (struct page_set){ 0 };
+}
+
+void page_set_populate(const struct page_set *s)
+{
+	if (madvise(s->words, s->mapped, MADV_POPULATE_WRITE))
+		log_debug("a set of pages is touched as it is used: %s", strerror(errno));
 }
 
 uint32_t page_set_region(const struct page_set *s, uint64_t number, uint64_t *chunk)
@@ -144,12 +155,52 @@ void page_set_keep(const uint64_t *words, uint64_t *mask)
 			mask[i] &= __atomic_load_n(&words[i], __ATOMIC_SEQ_CST);
 }
 
+void page_set_note(const struct page_set *s, uint32_t region, uint64_t chunk)
+{
+	uint64_t number = s->first_chunk[region] + chunk, bit = 1ull << (number % 64);
+	uint64_t *word = &s->summary[number / 64];
+
+	if (!(__atomic_load_n(word, __ATOMIC_RELAXED) & bit))
+		__atomic_fetch_or(word, bit, __ATOMIC_SEQ_CST);
+}
+
+uint32_t page_set_put(const struct page_set *s, uint32_t region, uint64_t chunk,
+		      const uint64_t mask[PAGE_SET_WORDS])
+{
+	uint64_t new[PAGE_SET_WORDS];
+
+	page_set_add(page_set_chunk(s, region, chunk), mask, new);
+	page_set_note(s, region, chunk);
+	return page_mask_count(new);
+}
+
+uint64_t page_set_next(const struct page_set *s, uint64_t number)
+{
+	uint64_t chunks = page_set_chunks(s);
+
+	while (number < chunks) {
+		uint64_t word = __atomic_load_n(&s->summary[number / 64], __ATOMIC_RELAXED) >>
+				(number % 64);
+
+		if (word) {
+			number += (uint64_t)__builtin_ctzll(word);
+			break;
+		}
+		number = (number / 64 + 1) * 64;
+	}
+	return number < chunks ? number : chunks;
+}
+
 uint64_t page_set_count(const struct page_set *s)
 {
-	uint64_t words = page_set_chunks(s) * PAGE_SET_WORDS, n = 0;
+	uint64_t chunks = page_set_chunks(s), pages = 0;
 
-	for (uint64_t i = 0; i < words; i++)
-		n += (uint64_t)__builtin_popcountll(
-			__atomic_load_n(&s->words[i], __ATOMIC_RELAXED));
-	return n;
+	for (uint64_t n = page_set_next(s, 0); n < chunks; n = page_set_next(s, n + 1)) {
+		uint64_t all[PAGE_SET_WORDS];
+
+		memset(all, 0xff, sizeof(all));
+		page_set_keep(s->words + n * PAGE_SET_WORDS, all);
+		pages += page_mask_count(all);
+	}
+	return pages;
 }

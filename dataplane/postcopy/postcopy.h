@@ -9,6 +9,11 @@
  *   set goes over (MISSING frames, stream 0) in place of the pages. It is kept in a file that
  *   transhipd holds: a bit a page, cleared when the page is in place.
  *
+ *   All of that is in the guest's pause, so it costs what is missing and not what RAM there is:
+ *   the source names chunks by its scheduler's list of dirty ones, the destination counts what it
+ *   takes, and whoever walks the file later does so by its summary. The file's memory is there and
+ *   touched before (page_set_populate).
+ *
  *   A pair of data planes of its own, made and connected before the pause, serves from then on.
  *   Neither keeps anything that the other, or the file, does not know: if one of them or the link
  *   is lost, transhipd starts two new ones, the destination's names what the file still has as
@@ -79,6 +84,7 @@ struct postcopy_waiter {
 };
 
 struct destination;
+struct scheduler;
 struct stream;
 struct wire_frame;
 
@@ -138,9 +144,19 @@ int postcopy_take_missing(struct stream *st, const struct wire_frame *f);
 int postcopy_take_missing_end(struct stream *st, const struct wire_frame *f);
 
 /*
- * Writes what a set holds to a stream's socket as MISSING frames and MISSING_END. stop: atomic, may
- * be NULL. Blocks. -errno.
+ * What is missing, to a stream's socket as MISSING frames: chunk by chunk in the order of regions
+ * and offsets, then MISSING_END. A chunk with nothing in it is passed over. stop: atomic, may be
+ * NULL. These block. -errno.
  */
-int postcopy_send_set(int fd, const struct page_set *s, const bool *stop, uint64_t *pages);
+struct postcopy_naming;
+int postcopy_naming_new(struct postcopy_naming **s, int fd, const bool *stop);
+void postcopy_naming_free(struct postcopy_naming *s);
+int postcopy_name(struct postcopy_naming *s, uint32_t region, uint64_t chunk,
+		  const uint64_t words[PAGE_SET_WORDS]);
+int postcopy_naming_end(struct postcopy_naming *s, uint64_t *pages);
+/* All of that for a set. */
+int postcopy_name_set(int fd, const struct page_set *set, const bool *stop, uint64_t *pages);
+/* And for what a scheduler has pending between rounds, by its list of dirty chunks. */
+int postcopy_name_pending(int fd, const struct scheduler *s, const bool *stop, uint64_t *pages);
 
 #endif

@@ -351,7 +351,7 @@ static void *tell_main(void *arg)
 {
 	struct postcopy *p = arg;
 	uint64_t pages = 0;
-	int err = postcopy_send_set(p->d->streams[1].rx.fd, &p->missing, &p->d->stopping, &pages);
+	int err = postcopy_name_set(p->d->streams[1].rx.fd, &p->missing, &p->d->stopping, &pages);
 
 	thread_name("tell", 0);
 	if (err)
@@ -377,6 +377,8 @@ int postcopy_init(struct postcopy *p, struct destination *d)
 	err = page_set_init(&p->missing, s->regions, s->nregions, s->missing_fd,
 			    sizeof(struct postcopy_figures), &figures);
 	p->figures = figures;
+	if (!err)
+		page_set_populate(&p->missing);
 	if (!err)
 		err = page_set_init(&p->claimed, s->regions, s->nregions, -1, 0, NULL);
 	if (!err)

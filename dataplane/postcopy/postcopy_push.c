@@ -41,6 +41,7 @@ static int take_missing(struct server_stream *t, const struct wire_frame *f)
 			err = wire_get_missing(words, in, r, chunk << CHUNK_SHIFT);
 		if (err)
 			return err;
+		page_set_note(&v->wanted, f->region, chunk);
 	}
 	return 0;
 }
@@ -51,13 +52,14 @@ static int make_order(struct server *v)
 	uint64_t chunks = page_set_chunks(&v->wanted), pages = 0, at = 0;
 	uint64_t first[CHUNK_PAGES + 1] = { 0 };
 
-	for (uint64_t i = 0; i < chunks; i++) {
+	for (uint64_t i = page_set_next(&v->wanted, 0); i < chunks;
+	     i = page_set_next(&v->wanted, i + 1)) {
 		uint32_t n = page_mask_count(v->wanted.words + i * PAGE_SET_WORDS);
 
 		first[n]++;
 		pages += n;
+		v->order_count += n > 0;
 	}
-	v->order_count = chunks - first[0];
 	v->order = malloc((v->order_count + 1) * sizeof(*v->order));
 	if (!v->order)
 		return -ENOMEM;
@@ -67,7 +69,8 @@ static int make_order(struct server *v)
 		first[n] = at;
 		at += count;
 	}
-	for (uint64_t i = 0; i < chunks; i++) {
+	for (uint64_t i = page_set_next(&v->wanted, 0); i < chunks;
+	     i = page_set_next(&v->wanted, i + 1)) {
 		uint32_t n = page_mask_count(v->wanted.words + i * PAGE_SET_WORDS);
 
 		if (n)

@@ -198,10 +198,12 @@ static void choose_missing(struct build *b, bool all)
 		uint64_t first = all ? 0 : fuzz_u16(b->in) % pages;
 		uint64_t count = all ? pages : 1u + fuzz_u8(b->in) % 64u;
 
-		for (uint64_t at = first; at < first + count && at < pages; at++)
-			page_set_chunk(&b->first, region,
-				       at / CHUNK_PAGES)[at % CHUNK_PAGES / 64] |= 1ull
-										   << (at % 64);
+		for (uint64_t at = first; at < first + count && at < pages; at++) {
+			uint64_t mask[PAGE_SET_WORDS];
+
+			page_mask_fill(mask, at % CHUNK_PAGES, 1);
+			page_set_put(&b->first, region, at / CHUNK_PAGES, mask);
+		}
 		if (all && i + 1 == REGIONS)
 			break;
 	}

@@ -182,8 +182,10 @@ static void say_missing(struct fuzz_input *in, struct model *m)
 			if (page_set_has(words, i) && i >= left)
 				m->unknown[1] = true; /* beyond the region: refused */
 		/* the server takes a chunk that is named again as it is named last */
-		if (!m->unknown[1] && !m->ended)
+		if (!m->unknown[1] && !m->ended) {
 			memcpy(known, words, sizeof(words));
+			page_set_note(&m->wanted, region, chunk);
+		}
 	}
 }
 

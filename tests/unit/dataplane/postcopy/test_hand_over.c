@@ -4,9 +4,13 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 
 #include <cmocka.h>
 
+#include "dataplane/source/scheduler.h"
+#include "dataplane/transport/wire.h"
 #include "tests/unit/dataplane/postcopy/vmm.h"
 
 /* This process is the source's VMM: its mapping is tracked. */
@@ -115,8 +119,11 @@ static void test_sets(void **state)
 	assert_int_equal(chunk, 0);
 	page_mask_fill(mask, 60, 10);
 	assert_int_equal(page_mask_count(mask), 10);
-	page_set_add(page_set_chunk(&s, 0, 1), mask, out);
-	assert_memory_equal(mask, out, sizeof(mask));
+	assert_int_equal(page_set_next(&s, 0), page_set_chunks(&s));
+	assert_int_equal(page_set_put(&s, 0, 1, mask), 10);
+	assert_int_equal(page_set_put(&s, 0, 1, mask), 0);
+	assert_int_equal(page_set_next(&s, 0), 1);
+	assert_int_equal(page_set_next(&s, 2), page_set_chunks(&s));
 	page_mask_fill(mask, 65, 100);
 	page_set_add(page_set_chunk(&s, 0, 1), mask, out);
 	assert_int_equal(page_mask_count(out), 95);
@@ -134,10 +141,102 @@ static void test_sets(void **state)
 	page_set_release(&s);
 }
 
+/* A large guest of which little is missing: what is done in its pause touches that alone. */
+#define LARGE (16ull << 40)
+static const uint64_t few[] = { 0,
+				63 * CHUNK_PAGES + 5,
+				64 * CHUNK_PAGES,
+				700000ull * CHUNK_PAGES,
+				700001ull * CHUNK_PAGES + 511,
+				(LARGE >> PAGE_SHIFT) - 1 };
+#define FEW (sizeof(few) / sizeof(few[0]))
+
+static void test_keeping_and_counting_a_large_set(void **state)
+{
+	struct region r = { .size = LARGE };
+	int fd = memfd_create("missing", MFD_CLOEXEC);
+	struct page_set s;
+	struct stat st;
+
+	(void)state;
+	pair_check(fd >= 0 && !ftruncate(fd, (off_t)page_set_bytes(&r, 1)));
+	assert_int_equal(page_set_init(&s, &r, 1, fd, 0, NULL), 0);
+	for (size_t i = 0; i < FEW; i++) {
+		uint64_t mask[PAGE_SET_WORDS];
+
+		page_mask_fill(mask, few[i] % CHUNK_PAGES, 1);
+		assert_int_equal(page_set_put(&s, 0, few[i] / CHUNK_PAGES, mask), 1);
+	}
+	assert_int_equal(page_set_count(&s), FEW);
+	/* of a file in memory what is looked at is allocated: all would be 512 MiB */
+	pair_check(!fstat(fd, &st));
+	assert_in_range(st.st_blocks * 512, FEW * sizeof(uint64_t), 2u << 20);
+	page_set_release(&s);
+	close(fd);
+}
+
+static uint64_t faults(void)
+{
+	struct rusage u;
+
+	pair_check(!getrusage(RUSAGE_THREAD, &u));
+	return (uint64_t)u.ru_minflt;
+}
+
+static void test_naming_what_a_large_guest_has_pending(void **state)
+{
+	struct region r = { .size = LARGE, .fd = memfd_create("large", MFD_CLOEXEC) };
+	uint64_t pages = 0, before, touched;
+	struct scheduler s;
+	size_t seen = 0;
+	int ends[2];
+
+	(void)state;
+	pair_check(r.fd >= 0 && !ftruncate(r.fd, (off_t)LARGE));
+	pair_check(!socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
+	assert_int_equal(scheduler_init(&s, &r, 1, false), 0);
+	for (size_t i = 0; i < FEW; i++)
+		bitmap_set_range(&scheduler_scanned(&s)[0], few[i], 1);
+	scheduler_merge(&s, false);
+	bitmap_count(&s.dirty_chunks);
+	before = faults();
+	assert_int_equal(postcopy_name_pending(ends[0], &s, NULL, &pages), 0);
+	touched = faults() - before;
+	assert_int_equal(pages, FEW);
+	/* all of the bitmap would be 256 even of the largest pages that it can have here */
+	assert_in_range(touched, 0, 100);
+	close(ends[0]);
+	for (;;) {
+		uint8_t head[WIRE_FRAME_SIZE], bits[WIRE_MISSING_SIZE];
+		struct wire_frame f;
+
+		pair_check(recv(ends[1], head, sizeof(head), MSG_WAITALL) == sizeof(head));
+		assert_int_equal(wire_get_frame(&f, head, &r, 1), 0);
+		if (f.type == WIRE_MISSING_END)
+			break;
+		for (uint32_t i = 0; i < f.count; i++, f.offset += CHUNK_BYTES) {
+			uint64_t words[PAGE_SET_WORDS];
+			uint32_t count, at;
+
+			pair_check(recv(ends[1], bits, sizeof(bits), MSG_WAITALL) == sizeof(bits));
+			assert_int_equal(wire_get_missing(words, bits, &r, f.offset), 0);
+			at = page_mask_run(words, 0, &count);
+			assert_int_equal(count, 1);
+			assert_int_equal((f.offset >> PAGE_SHIFT) + at, few[seen++]);
+		}
+	}
+	assert_int_equal(seen, FEW);
+	scheduler_release(&s);
+	close(ends[1]);
+	close(r.fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_sets),
+		cmocka_unit_test(test_keeping_and_counting_a_large_set),
+		cmocka_unit_test(test_naming_what_a_large_guest_has_pending),
 		cmocka_unit_test(test_what_is_pending_is_named),
 	};
 

@@ -78,6 +78,7 @@ static inline void vmm_fill(struct vmm *v, uint64_t seed)
 				continue;
 			}
 			words[at % CHUNK_PAGES / 64] |= 1ull << (at % 64);
+			page_set_note(&v->missing, i, at / CHUNK_PAGES);
 			if (r >> 41 & 1) /* an older version is there, or nothing */
 				memset(b + at * 4096, 0xee, 4096);
 		}
