@@ -53,6 +53,7 @@ static const struct type_info types[] = {
 	{ IPC_MISSING, 0, FD_ONE, "MISSING" },
 	{ IPC_UFFD, 0, FD_ONE, "UFFD" },
 	{ IPC_SERVE, 0, FD_NONE, "SERVE" },
+	{ IPC_CUT, 0, FD_NONE, "CUT" },
 	{ IPC_HANDED_OVER, sizeof(struct ipc_count), FD_NONE, "HANDED_OVER" },
 	{ IPC_SERVING, 0, FD_NONE, "SERVING" },
 	{ IPC_POSTCOPY, sizeof(struct ipc_postcopy), FD_NONE, "POSTCOPY" },

@@ -17,7 +17,7 @@
  *   CONFIG REGION* MAPPING* TRACKER STREAM*        CONFIG REGION* LISTEN
  *   START                     -> READY            START                  -> READY
  *                                                 (all streams came)     -> CONNECTED
- *   SCAN / SEND(n), again     -> SCANNED / SENT
+ *   SCAN / SEND(n) CUT?, again -> SCANNED / SENT
  *   STATE (fd), STATE_END     -> STATE_DONE       (device state came)    -> STATE_DONE
  *                                                 LOAD (fd)              -> LOADED
  *   VERIFY                    -> VERIFIED         (hashes compared)      -> VERIFIED
@@ -37,6 +37,11 @@
  *   The order of a copy is transhipd's to give: SCAN reports and re-arms what was written (armed
  *   before read, always), SEND transmits all that is pending and ends with the acknowledgement of
  *   every stream. Guest pages written after the SCAN that reported them are dirty again.
+ *
+ *   CUT ends a SEND early: what no stream has taken yet stays pending, what has been taken is sent
+ *   and acknowledged, and SENT follows as always. A first SEND, which owes what was never
+ *   populated, goes on to its end; a CUT that comes when no SEND is under way is too late, and
+ *   nothing.
  */
 #ifndef TRANSHIP_DATAPLANE_IPC_H
 #define TRANSHIP_DATAPLANE_IPC_H
@@ -82,6 +87,7 @@ enum ipc_type {
 	IPC_MISSING, /* no body; destination; fd: file for what is missing, see page_set.h */
 	IPC_UFFD,    /* no body; post-copy destination; fd: the VMM's userfaultfd, registered */
 	IPC_SERVE,   /* no body; post-copy destination: the set of what is missing is final */
+	IPC_CUT,     /* no body; source: the round under way is to end soon, see above */
 
 	/* data plane -> transhipd */
 	IPC_READY = 64, /* struct ipc_ready; confined; source: all streams authenticated */
@@ -242,9 +248,11 @@ struct ipc_stats {
 	uint64_t rss_bytes;	 /* of this process without RAM mappings (RssAnon) */
 };
 
+enum { IPC_SENT_CUT = 1 }; /* not all that was pending: CUT came in time */
+
 struct ipc_sent {
 	uint32_t round;
-	uint32_t reserved;
+	uint32_t flags;
 	uint64_t pages;	     /* sent in this round, all encodings */
 	uint64_t wire_bytes; /* of this round */
 	uint64_t ns;	     /* from the first byte to the last acknowledgement */

@@ -54,6 +54,8 @@ struct source {
 	bool armed;
 	bool paused;	      /* the guest is stopped by us */
 	bool switch_asked;    /* a person wants the switch-over now */
+	bool sending;	      /* a round is under way, and the guest runs */
+	bool cut;	      /* that round has been told to end, or cannot be */
 	bool load_asked;      /* the destination may hold a loaded VM, which waits for us */
 	bool committed;	      /* durably: only the destination may run the guest */
 	bool unsettled;	      /* who runs it is open, or it is ours and stands still */
@@ -153,6 +155,13 @@ bool source_policy_looked(struct source *c);
 void source_policy_sending(struct source *c);
 void source_policy_sent(struct source *c, const struct ipc_sent *sent);
 struct policy_decision source_decide(struct source *c);
+/*
+ * In the middle of a round: the guest would leave if it were decided now, either way if a person
+ * wants it to, else for post-copy, which needs no more of the round. *reason: why.
+ */
+bool source_leaves(const struct source *c, enum policy_reason *reason);
+/* What status says until the next decision. */
+void source_show_reason(struct source *c, const char *text);
 int source_gave_up(struct source *c);
 
 /* source_forecast.c: of a dry run, after its checks; -ECANCELED with f. */

@@ -6,7 +6,8 @@
  *   host_tune and host_switch check what is asked, leave it in the session's visible part and make
  *   wish_fd readable. The session's thread takes it over in source_take_wishes: in the middle of
  *   every wait for its data plane (source_wait_init) and before every decision. The data plane
- *   learns of a new limit at once, in the middle of a round; the policy at its next decision.
+ *   learns of a new limit at once, in the middle of a round; the policy at its next decision, which
+ *   is not far away if it would let the guest leave: then the round is cut (source_copy.c).
  *
  *   They are separate from cancel's wake_fd, because most waits end when that becomes readable.
  *   What was asked for before the session knew its own options counts after them.

@@ -7,6 +7,11 @@
  *   scan (source_policy.c). A scan always precedes the send of what it found (protect first, then
  *   read).
  *
+ *   If a person wants the switch-over in the middle of a round, or changes goals so that it is to
+ *   be post-copy, the round is cut: what is not on its way yet stays pending, and goes in the pause
+ *   or after it. Only the first round goes on to its end, for it also says what was never
+ *   populated.
+ *
  *   DMA in flight (design, section 12): a page that a device is still writing when a scan reports
  *   and re-protects it is written again without a report. Stopping the guest drains its block I/O,
  *   so: (1) stop and cont once between arming and the first read, which ends every transfer that
@@ -105,12 +110,34 @@ int source_waited(struct source *c, int err, const char *what)
 			   "The time limit passed while %s.", what);
 }
 
-/* In the middle of a wait: a new time limit counts for it too. */
+/* In the middle of a wait, or at its begin. */
+static void cut_if_wanted(struct source *c)
+{
+	struct failure ignored = { 0 }; /* that it has died is heard by the wait */
+	enum policy_reason reason;
+
+	if (!c->sending || c->cut)
+		return;
+	if (c->round == 1 && c->switch_asked) {
+		session_event(c->s, "the switch-over waits for the end of the first full pass");
+		source_show_reason(c, "asked for by the user: it waits for the first full pass");
+		c->cut = true;
+	}
+	if (c->round == 1 || !source_leaves(c, &reason))
+		return;
+	c->cut = true;
+	dataplane_send(&c->dp, IPC_CUT, NULL, -1, &ignored);
+	session_event(c->s, "round %u is cut short: %s", c->round, policy_reason_text(reason));
+	source_show_reason(c, policy_reason_text(reason));
+}
+
+/* A new time limit counts for the wait under way too. */
 static void on_wish(void *arg, struct dataplane_wait *w)
 {
 	struct source *c = arg;
 
 	source_take_wishes(c);
+	cut_if_wanted(c);
 	if (w->deadline_ns || !c->paused)
 		w->deadline_ns = deadline(c);
 }
@@ -284,11 +311,24 @@ int source_send_begin(struct source *c)
 
 	source_policy_sending(c);
 	c->round++;
+	c->sending = !c->paused;
+	c->cut = false;
 	{
 		SCOPED_LOCK(&c->s->lock);
 		c->s->progress.round = c->round;
 	}
 	return dataplane_send(&c->dp, IPC_SEND, &m, -1, &c->f);
+}
+
+static json_t *round_json(const struct ipc_sent *sent)
+{
+	json_t *j = json_pack("{s:i, s:I, s:I, s:f}", "n", (int)sent->round, "pages",
+			      (json_int_t)sent->pages, "wire_bytes", (json_int_t)sent->wire_bytes,
+			      "ms", (double)sent->ns / 1e6);
+
+	if (sent->flags & IPC_SENT_CUT)
+		json_object_set_new(j, "cut", json_true());
+	return j;
 }
 
 int source_send_end(struct source *c)
@@ -299,14 +339,13 @@ int source_send_end(struct source *c)
 	int err;
 
 	source_wait_init(c, &w, !c->paused);
+	cut_if_wanted(c);
 	err = dataplane_expect(&c->dp, IPC_SENT, &answer, &w, &c->f);
+	c->sending = false;
 	if (err)
 		return err;
 	on_progress(c, &sent->total);
-	json_array_append_new(c->rounds, json_pack("{s:i, s:I, s:I, s:f}", "n", (int)c->round,
-						   "pages", (json_int_t)sent->pages, "wire_bytes",
-						   (json_int_t)sent->wire_bytes, "ms",
-						   (double)sent->ns / 1e6));
+	json_array_append_new(c->rounds, round_json(sent));
 	source_policy_sent(c, sent);
 	return 0;
 }
@@ -406,7 +445,8 @@ int source_copy_rounds(struct source *c)
 			err = source_send(c);
 		} else if (!drained) {
 			drained = true;
-			err = source_barrier_round(c);
+			/* who wants it now waits for no round either: all of it stays pending */
+			err = c->switch_asked ? stopped(c, scan_barrier) : source_barrier_round(c);
 		} else {
 			return 0;
 		}

@@ -98,7 +98,8 @@ void source_policy_sent(struct source *c, const struct ipc_sent *sent)
 	uint64_t empty = now->zero_bytes - was->zero_bytes + now->same_bytes - was->same_bytes;
 	uint64_t moved = content + empty / EMPTY_SHARE;
 
-	if (c->sending_ns && !c->paused)
+	/* the end of one that was cut is what was under way, and says nothing of the others */
+	if (c->sending_ns && !c->paused && !(sent->flags & IPC_SENT_CUT))
 		policy_note_round(&c->history, expected_ns(c, sent), sent->ns);
 	if (sent->ns && moved && (content >= RATE_BYTES_MIN || c->rate <= 0))
 		c->rate = (double)moved * 1e9 / (double)sent->ns;
@@ -157,6 +158,24 @@ struct policy_decision source_decide(struct source *c)
 	c->s->progress.predicted_downtime_ms =
 		d.predicted_ns < POLICY_UNKNOWN_NS ? (double)d.predicted_ns / 1e6 : 0;
 	return d;
+}
+
+bool source_leaves(const struct source *c, enum policy_reason *reason)
+{
+	struct policy_decision d;
+	struct policy_input in;
+
+	fill(c, &in);
+	d = policy_decide(&in);
+	*reason = d.reason;
+	return d.action == POLICY_POSTCOPY || (c->switch_asked && d.action == POLICY_SWITCH_OVER);
+}
+
+void source_show_reason(struct source *c, const char *text)
+{
+	SCOPED_LOCK(&c->s->lock);
+
+	snprintf(c->s->progress.reason, sizeof(c->s->progress.reason), "%s", text);
 }
 
 int source_gave_up(struct source *c)

@@ -15,7 +15,7 @@
  *   much, of guests that write in bursts it sent more. Where hot pages are scattered evenly over
  *   all chunks there is nothing to learn, and nothing to lose.
  *
- *   Before the first scan nothing is known, and later something else may have become hot: a chunk
+ *   Before the first round next to nothing is known, and later something else may be hot: a chunk
  *   of which a part was written again already when its turn comes is postponed to the end of the
  *   round (source_look.c).
  *

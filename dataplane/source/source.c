@@ -223,6 +223,16 @@ static void on_quit(struct serving *v)
 	v->bye_deadline_ns = clock_ns() + BYE_NS;
 }
 
+/* It may have come too late; see ipc.h. */
+static void on_cut(struct serving *v)
+{
+	if (!v->busy || v->src->job != JOB_ROUND || !scheduler_cut(&v->src->scheduler))
+		return;
+	log_debug("round %u is cut %.1f ms after its start", v->src->round,
+		  clock_ms_since(v->job_start_ns));
+	streams_wake(v->src);
+}
+
 static int on_message(struct serving *v, const struct ipc_message *m, int *fd, struct failure *f)
 {
 	struct source *src = v->src;
@@ -238,6 +248,9 @@ static int on_message(struct serving *v, const struct ipc_message *m, int *fd, s
 		return on_scan(v, m, f);
 	case IPC_SEND:
 		return on_send(v, m, f);
+	case IPC_CUT:
+		on_cut(v);
+		return 0;
 	case IPC_STATE:
 		err = state_relay_offer(&src->relay, *fd);
 		if (err)
@@ -285,6 +298,7 @@ static int end_job(struct serving *v)
 		return begin_round(v, src->round);
 	case JOB_ROUND:
 		source_compare_end(src);
+		sent.flags = scheduler_end_round(&src->scheduler) ? IPC_SENT_CUT : 0;
 		collect_stats(src, &sent.total);
 		sent.pages = sent.total.sent_pages - v->at_start.sent_pages;
 		sent.wire_bytes = sent.total.wire_bytes - v->at_start.wire_bytes;

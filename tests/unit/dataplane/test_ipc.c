@@ -44,7 +44,7 @@ static int open_descriptors(void)
 static void test_every_type_goes_over(void **state)
 {
 	static const uint32_t first[] = { IPC_CONFIG, IPC_READY, IPC_HAND_OVER, IPC_HANDED_OVER };
-	static const uint32_t last[] = { IPC_QUIT, IPC_FAILED, IPC_SERVE, IPC_COMPLETE };
+	static const uint32_t last[] = { IPC_QUIT, IPC_FAILED, IPC_CUT, IPC_COMPLETE };
 	union ipc_body body;
 
 	(void)state;

@@ -143,6 +143,125 @@ static void switched_over_by_its_user(void **unused)
 	arrived();
 }
 
+/* Until an event of the session says that. */
+static void await_event(const char *id, const char *part)
+{
+	uint64_t start = clock_ns();
+	bool found;
+
+	do {
+		json_t *j = session_of(A, id);
+
+		found = has_event(j, part);
+		json_decref(j);
+		nap_ms(2);
+	} while (!found && clock_ms_since(start) < 20000);
+	if (!found)
+		fail_msg("not said: %s", part);
+}
+
+static void await_round(const char *id, json_int_t round)
+{
+	uint64_t start = clock_ns();
+	json_int_t is;
+
+	do {
+		json_t *j = session_of(A, id);
+
+		is = json_integer_value(json_object_get(json_object_get(j, "progress"), "round"));
+		json_decref(j);
+		nap_ms(2);
+	} while (is < round && clock_ms_since(start) < 20000);
+	assert_true(is >= round);
+}
+
+static unsigned int rounds_cut(const json_t *session)
+{
+	json_t *round;
+	unsigned int n = 0;
+	size_t i;
+
+	json_array_foreach (json_object_get(json_object_get(session, "result"), "rounds"), i, round)
+		n += json_is_true(json_object_get(round, "cut"));
+	return n;
+}
+
+static void shows(const char *id, const char *reason)
+{
+	json_t *j = session_of(A, id);
+
+	assert_non_null(strstr(text(json_object_get(j, "progress"), "reason"), reason));
+	json_decref(j);
+}
+
+/* A round that would take minutes ends when a person wants the switch-over. */
+static void a_round_is_cut(void **unused)
+{
+	json_t *options = hopeless(), *session;
+	char id[40];
+
+	(void)unused;
+	json_object_set_new(options, "bandwidth", json_integer(8 << 20));
+	json_object_set_new(options, "max_downtime_ms", json_integer(20));
+	assert_true(begin_move(A, B, "vm", options, id));
+	await_round(id, 2);
+	tune(id, json_pack("{s:i}", "bandwidth", 64 << 10));
+	await_goal(id, "bandwidth", 64 << 10);
+	json_decref(ask(A, id, "switch", NULL));
+	await_event(id, "is cut short: asked for by the user");
+	/* what is on its way, and the pause, need not last */
+	tune(id, json_pack("{s:i}", "bandwidth", 0));
+	session = ends(id, "completed");
+	assert_string_equal(text(json_object_get(session, "result"), "reason"),
+			    "asked for by the user");
+	assert_int_equal(rounds_cut(session), 1);
+	json_decref(session);
+	arrived();
+}
+
+/* It says what was never populated: so it is not cut, and status says what is waited for. */
+static void the_first_round_is_waited_for(void **unused)
+{
+	json_t *session;
+	char id[40];
+
+	(void)unused;
+	assert_true(begin_move(A, B, "vm", hopeless(), id));
+	await_round(id, 1);
+	json_decref(ask(A, id, "switch", NULL));
+	await_event(id, "waits for the end of the first full pass");
+	shows(id, "waits for the first full pass");
+	tune(id, json_pack("{s:i}", "bandwidth", 0));
+	session = ends(id, "completed");
+	assert_int_equal(rounds_cut(session), 0);
+	assert_string_equal(text(json_object_get(session, "result"), "reason"),
+			    "asked for by the user");
+	json_decref(session);
+	arrived();
+}
+
+static void cancelled_in_a_cut_round(void **unused)
+{
+	json_t *options = hopeless(), *session;
+	char id[40];
+
+	(void)unused;
+	json_object_set_new(options, "bandwidth", json_integer(8 << 20));
+	json_object_set_new(options, "max_downtime_ms", json_integer(20));
+	assert_true(begin_move(A, B, "vm", options, id));
+	await_round(id, 2);
+	tune(id, json_pack("{s:i}", "bandwidth", 64 << 10));
+	await_goal(id, "bandwidth", 64 << 10);
+	json_decref(ask(A, id, "switch", NULL));
+	await_event(id, "is cut short");
+	json_decref(ask(A, id, "cancel", NULL));
+	session = ends(id, "cancelled");
+	json_decref(session);
+	assert_true(vm_runs(A, "vm"));
+	assert_false(vm_runs(B, "vm"));
+	assert_no_strangers();
+}
+
 /* What is asked for before there is a data plane counts as well. */
 static void before_it_copies(void **unused)
 {
@@ -217,8 +336,13 @@ int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, begin, fixture_end)
 	const struct CMUnitTest tests[] = {
-		CASE(more_bandwidth_lets_it_end), CASE(switched_over_by_its_user),
-		CASE(before_it_copies),		  CASE(a_time_limit_comes_later),
+		CASE(more_bandwidth_lets_it_end),
+		CASE(switched_over_by_its_user),
+		CASE(a_round_is_cut),
+		CASE(the_first_round_is_waited_for),
+		CASE(cancelled_in_a_cut_round),
+		CASE(before_it_copies),
+		CASE(a_time_limit_comes_later),
 		CASE(what_is_no_goal_is_refused),
 	};
 
