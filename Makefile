@@ -15,7 +15,7 @@ VERSION := 0.1.0
 # One line a file; V=1 shows the commands. All processors, unless -j was given.
 Q := $(if $(filter 0,$(V)),@)
 say = $(if $(filter 0,$(V)),@printf '  %-4s %s\n' $(1) $(2:$(BUILD)/%=%))
-ifeq ($(filter -j%,$(MAKEFLAGS)),)
+ifeq ($(MAKELEVEL)$(filter -j%,$(MAKEFLAGS)),0)
 MAKEFLAGS += -j$(shell nproc)
 endif
 
@@ -41,8 +41,8 @@ FUZZ_TARGETS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
 BENCHES := $(patsubst %.c,$(BUILD)/%,$(wildcard bench/*.c))
 
 .DEFAULT_GOAL := all
-.PHONY: all help deps deps-test check test demo bench bench-vs-qemu lint format check-asan check-tsan \
-	fuzz install clean guests
+.PHONY: all help deps deps-demo deps-test check test demo bench bench-vs-qemu lint format \
+	check-asan check-tsan fuzz install clean guests demo-guest
 
 all: $(PROGRAMS)
 
@@ -103,6 +103,8 @@ $(FUZZ_TARGETS): $(BUILD)/%: $(BUILD)/obj/%.o $(FUZZ_MAIN) $(ARCHIVES)
 
 deps:
 	@tools/install-deps build
+deps-demo:
+	@tools/install-deps demo
 deps-test:
 	@tools/install-deps test
 
@@ -118,9 +120,12 @@ check-build: $(PROGRAMS) $(UNIT_TESTS) $(PLATFORM_TESTS) $(FUZZ_TARGETS) $(BENCH
 
 guests:
 	@$(MAKE) --no-print-directory -C tests/guest BUILD=$(abspath $(BUILD))/guest
+# What make demo moves: no kernel is needed for it.
+demo-guest:
+	@$(MAKE) --no-print-directory -C tests/guest BUILD=$(abspath $(BUILD))/guest bare
 
-demo: deps-test
-	@$(MAKE) --no-print-directory all guests
+demo: deps-demo
+	@$(MAKE) --no-print-directory all demo-guest
 	@BUILD=$(BUILD) tools/demo
 
 bench-vs-qemu: deps-test
