@@ -163,6 +163,8 @@ bool source_leaves(const struct source *c, enum policy_reason *reason);
 /* What status says until the next decision. */
 void source_show_reason(struct source *c, const char *text);
 int source_gave_up(struct source *c);
+/* The time limit passed, in a round or between two: likewise, -ETIMEDOUT; for any failure before. */
+int source_timed_out(struct source *c);
 
 /* source_forecast.c: of a dry run, after its checks; -ECANCELED with f. */
 int source_forecast(struct source *c);

@@ -425,7 +425,7 @@ static int first_round(struct source *c)
 	return err ? err : source_send(c);
 }
 
-int source_copy_rounds(struct source *c)
+static int copy_rounds(struct source *c)
 {
 	bool drained = !c->track_dma;
 	int err = first_round(c);
@@ -452,6 +452,14 @@ int source_copy_rounds(struct source *c)
 		}
 	}
 	return err;
+}
+
+/* A time limit mostly passes within a round: why it was not enough is told all the same. */
+int source_copy_rounds(struct source *c)
+{
+	int err = copy_rounds(c);
+
+	return err == -ETIMEDOUT && !strcmp(c->f.code, "timeout") ? source_timed_out(c) : err;
 }
 
 int source_final_begin(struct source *c)

@@ -11,6 +11,7 @@
 #include "dataplane/region.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
+#include "lib/base/units.h"
 
 /* Stop, device state, load and resume together, before it has been measured: 11 ms measured. */
 #define OVERHEAD_NS (15 * NSEC_PER_MSEC)
@@ -22,6 +23,9 @@
 #define RATE_BYTES_MIN (8ull << 20)
 /* A page that needs not be sent takes so much less time: bench/compress, zero to random. */
 #define EMPTY_SHARE 8
+#define MIB	    1048576.0
+/* A VM that writes more than this of what can be sent does not get less with time. */
+#define CONVERGES 0.9
 /* Of a migration of many rounds the first and the latest decisions are kept. */
 #define DECISIONS_KEPT 200
 
@@ -178,17 +182,77 @@ void source_show_reason(struct source *c, const char *text)
 	snprintf(c->s->progress.reason, sizeof(c->s->progress.reason), "%s", text);
 }
 
+/* --- why not --------------------------------------------------------------------------------- */
+
+/* A pass over all that there is: how fast the VM writes is not known before its end. */
+static int timed_out_in_first_pass(struct source *c, double seconds)
+{
+	const struct session_progress *p = &c->s->progress;
+	double moved = (double)p->total_bytes - (double)p->pending_bytes;
+	double ms = c->copying_ns ? clock_ms_since(c->copying_ns) : 0;
+	double rate = ms > 0 && moved > 0 ? moved * 1000 / ms : 0;
+	char hint[200] = "Allow more time with --timeout, or more bandwidth.";
+
+	if (rate > 0)
+		snprintf(hint, sizeof(hint),
+			 "At this rate the first pass alone takes %.0f s: allow more time with "
+			 "--timeout, or more bandwidth.",
+			 (double)p->total_bytes / rate);
+	return failure_set(&c->f, -ETIMEDOUT, "timeout", hint,
+			   "The time limit of %.3g s passed in the first pass: %.1f of %.1f MiB "
+			   "were not sent yet, at %.1f MiB/s.",
+			   seconds, (double)p->pending_bytes / MIB, (double)p->total_bytes / MIB,
+			   rate / MIB);
+}
+
+/* What would let it end: of what was asked for, that which stands against it. */
+static void advise(const struct source *c, double dirty, char *hint, size_t size)
+{
+	const struct goals *g = &c->o.goals;
+	double wire = dirty * (c->wire_ratio > 0 ? c->wire_ratio : 1) / CONVERGES;
+	bool precopy = !strcmp(g->mode, "precopy");
+	char rate[32];
+
+	if (dirty < CONVERGES * c->rate) {
+		snprintf(hint, size, "Allow more time with --timeout, or a longer --max-downtime.");
+		return;
+	}
+	snprintf(
+		hint, size,
+		"More time will not do: it needs a bandwidth of about %s, a VM that writes less%s, "
+		"a longer --max-downtime%s.",
+		units_format_rate(wire, rate, sizeof(rate)),
+		c->can.throttle && g->impact < POLICY_IMPACT_MAX ? " (--impact slows it)" : "",
+		c->can.postcopy && precopy ? ", or post-copy (--mode auto)" : "");
+}
+
+int source_timed_out(struct source *c)
+{
+	const struct session_progress *p = &c->s->progress;
+	double seconds = (double)c->o.goals.timeout_ms / 1000;
+	double ms = (double)c->last.predicted_ns / 1e6;
+	char hint[300];
+
+	failure_clear(&c->f);
+	snprintf(c->reason, sizeof(c->reason), "%s", policy_reason_text(POLICY_TIMED_OUT));
+	if (c->rate <= 0 || !c->scanned.since_ns || c->last.predicted_ns >= POLICY_UNKNOWN_NS)
+		return timed_out_in_first_pass(c, seconds);
+	advise(c, p->dirty_rate, hint, sizeof(hint));
+	return failure_set(&c->f, -ETIMEDOUT, "timeout", hint,
+			   "The time limit of %.3g s passed in round %u: %.1f MiB were left, the "
+			   "VM writes %.1f MiB/s and %.1f MiB/s can be sent; the pause would be "
+			   "%.0f ms, and %.0f ms are allowed.",
+			   seconds, c->round, (double)p->pending_bytes / MIB, p->dirty_rate / MIB,
+			   c->rate / MIB, ms, (double)c->o.goals.max_downtime_ms);
+}
+
 int source_gave_up(struct source *c)
 {
 	const struct policy_decision *d = &c->last;
 	double ms = (double)d->predicted_ns / 1e6;
 
 	if (d->reason == POLICY_TIMED_OUT)
-		return failure_set(&c->f, -ETIMEDOUT, "timeout",
-				   "Allow more time with --timeout, or a longer --max-downtime.",
-				   "The time limit passed after %u rounds: the pause would be "
-				   "%.0f ms.",
-				   c->round, ms);
+		return source_timed_out(c);
 	if (d->reason == POLICY_BELOW_FLOOR)
 		return failure_set(&c->f, -EAGAIN, "not-converging",
 				   "Allow a longer --max-downtime.",

@@ -94,6 +94,30 @@ static json_t *ends(const char *id, const char *status)
 	return session;
 }
 
+static void says(const json_t *session, const char *member, const char *part)
+{
+	const char *whole = text(json_object_get(session, "error"), member);
+
+	if (!strstr(whole, part))
+		fail_msg("'%s' is not in '%s'", part, whole);
+}
+
+/* Until it is in that round, or a later one. */
+static void await_round(const char *id, int round)
+{
+	uint64_t start = clock_ns();
+	json_int_t is;
+
+	do {
+		json_t *j = session_of(A, id);
+
+		is = json_integer_value(json_object_get(json_object_get(j, "progress"), "round"));
+		json_decref(j);
+		nap_ms(2);
+	} while (is < round && clock_ms_since(start) < 30000);
+	assert_true(is >= round);
+}
+
 static void arrived(void)
 {
 	assert_true(vm_runs(B, "vm"));
@@ -295,9 +319,38 @@ static void a_time_limit_comes_later(void **unused)
 	tune(id, json_pack("{s:i}", "timeout_ms", 1));
 	session = ends(id, "failed");
 	assert_string_equal(text(json_object_get(session, "error"), "code"), "timeout");
+	says(session, "message", "passed in the first pass: ");
+	says(session, "message", " of 16.0 MiB were not sent yet, at ");
+	says(session, "hint", "--timeout");
 	json_decref(session);
 	assert_true(vm_runs(A, "vm"));
 	assert_false(vm_runs(B, "vm"));
+	assert_no_strangers();
+}
+
+/* In a round, as it mostly does, and not between two: the reason is told all the same. */
+static void a_time_limit_says_why(void **unused)
+{
+	json_t *options = hopeless(), *session;
+	char id[40];
+
+	(void)unused;
+	json_object_set_new(options, "bandwidth", json_integer(8 << 20));
+	json_object_set_new(options, "impact", json_integer(0));
+	assert_true(begin_move(A, B, "vm", options, id));
+	await_round(id, 3);
+	tune(id, json_pack("{s:i}", "timeout_ms", 1));
+	session = ends(id, "failed");
+	assert_string_equal(text(json_object_get(session, "error"), "code"), "timeout");
+	assert_string_equal(text(json_object_get(session, "result"), "reason"),
+			    "the time limit has passed");
+	says(session, "message", "passed in round ");
+	says(session, "message", "MiB were left, the VM writes ");
+	says(session, "message", "MiB/s can be sent; the pause would be ");
+	says(session, "message", "and 40 ms are allowed");
+	says(session, "hint", "needs a bandwidth of about ");
+	json_decref(session);
+	assert_true(vm_runs(A, "vm"));
 	assert_no_strangers();
 }
 
@@ -344,6 +397,7 @@ int main(void)
 		CASE(before_it_copies),
 		CASE(a_time_limit_comes_later),
 		CASE(what_is_no_goal_is_refused),
+		CASE(a_time_limit_says_why),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
