@@ -163,7 +163,7 @@ bool source_leaves(const struct source *c, enum policy_reason *reason);
 /* What status says until the next decision. */
 void source_show_reason(struct source *c, const char *text);
 int source_gave_up(struct source *c);
-/* The time limit passed, in a round or between two: likewise, -ETIMEDOUT; for any failure before. */
+/* The time limit passed, in a round or between two: likewise, in any failure's place. */
 int source_timed_out(struct source *c);
 
 /* source_forecast.c: of a dry run, after its checks; -ECANCELED with f. */

@@ -102,22 +102,6 @@ static void says(const json_t *session, const char *member, const char *part)
 		fail_msg("'%s' is not in '%s'", part, whole);
 }
 
-/* Until it is in that round, or a later one. */
-static void await_round(const char *id, int round)
-{
-	uint64_t start = clock_ns();
-	json_int_t is;
-
-	do {
-		json_t *j = session_of(A, id);
-
-		is = json_integer_value(json_object_get(json_object_get(j, "progress"), "round"));
-		json_decref(j);
-		nap_ms(2);
-	} while (is < round && clock_ms_since(start) < 30000);
-	assert_true(is >= round);
-}
-
 static void arrived(void)
 {
 	assert_true(vm_runs(B, "vm"));
