@@ -142,20 +142,26 @@ static uint64_t file_bytes(const struct destination_postcopy *p)
 	return regions ? postcopy_file_bytes(regions, (uint32_t)n) : 0;
 }
 
+/* All of it is allocated here: a data plane that writes into a hole of a full disk dies of it. */
 static int make_file(struct destination *d)
 {
 	struct destination_postcopy *p = &d->post;
 	const char *path = json_string_value(json_object_get(p->plan, "file"));
 	char dir[PATH_MAX];
+	int err;
 
 	snprintf(dir, sizeof(dir), "%.4000s/postcopy", session_config(d->s)->state_dir);
 	if (mkdir(dir, 0700) && errno != EEXIST)
 		return failure_set(&d->f, -errno, "internal", NULL, "%s: %m", dir);
 	p->missing_fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (p->missing_fd < 0 || ftruncate(p->missing_fd, (off_t)file_bytes(p)))
-		return failure_set(&d->f, -errno, "internal", "Make room in the state directory.",
-				   "%s: %m", path);
-	return 0;
+	err = p->missing_fd < 0 ? errno : posix_fallocate(p->missing_fd, 0, (off_t)file_bytes(p));
+	if (err == ENOSPC || err == EDQUOT)
+		return failure_set(&d->f, -err, "state-dir-full",
+				   "Make room in the destination's state directory: post-copy "
+				   "needs 32 MiB there for a TiB of RAM.",
+				   "The destination has no room for the %llu bytes of %s: %s.",
+				   (unsigned long long)file_bytes(p), path, strerror(err));
+	return err ? failure_set(&d->f, -err, "internal", NULL, "%s: %s", path, strerror(err)) : 0;
 }
 
 static int note(struct destination *d, const char *name, json_t *value)

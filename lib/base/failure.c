@@ -59,6 +59,7 @@ const struct failure_code failure_codes[] = {
 	{ "session-state", "the session is in a state that does not allow this" },
 	{ "unresolved", "which side owns the guest is not known" },
 	{ "journal", "the session journal could not be written or read" },
+	{ "state-dir-full", "the state directory has no room for what is missing in post-copy" },
 	{ "busy", "the host admits no further session now" },
 	{ "internal", "a defect in tranship or a failing system call" },
 	{ NULL, NULL },
