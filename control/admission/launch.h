@@ -46,6 +46,9 @@ const char *launch_binary(const struct config *c, const char *word);
  */
 int launch_start(const struct launch_plan *p, pid_t *pid, struct failure *f);
 
+/* The last lines that say something of what QEMU wrote, at most 4, in one; "" if there are none. */
+void launch_log_tail(const struct launch_plan *p, unsigned int lines, char *text, size_t len);
+
 /*
  * Kills what was started, waits for it, removes every created file and the log. Only a process
  * with exactly the plan's command line is killed, so that a pid from a journal is safe to give; if

@@ -26,47 +26,58 @@
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
+#include "lib/base/text.h"
 
 #define CONNECT_EVERY_MS 5     /* until QEMU listens; it takes 50 to 200 ms to come so far */
 #define KILL_WAIT_MS	 60000 /* the kernel frees RAM at about 10 GiB/s */
 #define REAPER_STACK	 (256u << 10)
+#define LOG_LINES_MAX	 4
 
-/* The last line that says something, of what QEMU wrote; "" if there is none. */
-static void last_line(const char *path, char *line, size_t len)
+/* The end of the file; bytes read. */
+static size_t read_end(const char *path, char *buf, size_t size)
 {
 	AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
-	char tail[4096];
 	struct stat st;
 	ssize_t n;
-	off_t from;
 
-	line[0] = '\0';
 	if (fd < 0 || fstat(fd, &st))
-		return;
-	from = st.st_size > (off_t)sizeof(tail) - 1 ? st.st_size - (off_t)sizeof(tail) + 1 : 0;
-	n = pread(fd, tail, sizeof(tail) - 1, from);
-	for (; n > 0; n--) {
-		ssize_t start = n;
+		return 0;
+	n = pread(fd, buf, size, st.st_size > (off_t)size ? st.st_size - (off_t)size : 0);
+	return n > 0 ? (size_t)n : 0;
+}
+
+void launch_log_tail(const struct launch_plan *p, unsigned int lines, char *text, size_t len)
+{
+	char tail[4096], *from[LOG_LINES_MAX];
+	size_t n = read_end(p->log_path, tail, sizeof(tail) - 1), used = 0;
+	unsigned int found = 0;
+
+	/* from the last line to the first of those that say something */
+	for (size_t end = n; end > 0 && found < lines && found < LOG_LINES_MAX;) {
+		size_t start = end;
 
 		while (start > 0 && tail[start - 1] != '\n')
 			start--;
-		tail[n] = '\0';
-		if (tail[start + (ssize_t)strspn(tail + start, " \t\r")]) {
-			snprintf(line, len, "%.*s", (int)len - 1, tail + start);
-			break;
-		}
-		n = start;
+		tail[end] = '\0';
+		if (tail[start + strspn(tail + start, " \t\r")])
+			from[found++] = tail + start;
+		end = start ? start - 1 : 0;
 	}
-	for (char *c = line; *c; c++)
+	text[0] = '\0';
+	while (found-- && used < len)
+		used += (size_t)snprintf(text + used, len - used, "%s%s", used ? "; " : "",
+					 from[found]);
+	for (char *c = text; *c; c++)
 		if ((unsigned char)*c < ' ' || *c == 127)
 			*c = '?';
+	text_clean(text);
 }
 
 static int failed(const struct launch_plan *p, int err, const char *what, struct failure *f)
 {
 	char line[240];
 
-	last_line(p->log_path, line, sizeof(line));
+	launch_log_tail(p, 1, line, sizeof(line));
 	return failure_set(f, err, "launch-failed",
 			   "see what QEMU says about its command line at the destination, or start "
 			   "it there yourself and use --incoming",

@@ -92,6 +92,12 @@ struct guest_ops {
 	int (*open_ram)(struct guest *g, uint32_t i, bool writable, int *fd, struct failure *f);
 
 	/*
+	 * 0 if the VM has the devices and the RAM that describe found; -ESTALE (vm-changed) if not.
+	 * Cheap, and the guest runs on meanwhile. NULL: they cannot change.
+	 */
+	int (*unchanged)(struct guest *g, struct failure *f);
+
+	/*
 	 * Makes the guest's writes trackable from outside: for QEMU, injects a userfaultfd and
 	 * registers every mapping. *kind says which tracker the data plane must use and *fd, if
 	 * not -1, goes with it (caller's). *residue (may be NULL) gets a JSON object for the

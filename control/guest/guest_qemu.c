@@ -61,6 +61,7 @@ static const struct guest_ops guest_qemu_ops = {
 	.describe = guest_qemu_describe,
 	.check = guest_qemu_check,
 	.open_ram = guest_qemu_open_ram,
+	.unchanged = guest_qemu_unchanged,
 	.arm = guest_qemu_arm,
 	.disarm = guest_qemu_disarm,
 	.postcopy = guest_qemu_postcopy,

@@ -271,14 +271,16 @@ int guest_qemu_describe_disks(struct guest_qemu *q, struct failure *f)
 /* --- extra ------------------------------------------------------------------------------------ */
 
 /* The children of a QOM path: appends {"id","type"}; id is "" for device[N]. */
-static void note_children(struct guest_qemu *q, const char *path, bool named, json_t *out)
+static int note_children(struct guest_qemu *q, const char *path, bool named, json_t *out,
+			 struct failure *f)
 {
 	json_t *list = NULL;
 	const json_t *item;
 	size_t i;
+	int ret = qmp_call(q->q, "qom-list", json_pack("{s:s}", "path", path), &list, f);
 
-	if (qmp_call(q->q, "qom-list", json_pack("{s:s}", "path", path), &list, NULL))
-		return;
+	if (ret)
+		return ret;
 	json_array_foreach (list, i, item) {
 		const char *type = text_of(item, "type");
 		size_t len = strlen(type);
@@ -290,6 +292,14 @@ static void note_children(struct guest_qemu *q, const char *path, bool named, js
 						     type + 6, len - 7));
 	}
 	json_decref(list);
+	return 0;
+}
+
+static int note_devices(struct guest_qemu *q, json_t *out, struct failure *f)
+{
+	int ret = note_children(q, "/machine/peripheral", true, out, f);
+
+	return ret ? ret : note_children(q, "/machine/peripheral-anon", false, out, f);
 }
 
 static bool named_on_command_line(char *const *argv, const char *option, const char *id)
@@ -396,9 +406,8 @@ static void describe_extra(struct guest_qemu *q, const json_t *cpus)
 	json_object_set_new(extra, "blocked_reasons",
 			    reasons ? json_incref(reasons) : json_array());
 	json_decref(migrate);
-	note_children(q, "/machine/peripheral", true, devices);
-	note_children(q, "/machine/peripheral-anon", false, devices);
-	note_children(q, "/objects", true, objects);
+	note_devices(q, devices, NULL);
+	note_children(q, "/objects", true, objects, NULL);
 	json_object_set_new(extra, "devices", devices);
 	json_object_set_new(extra, "objects", objects);
 	note_hotplugged(d);
@@ -411,6 +420,51 @@ static void describe_extra(struct guest_qemu *q, const json_t *cpus)
 			    json_integer(proc_status_number(q->g.pid, "Seccomp")));
 	host_cpu_describe(extra);
 	json_object_set_new(extra, "uid", json_integer(proc_status_number(q->g.pid, "Uid")));
+}
+
+/* Which of list are not in other, one for one, the first of them; NULL: none. */
+static const json_t *surplus(const json_t *list, const json_t *other)
+{
+	json_t *rest = json_copy((json_t *)other);
+	const json_t *item, *found = NULL;
+	size_t i;
+
+	json_array_foreach (list, i, item) {
+		size_t k = 0, n = json_array_size(rest);
+
+		while (k < n && !json_equal(json_array_get(rest, k), item))
+			k++;
+		if (k == n) {
+			found = item;
+			break;
+		}
+		json_array_remove(rest, k);
+	}
+	json_decref(rest);
+	return found;
+}
+
+int guest_qemu_unchanged(struct guest *g, struct failure *f)
+{
+	const json_t *was = json_object_get(g->desc.extra, "devices"), *changed;
+	json_t *is = json_array();
+	int ret = note_devices(guest_qemu_of(g), is, f);
+	const char *how = "was plugged in";
+
+	changed = ret ? NULL : surplus(is, was);
+	if (!ret && !changed) {
+		how = "was removed";
+		changed = surplus(was, is);
+	}
+	if (changed)
+		ret = failure_set(f, -ESTALE, "vm-changed",
+				  "Move it again as it is now; --incoming takes a VM that has the "
+				  "same devices.",
+				  "Device %s (%s) %s while the VM was being moved.",
+				  *text_of(changed, "id") ? text_of(changed, "id") : "without id",
+				  text_of(changed, "type"), how);
+	json_decref(is);
+	return ret;
 }
 
 int guest_qemu_describe(struct guest *g, struct failure *f)

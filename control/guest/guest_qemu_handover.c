@@ -113,11 +113,14 @@ static int migration_status(struct guest_qemu *q, char status[32], char *reason,
 	return ret;
 }
 
-/* Waits until the migration is at that status. -EIO (state-failed) if it ended otherwise. */
+/*
+ * Waits until the migration is at that status. -EIO (state-failed) if it ended otherwise,
+ * -ECONNRESET if QEMU did.
+ */
 static int await_status(struct guest_qemu *q, const char *wanted, unsigned int limit_ms,
 			struct failure *f)
 {
-	char status[32], reason[256] = "";
+	char status[32], now[32], reason[256] = "";
 	json_t *data = NULL;
 	int ret = qmp_wait_event(q->q, "MIGRATION", match_status_or_end, (void *)wanted, limit_ms,
 				 &data, f);
@@ -136,7 +139,10 @@ static int await_status(struct guest_qemu *q, const char *wanted, unsigned int l
 		return failure_set(f, -ETIMEDOUT, "state-failed", NULL,
 				   "QEMU's migration stays %s and does not become %s", status,
 				   wanted);
-	migration_status(q, status, reason, sizeof(reason), NULL);
+	/* At the destination older QEMUs exit as soon as they have said that it failed. */
+	if (migration_status(q, now, reason, sizeof(reason), NULL) == -ECONNRESET)
+		return failure_set(f, -ECONNRESET, "vm-gone", NULL, "QEMU's migration is %s",
+				   status);
 	return failure_set(f, -EIO, "state-failed", NULL, "QEMU's migration is %s%s%s", status,
 			   reason[0] ? ": " : "", reason);
 }
@@ -410,7 +416,7 @@ int guest_qemu_load_wait(struct guest *g, struct failure *f)
 	if (ret ==
 	    -ECONNRESET) /* older QEMUs exit when loading fails; their reason is in the log */
 		return failure_set(f, ret, "state-failed",
-				   "see the log of the VM at the destination",
+				   "See the VM's log; its devices must be those of the source's.",
 				   "QEMU at the destination ended while loading the device state");
 	return failure_set(f, ret, strstr(why.message, "lock") ? "disk-locked" : why.code, why.hint,
 			   "%s", why.message);

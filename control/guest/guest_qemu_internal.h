@@ -71,6 +71,8 @@ int guest_qemu_describe(struct guest *g, struct failure *f);
 int guest_qemu_describe_ram(struct guest_qemu *q, struct failure *f);
 /* Fills g->desc.disks and needs_dma_barrier. */
 int guest_qemu_describe_disks(struct guest_qemu *q, struct failure *f);
+/* Plugged in and removed since it was described; RAM is plugged in as a device. */
+int guest_qemu_unchanged(struct guest *g, struct failure *f);
 int guest_qemu_check(struct guest *g, json_t *checks, struct failure *f);
 int guest_qemu_open_ram(struct guest *g, uint32_t i, bool writable, int *fd, struct failure *f);
 

@@ -66,6 +66,22 @@ static struct dataplane_wait wait_for(struct destination *d, unsigned int ms)
 					.skip_others = true };
 }
 
+/* Why a VMM did not load is in its log, which goes with it. */
+static void quote_log(struct destination *d)
+{
+	struct failure why = d->f;
+	char tail[240];
+
+	launch_log_tail(&d->plan, 2, tail, sizeof(tail));
+	if (!d->launched || strcmp(why.code, "state-failed") || !tail[0])
+		return;
+	failure_clear(&d->f);
+	failure_set(&d->f, -EIO, why.code,
+		    "A device that was added to, or removed from, the VM since it was started "
+		    "makes it another one; else see whether both hosts' QEMUs fit.",
+		    "%.150s: %s", why.message, tail);
+}
+
 /* The state that the data plane holds goes into the VMM. */
 static int load_state(struct destination *d)
 {
@@ -91,8 +107,10 @@ static int load_state(struct destination *d)
 	close(pair[0]);
 	if (!err)
 		err = d->g->ops->load_wait(d->g, &d->f);
-	if (err)
+	if (err) {
+		quote_log(d);
 		return err;
+	}
 	w = wait_for(d, LOADED_WAIT_MS);
 	return dataplane_expect(&d->dp, IPC_LOADED, &m, &w, &d->f);
 }

@@ -106,8 +106,10 @@ static int note_whether_it_ran(struct source *c)
 
 static int pause_guest(struct source *c)
 {
-	int pair[2], err = session_enter(c->s, SESSION_PAUSED, NULL, &c->f);
+	int pair[2], err = source_check_unchanged(c);
 
+	if (!err)
+		err = session_enter(c->s, SESSION_PAUSED, NULL, &c->f);
 	if (!err)
 		err = guard(c);
 	if (err)

@@ -91,8 +91,9 @@ struct source {
 	struct throttle *brake;	      /* NULL: cannot be throttled */
 	bool braked;		      /* its groups are made */
 
-	uint64_t copying_ns; /* clock_ns() when COPYING began */
-	char reason[160];    /* of the last decision: what a result tells */
+	uint64_t copying_ns;   /* clock_ns() when COPYING began */
+	uint64_t unchanged_ns; /* clock_ns() of the last source_check_unchanged() */
+	char reason[160];      /* of the last decision: what a result tells */
 	struct source_downtime downtime;
 	struct source_postcopy post;
 	json_t *peer_account; /* what the destination said of its own costs */
@@ -144,6 +145,8 @@ int source_send_end(struct source *c);
 int source_send(struct source *c);
 /* A stop-scan-cont barrier against DMA in flight, see DESIGN hazards; then a round. */
 int source_barrier_round(struct source *c);
+/* Whether the VM still is the one that was described; vm-changed. */
+int source_check_unchanged(struct source *c);
 void source_wait_init(struct source *c, struct dataplane_wait *w, bool limited);
 
 /*

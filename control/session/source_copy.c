@@ -45,6 +45,7 @@
 #define CONNECT_MS	10000u
 #define FINAL_SCANS_MAX 16
 #define LOOKS_MAX	3
+#define LOOK_MS		1000 /* costs two round trips of QMP, 0.3 ms each */
 /*
  * How long a data plane may show no sign of life. A dead peer is noticed by its sockets sooner
  * (SOCKETS_DEAD_MS); this is for one that lives and does nothing. A scan says nothing until its
@@ -425,6 +426,18 @@ static int first_round(struct source *c)
 	return err ? err : source_send(c);
 }
 
+int source_check_unchanged(struct source *c)
+{
+	c->unchanged_ns = clock_ns();
+	return c->g->ops->unchanged ? c->g->ops->unchanged(c->g, &c->f) : 0;
+}
+
+/* So that a long copy does not go on in vain. What decides is the look before the pause. */
+static int look_now_and_then(struct source *c)
+{
+	return clock_ms_since(c->unchanged_ns) > LOOK_MS ? source_check_unchanged(c) : 0;
+}
+
 static int copy_rounds(struct source *c)
 {
 	bool drained = !c->track_dma;
@@ -433,7 +446,9 @@ static int copy_rounds(struct source *c)
 	while (!err) {
 		struct policy_decision d;
 
-		err = source_scan(c, 0);
+		err = look_now_and_then(c);
+		if (!err)
+			err = source_scan(c, 0);
 		if (err)
 			break;
 		source_take_wishes(c);

@@ -20,6 +20,7 @@ const struct failure_code failure_codes[] = {
 	{ "vm-ambiguous", "more than one VM matches" },
 	{ "vm-busy", "a session for this VM is already under way" },
 	{ "vm-gone", "the VM's process ended during the session" },
+	{ "vm-changed", "a device or memory was plugged in or removed during the session" },
 	{ "vm-not-running", "the VM is in a state from which it cannot be moved" },
 	{ "qmp-busy", "another manager holds every QMP socket of the VM" },
 	{ "qmp-failed", "QEMU refused or did not answer a command" },
