@@ -317,7 +317,7 @@ static const struct cli_option resolve_options[] = {
 	{ .name = "run-here",
 	  .kind = CLI_SWITCH,
 	  .member = "run_here",
-	  .help = "the VM is to run on this host" },
+	  .help = "the VM is to run on this host; end the other host's QEMU first" },
 	{ .name = "give-up",
 	  .kind = CLI_SWITCH,
 	  .member = "give_up",
@@ -341,7 +341,8 @@ static enum cli_exit run_resolve(struct cli *cli, const struct cli_words *words,
 	}
 	in = json_pack("{s:s}", "action", run_here ? "run-here" : "give-up");
 	status = cli_ask_session(cli, words->word[0], "resolve", in, RESOLVE_MS,
-				 run_here ? "resolved: the VM runs here"
+				 run_here ? "resolved: the VM runs here; see that the other host's "
+					    "QEMU is ended, or that host stays down"
 					  : "resolved: given up here");
 	json_decref(in);
 	return status;

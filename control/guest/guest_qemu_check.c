@@ -255,12 +255,15 @@ static void check_state(struct guest_qemu *q, json_t *checks)
 			  "QEMU is in a migration that somebody else began (%s)", migration);
 		return;
 	}
-	if (!strcmp(state, "running") || !strcmp(state, "paused"))
+	/* prelaunch: started with -S, and never run */
+	if (!strcmp(state, "running") || !strcmp(state, "paused") || !strcmp(state, "prelaunch"))
 		check_add(checks, "state", "", CHECK_OK, NULL, NULL, "the VM is %s", state);
 	else
 		check_add(checks, "state", "", CHECK_ERROR, "vm-not-running",
-			  strcmp(state, "postmigrate") ? "bring it to running or paused first"
-						       : "let it run on (QMP cont) first",
+			  strcmp(state, "postmigrate")
+				  ? "bring it to running or paused first"
+				  : "it was migrated by somebody: end it if it runs elsewhere, and "
+				    "only else let it run on (QMP cont)",
 			  "the VM is in state %s", state);
 }
 

@@ -74,6 +74,12 @@ static int ask(struct host *h, const char *id, enum session_ask what, json_t **o
 /* --- giving up ------------------------------------------------------------------------------- */
 
 /* Under lock. */
+static bool may_give_up(const struct session *s)
+{
+	return s->state < SESSION_COMMITTED || s->recallable;
+}
+
+/* Under lock. */
 static int given_up(const struct session *s, struct failure *f)
 {
 	if (s->terminal && (s->state == SESSION_FAILED || s->state == SESSION_CANCELLED))
@@ -81,7 +87,7 @@ static int given_up(const struct session *s, struct failure *f)
 	if (s->state == SESSION_UNRESOLVED)
 		return failure_set(f, -EBUSY, "unresolved", s->failure.hint, "%s",
 				   s->failure.message);
-	if (s->state >= SESSION_COMMITTED)
+	if (!may_give_up(s))
 		return failure_set(f, -EBUSY, "session-state", NULL,
 				   "The destination runs the VM already.");
 	if (!s->attended)
@@ -97,12 +103,11 @@ static int give_up(struct session *s, struct failure *f)
 	int err;
 
 	pthread_mutex_lock(&s->lock);
-	if (!s->terminal && s->state < SESSION_COMMITTED) {
+	if (!s->terminal && may_give_up(s)) {
 		s->abort_wanted = true;
 		session_wake(s);
 	}
-	while (!s->terminal && s->attended && s->state < SESSION_COMMITTED &&
-	       session_wait_changed(s, deadline))
+	while (!s->terminal && s->attended && may_give_up(s) && session_wait_changed(s, deadline))
 		;
 	err = given_up(s, f);
 	pthread_mutex_unlock(&s->lock);

@@ -8,6 +8,12 @@
  *   long that takes (its monitor may be held by somebody), and the session is what it was. A VM
  *   that lives is never taken for one that has gone, for then the source would run the guest.
  *
+ *   COMMITTED, and the guest has not run yet: the source is given WORD_MS to say so once more. It
+ *   asks every few seconds as long as it does not know; but a person there may have decided
+ *   meanwhile that the guest runs at the source (`resolve --run-here`), and then what it says is
+ *   that this one is to be given up. A source that says nothing in that time is away, and COMMITTED
+ *   stands.
+ *
  *   A VM that has gone: in PREPARED it never ran, FAILED. In COMMITTED it may have run and written
  *   its disks before it went, so the source must not go on from an older memory: UNRESOLVED. In
  *   RUNNING it ran here, and what became of it is not ours: DONE, as for one that runs.
@@ -21,11 +27,14 @@
 #include "control/session/host_internal.h"
 #include "control/session/session_destination.h"
 #include "control/session/vm_process.h"
+#include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
 
 #define REACH_EVERY_MS 300
 #define REACH_MS       10000 /* a VM that waited already and is only to be put back */
+/* Longer than a source that has not heard of us waits between two attempts; source_settle.c. */
+#define WORD_MS 20000
 
 static void read_created(struct destination *d, const json_t *content)
 {
@@ -125,6 +134,96 @@ static int start(struct destination *d)
 	return err;
 }
 
+/* From here on the source's giving up comes too late; true if it has come. */
+static bool taken_back(struct destination *d)
+{
+	{
+		SCOPED_LOCK(&d->s->lock);
+		d->s->recallable &= d->s->abort_wanted;
+		if (!d->s->recallable)
+			return false;
+	}
+	d->aborted = true;
+	failure_clear(&d->f);
+	failure_set(&d->f, -ECANCELED, "cancelled", NULL, "The source took the VM back.");
+	return true;
+}
+
+/* One request. 0: there is none; 1: go on, it was answered; else as await_word(). */
+static int answer_word(struct destination *d)
+{
+	static const struct failure wait = { .code = "session-state",
+					     .message = "It waits for the source's word." };
+	enum session_ask what = session_asked(d->s);
+	int err;
+
+	switch (what) {
+	case ASK_NONE:
+		return 0;
+	case ASK_COMMIT:
+	case ASK_RUN_HERE:
+		if (taken_back(d))
+			return -ECANCELED;
+		err = destination_handle_commit(d);
+		return err ? err : 1;
+	case ASK_GIVE_UP:
+		d->aborted = true;
+		return failure_set(&d->f, -ECANCELED, "cancelled", NULL,
+				   "A person gave the VM up at the destination.");
+	default:
+		session_answer(d->s, -EBUSY, &wait, NULL);
+		return 0;
+	}
+}
+
+static bool is_recalled(struct destination *d)
+{
+	SCOPED_LOCK(&d->s->lock);
+	return d->s->abort_wanted;
+}
+
+/* 0: run it, or it runs already. -ECANCELED: given up. -ESHUTDOWN: transhipd ends. -ESRCH: gone. */
+static int await_word(struct destination *d)
+{
+	struct pollfd p[2] = { { .fd = d->s->wake_fd, .events = POLLIN },
+			       { .fd = d->g->pidfd, .events = POLLIN } };
+	uint64_t start = clock_ns();
+
+	session_event(d->s, "the source is waited for, before the guest runs");
+	for (;;) {
+		double spent = clock_ms_since(start);
+		int err = answer_word(d);
+
+		if (err)
+			return err > 0 ? 0 : err;
+		if (host_ending(d->s->host))
+			return -ESHUTDOWN;
+		if (is_recalled(d) || spent >= WORD_MS)
+			return taken_back(d) ? -ECANCELED : 0;
+		poll(p, 2, WORD_MS - (int)spent);
+		session_drain_wake(d->s);
+		if (p[1].revents)
+			return failure_set(&d->f, -ESRCH, "vm-gone", "See the VM's log.",
+					   "The VM's process ended at the destination.");
+	}
+}
+
+/* The guest is to run here, if it does not. */
+static int run_committed(struct destination *d)
+{
+	int err = 0;
+
+	if (destination_never_ran(&d->g->desc)) {
+		err = await_word(d);
+	} else {
+		SCOPED_LOCK(&d->s->lock);
+		d->s->recallable = false;
+	}
+	if (!err && d->s->state == SESSION_COMMITTED)
+		err = start(d);
+	return err;
+}
+
 static void go_on(struct destination *d)
 {
 	enum session_state state = d->s->state;
@@ -137,10 +236,10 @@ static void go_on(struct destination *d)
 	}
 	d->load_begun = true;
 	err = reach(d, 0);
+	if (!err && state == SESSION_COMMITTED)
+		err = run_committed(d);
 	if (err == -ESHUTDOWN)
 		return;
-	if (!err && state == SESSION_COMMITTED)
-		err = start(d);
 	if (d->s->state == SESSION_RUNNING) {
 		/* Nothing here depends on the source any more; if it asks, DONE is the answer. */
 		destination_end_well(d);

@@ -37,6 +37,12 @@ int session_start(struct session *s, struct failure *f);
 int host_vm_is_free(struct host *h, const char *vm, struct failure *f);
 /* Says so in a list of VMs as guest_list() gives it. */
 void host_mark_claimed(struct host *h, json_t *vms);
+/*
+ * vm_moved.c: of a VM that stands still (vm-not-running) since it was moved away and kept, its
+ * checks, or a list as guest_list() gives it, say so.
+ */
+void host_explain_moved(struct host *h, const struct guest *g, json_t *checks);
+void host_mark_moved(struct host *h, json_t *vms);
 /* session_journals.c: takes up what an earlier transhipd left; forgets old journals. */
 int host_recover(struct host *h, struct failure *f);
 /* True when transhipd is about to end. */

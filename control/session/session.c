@@ -516,6 +516,7 @@ int host_vms(struct host *h, json_t **out, struct failure *f)
 	*out = guest_list();
 	if (!*out)
 		return failure_set(f, -ENOMEM, "internal", NULL, "out of memory");
+	host_mark_moved(h, *out);
 	host_mark_claimed(h, *out);
 	return 0;
 }

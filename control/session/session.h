@@ -104,6 +104,8 @@ struct session {
 	bool abort_wanted;	/* destination: sticky, the source or a person gave it up */
 	bool peer_gave_up;	/* destination: it was the source, and it was the first */
 	bool untold;		/* destination: why it failed; its source has not asked yet */
+	/* destination: COMMITTED before a crash, and it has not run: the source may take it back */
+	bool recallable;
 	bool resolving;	       /* destination: UNRESOLVED, and a person's decision is carried out */
 	bool opened;	       /* destination: the answer to the offer is ready */
 	unsigned int watchers; /* API threads that hold a reference */

@@ -177,8 +177,7 @@ static int handle_load(struct destination *d)
 	return 0;
 }
 
-/* In one of these states a loaded guest has not run. */
-static bool never_ran(const struct guest_description *d)
+bool destination_never_ran(const struct guest_description *d)
 {
 	static const char *const states[] = { "paused", "inmigrate", "prelaunch", "postmigrate" };
 
@@ -197,7 +196,7 @@ static int after_failed_start(struct destination *d, int err)
 		return -ESRCH;
 	if (d->g->ops->describe(d->g, &ignored))
 		return guest_alive(d->g) ? -ETIMEDOUT : -ESRCH;
-	if (never_ran(&d->g->desc))
+	if (destination_never_ran(&d->g->desc))
 		return err;
 	log_warn("%.8s: the guest has run here and is %s: %s", d->s->id, d->g->desc.state,
 		 d->f.message);

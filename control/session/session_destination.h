@@ -53,6 +53,8 @@ void destination_serve(struct destination *d);
 int destination_start(struct destination *d);
 /* Loads, commits and goes on as asked for, see session_destination.c; as destination_serve. */
 int destination_handle_commit(struct destination *d);
+/* In the state in which the VMM is, a loaded guest has not run. */
+bool destination_never_ran(const struct guest_description *d);
 /* True, with d->aborted and the failure, if the session was given up. */
 bool destination_given_up(struct destination *d);
 json_t *destination_account(const struct destination *d);

@@ -106,6 +106,8 @@ static void take_up(struct host *h, struct found *j)
 	s->state = j->state;
 	s->terminal = has_ended(j->state);
 	s->opened = true;
+	s->recallable = j->side == SESSION_DESTINATION && j->state == SESSION_COMMITTED &&
+			!json_object_get(j->content, "postcopy");
 	claim(s, j->content);
 	s->journaled = !journal_open(&s->journal, j->path, NULL, &f);
 	if (!s->journaled)

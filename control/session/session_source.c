@@ -225,12 +225,8 @@ static int unresolved(struct source *c, const struct failure *why)
 {
 	c->committed = c->unsettled = true;
 	failure_clear(&c->f);
-	return failure_set(
-		&c->f, -EHOSTUNREACH, "unresolved",
-		"When the destination is back this resolves itself; else look whether the "
-		"VM runs there, then `tranship resolve ID --give-up` if it does, "
-		"`--run-here` if it never will.",
-		"Whether the destination runs the guest is not known: %s", why->message);
+	return failure_set(&c->f, -EHOSTUNREACH, "unresolved", SOURCE_UNRESOLVED_HINT,
+			   "Whether the destination runs the guest is not known: %s", why->message);
 }
 
 /*

@@ -220,6 +220,8 @@ int source_check_and_offer(struct source *c)
 	int err = c->g->ops->check(c->g, checks, &c->f);
 
 	if (!err)
+		host_explain_moved(c->s->host, c->g, checks);
+	if (!err)
 		err = checks_skip(checks, skip, &c->f);
 	if (!err)
 		err = client_new(&c->peer, dest, &c->f);

@@ -39,7 +39,7 @@
 #define SETTLE_MS	20000u
 #define SETTLE_EVERY_MS 200u
 #define LINGER_MIN_MS	500u
-#define LINGER_MAX_MS	30000u
+#define LINGER_MAX_MS	10000u /* destination_recover.c waits for longer */
 #define SETTLE_CALL_MS	5000u
 #define FINISH_MS	10000u
 #define RESOLVE_MS	50000u /* the command line waits a minute */
@@ -276,10 +276,7 @@ static void settle(struct source *c)
 		c->load_asked &= !c->committed;
 		settle_back(c, c->committed ? &why : &c->cause);
 	} else {
-		still_open(c,
-			   "When the destination is back this resolves itself; else look whether "
-			   "the VM runs there, then `tranship resolve ID --give-up` if it does, "
-			   "`--run-here` if it never will.",
+		still_open(c, SOURCE_UNRESOLVED_HINT,
 			   "Whether the destination runs the guest is not known", &why);
 	}
 }

@@ -5,6 +5,12 @@
 
 #include "control/session/session_source.h"
 
+/* Of a session of which the destination has not said what became of it. */
+#define SOURCE_UNRESOLVED_HINT                                                                     \
+	"When the destination is back this resolves itself. Else look whether the VM runs there: " \
+	"if it does, `tranship resolve ID --give-up`; if not, end its QEMU there first (or make "  \
+	"sure that host stays down), then `tranship resolve ID --run-here`."
+
 /*
  * Runs on until nothing is left to settle (c->unsettled, c->owes_abort), or transhipd ends. The
  * session is finished already; c->g is not open.

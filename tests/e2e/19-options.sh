@@ -22,6 +22,16 @@ want_completed
 vm_pid a web >/dev/null || fail "the source is gone"
 vm_verify b web
 assert_clean b web
+
+note "which says where it has gone, and is not to run on"
+moved=$(vm_pid b web)
+move a b web
+want_status 2
+want_code vm-not-running
+want '.error.message | test("has moved to unix:.*and was kept here")'
+want '.error.hint | test("^End this one")'
+cli a list | grep -q '^web .* no: The VM has moved to unix:' || fail "list: $(cli a list)"
+[ "$(vm_pid b web)" = "$moved" ] || fail "the moved VM has gone"
 vm_end a web
 vm_tell b web go
 
@@ -44,6 +54,17 @@ want_status 0
 vm_qmp b web cont
 assert_runs b web
 vm_verify b web
+
+note "so does one that was started with -S and has not run yet"
+vm_start b fresh paused=1 ram=128
+[ "$(vm_status b fresh)" = prelaunch ] || fail "it is $(vm_status b fresh)"
+move b a fresh
+want_status 0
+vm_runs a fresh && fail "it runs"
+vm_qmp a fresh cont
+assert_runs a fresh
+vm_verify a fresh
+vm_end a fresh
 
 note "--detach prints the id, and the session goes on"
 vm_tell b web go

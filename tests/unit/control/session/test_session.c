@@ -402,13 +402,24 @@ static void no_start(void **unused)
 /* The kept copy stands still, and is not moved a second time. */
 static void keep_src(void **unused)
 {
+	json_t *session, *error;
+
 	(void)unused;
 	assert_status(move(A, B, with_switch("keep_src")), "completed", "");
 	assert_true(vm_runs(B, "vm"));
 	assert_false(vm_runs(A, "vm"));
 	assert_false(vm_has_ended(A, "vm"));
 	vm_begin(B, "again", true);
-	assert_status(move(A, B, plain_options(B, "again")), "refused", "vm-not-running");
+	/* and says why, also when transhipd was started anew */
+	for (int i = 0; i < 2; i++) {
+		session = move(A, B, plain_options(B, "again"));
+		error = json_object_get(session, "error");
+		assert_non_null(strstr(text(error, "message"), "has moved to unix:"));
+		assert_non_null(strstr(text(error, "hint"), "must not run on"));
+		assert_status(session, "refused", "vm-not-running");
+		host_end(A);
+		host_start(A);
+	}
 	assert_false(vm_runs(A, "vm"));
 	assert_true(vm_runs(B, "vm"));
 	assert_true(vm_is_right(B, "vm"));

@@ -158,6 +158,49 @@ static void unresolved_resolves_itself(void **unused)
 	moves_again(B);
 }
 
+/*
+ * The destination was told to run it and died before it did; a person at the source is sure that it
+ * stays away, and it does not: it hears of that before it runs the guest a second time.
+ */
+static void a_person_ran_it_at_the_source_meanwhile(void **unused)
+{
+	json_t *session;
+
+	(void)unused;
+	begin(NULL, "destination.journal.committed.after:kill");
+	await_death(B);
+	session = await_end(A, id);
+	assert_string_equal(text(session, "state"), "unresolved");
+	assert_non_null(strstr(text(json_object_get(session, "error"), "hint"),
+			       "end its QEMU there first"));
+	json_decref(session);
+	assert_true(resolve(A, "run-here"));
+	assert_true(vm_runs(A, "vm"));
+	daemon_start(B, NULL);
+	await_state(B, id, "failed");
+	assert_false(vm_runs(B, "vm"));
+	assert_true(vm_runs(A, "vm"));
+	moves_again(A);
+}
+
+/* The source says nothing any more: the commit stands. */
+static void a_committed_destination_is_left_alone(void **unused)
+{
+	(void)unused;
+	begin(NULL, "destination.journal.committed.after:kill");
+	await_death(B);
+	daemon_kill(A, SIGKILL);
+	daemon_start(B, NULL);
+	assert_state(B, "committed");
+	await_runs(B);
+	assert_false(vm_runs(A, "vm"));
+	daemon_start(A, NULL);
+	await_state(A, id, "done");
+	assert_true(vm_has_ended(A, "vm"));
+	vm_begin(A, "vm", true);
+	moves_again(B);
+}
+
 /* The source's host is lost in the pause, with everything on it. */
 static void lose_the_source(void)
 {
@@ -308,6 +351,8 @@ int main(void)
 		CASE(an_abort_is_repeated_until_it_is_heard),
 		CASE(an_abort_is_owed_over_a_restart),
 		CASE(unresolved_resolves_itself),
+		CASE(a_person_ran_it_at_the_source_meanwhile),
+		CASE(a_committed_destination_is_left_alone),
 		CASE(a_person_runs_it_at_the_destination),
 		CASE(a_person_gives_it_up_at_the_destination),
 		CASE(a_copy_is_given_up_at_the_destination),
