@@ -340,7 +340,9 @@ int source_send_end(struct source *c)
 	int err;
 
 	source_wait_init(c, &w, !c->paused);
-	cut_if_wanted(c);
+	/* heard during a scan; a round that the policy wants before post-copy is not meant */
+	if (c->switch_asked)
+		cut_if_wanted(c);
 	err = dataplane_expect(&c->dp, IPC_SENT, &answer, &w, &c->f);
 	c->sending = false;
 	if (err)
