@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # timeout: 170
+# qemu: 7 10
 # Ten moves to and fro, every page checked after each, and never two copies. From the first move on
 # the VM's RAM is in huge pages, where the kernel gives them; they are split to be tracked.
 . "$(dirname "$0")/lib.sh"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # timeout: 120
+# qemu: 7 10
 # A Linux guest's TCP connection over virtio-net survives two moves; its memory is right.
 . "$(dirname "$0")/lib.sh"
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # timeout: 120
+# qemu: 7 10
 # The balloon is inflated while RAM is copied, and deflated while it is copied back: holes that
 # appear are holes at the destination, pages that return are right, and nothing of the guest's is lost.
 # From the first move on the RAM is in huge pages, of which the balloon gives parts back.

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # timeout: 90
+# qemu: 7 10
 # A disk image that the destination cannot lock: the move rolls back, and the guest runs on at the
 # source with its disk. And a disk that is not the same file on both hosts is refused before.
 . "$(dirname "$0")/lib.sh"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # timeout: 150
+# qemu: 7 10
 # kill -9 of either data plane or either daemon while RAM is copied: the source runs on, exit 3,
 # nothing is left, and the next try succeeds. The same for the VM that is to arrive.
 . "$(dirname "$0")/lib.sh"
@@ -9,8 +10,9 @@ ready_hosts
 vm_start a web rate=50 ws=32
 beats_start web
 here=a
-for victim in dataplane-source dataplane-destination daemon-source daemon-destination \
-	vm-destination; do
+victims="dataplane-source dataplane-destination vm-destination"
+[ "$QEMU" != 7 ] || victims+=" daemon-source daemon-destination"
+for victim in $victims; do
 	note "kill $victim"
 	there=$(peer_of $here)
 	move_start $here $there web --bandwidth 300Mbit
@@ -39,7 +41,7 @@ for victim in dataplane-source dataplane-destination daemon-source daemon-destin
 	here=$there
 done
 beats_stop web
-want_beats '.switches | length == 5'
+want_beats ".switches | length == $(wc -w <<<"$victims")"
 
 note "the VM itself ends while it is copied"
 move_start $here "$(peer_of $here)" web --bandwidth 300Mbit

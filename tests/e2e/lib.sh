@@ -25,6 +25,9 @@ HOSTS=$TOP/tools/two-hosts
 BEATCTL=$BUILD/guest/beatctl
 QEMU10=$CACHE/qemu10/root/usr/bin/qemu-system-x86_64
 QEMU7=/usr/bin/qemu-system-x86_64
+# A case may be given the QEMU of its VMs that name none: 15-ten-moves.sh qemu=10
+QEMU=7
+case ${1:-} in qemu=*) QEMU=${1#qemu=} ;; esac
 RESULT='{}'
 STATUS=0
 # The CLI that move_start began: for tests that interrupt it.
@@ -82,6 +85,7 @@ eventually() {
 
 hosts_up() {
 	need_root
+	[ "$QEMU" != 10 ] || need_qemu10
 	DIR=$(mktemp -d /tmp/ts.XXXXXX)
 	chmod 755 "$DIR"
 	LOGS=$DIR/logs
@@ -181,7 +185,7 @@ profile() {
 }
 
 # vm_start HOST NAME [KEY=VALUE...] starts a bare-metal guest and waits until it obeys.
-#   ram=MiB (256)  backing=file|memfd|huge (file)  qemu=7|10 (7)  accel=tcg|kvm (tcg)
+#   ram=MiB (256)  backing=file|memfd|huge (file)  qemu=7|10 (the case's)  accel=tcg|kvm (tcg)
 #   rate=MiB/s (20)  ws=MiB (32)  pattern=seq|rand|zipf (rand)  zero=% (20)  grain=pages (64)
 #   plain=% (0)
 #   use=MiB (0: all)  beat=ms (2)  spin=0|1 (0)  prealloc=1  disk=PATH  disk_options=...
@@ -224,7 +228,7 @@ vm_command() {
 
 	size=$(profile "$p" ram 256)M
 	VM_ARGS=("$QEMU7")
-	if [ "$(profile "$p" qemu 7)" = 10 ]; then
+	if [ "$(profile "$p" qemu "$QEMU")" = 10 ]; then
 		VM_ARGS=("$QEMU10")
 		firmware=(-L "$CACHE/qemu10/root/usr/share/qemu" -L
 			"$CACHE/qemu10/root/usr/share/seabios" -L /usr/share/qemu)
