@@ -183,10 +183,10 @@ static int allow_rings(scmp_filter_ctx ctx, unsigned int role)
 /* Post-copy lets the VMM see pages: all that may be done with its userfaultfd. */
 static int allow_faults(scmp_filter_ctx ctx, unsigned int role)
 {
-	static const unsigned long requests[] = { UFFDIO_CONTINUE, UFFDIO_WAKE };
+	static const unsigned long requests[] = { UFFDIO_CONTINUE, UFFDIO_ZEROPAGE, UFFDIO_WAKE };
 	int err = 0;
 
-	for (size_t i = 0; role & ROLE_FAULTS && !err && i < 2; i++)
+	for (size_t i = 0; role & ROLE_FAULTS && !err && i < 3; i++)
 		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
 				       SCMP_A1_32(SCMP_CMP_EQ, (uint32_t)requests[i]));
 	return err;

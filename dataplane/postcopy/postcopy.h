@@ -44,8 +44,8 @@
  *   Huge pages (hugetlb) are filled in parts of 4 KiB and mapped when none of them is missing.
  *
  *   Pages that the guest gives back while they are missing (balloon, free page reporting) are
- *   filled with what they had, which both interfaces allow; given back later, they fault as
- *   MISSING, CONTINUE says EFAULT, and they are filled with zeros.
+ *   filled with what they had, which both interfaces allow; given back later, they are holes, as
+ *   what was never populated: when they fault they are filled with zeros.
  */
 #ifndef TRANSHIP_DATAPLANE_POSTCOPY_H
 #define TRANSHIP_DATAPLANE_POSTCOPY_H
@@ -102,7 +102,7 @@ struct postcopy {
 	struct page_set missing;   /* the file's; shared with those that come after us */
 	struct page_set claimed;   /* somebody fills it, or has */
 	struct page_set requested; /* somebody waits for it, or did */
-	struct page_set shown;	   /* fault thread: mapped with its surroundings once */
+	struct page_set shown;	   /* the VMM could see it, or that it is a hole, once */
 	uint64_t left;		   /* atomic: pages in missing */
 	struct postcopy_figures *figures;
 

@@ -7,6 +7,12 @@
  *   a page that is in place (most pages of a guest that was pre-copied) maps what else is in place
  *   around it in its chunk: so a chunk costs one such fault and not 512.
  *
+ *   Holes. What was never populated at the source, or was given back, is a hole here too, and stays
+ *   one until the guest itself wants it: a page of a file in memory is allocated for whoever looks
+ *   at it, so nothing else is. UFFDIO_ZEROPAGE does that in one call. Holes around a fault are
+ *   passed over, by asking the file where its data goes on and never for a hole's beginning, which
+ *   would walk to the end of all data; a chunk in tatters is shown a few holes at a time.
+ *
  *   Faults that were read by a data plane that has died are not raised again by themselves:
  *   whoever begins wakes everybody, and those who still have nothing fault again.
  */
@@ -32,17 +38,32 @@
 #define FAULTS_AT_ONCE 32u
 /* How often a page may be punched under our hands, and memory be lacking for 1 ms. */
 #define RETRIES_MAX 1000u
+/* Holes that are passed over for one fault, 1 us each: what lies behind them faults by itself. */
+#define HOLES_MAX 16u
 
 /* --- letting the VMM see pages ---------------------------------------------------------------- */
 
-static int fill_zeros(const struct region *r, uint64_t offset)
+static void nap(void)
 {
-	static const uint8_t zeros[PAGE_BYTES];
+	const struct timespec ms = { .tv_nsec = NSEC_PER_MSEC };
 
-	if (!r->hugetlb)
-		return place_write(r, offset, zeros, sizeof(zeros));
+	nanosleep(&ms, NULL);
+}
+
+/* The guest wants a page that the file does not hold. As after_failure. */
+static int fill_zeros(struct postcopy *p, const struct region *r, uint64_t at, uint64_t offset)
+{
+	struct uffdio_zeropage z = { .range = { .start = at, .len = r->page_size } };
+
 	/* a fresh huge page is cleared by the kernel */
-	return madvise(r->map + offset, r->page_size, MADV_POPULATE_WRITE) ? -errno : 0;
+	if (r->hugetlb)
+		return madvise(r->map + offset, r->page_size, MADV_POPULATE_WRITE) ? -errno : 0;
+	if (!ioctl(p->uffd, UFFDIO_ZEROPAGE, &z))
+		return 1;
+	if (errno == ENOMEM)
+		nap();
+	/* it is there after all; or what else it is CONTINUE says as well */
+	return 0;
 }
 
 static void wake(int uffd, uint64_t at, uint64_t length)
@@ -54,12 +75,21 @@ static void wake(int uffd, uint64_t at, uint64_t length)
 		log_debug("UFFDIO_WAKE: %s", strerror(errno));
 }
 
+static uint64_t *chunk_of(const struct page_set *s, const struct region *r, uint64_t offset)
+{
+	return page_set_chunk(s, r->index, offset >> CHUNK_SHIFT);
+}
+
+static bool is_wanted(const struct postcopy *p, const struct region *r, uint64_t offset)
+{
+	return page_set_has(chunk_of(&p->requested, r, offset),
+			    (uint32_t)(offset % CHUNK_BYTES / PAGE_BYTES));
+}
+
 /* What a failed CONTINUE at `at` calls for: 0: again; 1: this page is done; -errno. */
 static int after_failure(struct postcopy *p, const struct region *r, uint64_t at, uint64_t offset,
 			 int err, unsigned int *retries)
 {
-	const struct timespec nap = { .tv_nsec = NSEC_PER_MSEC };
-
 	if (err == EEXIST) {
 		wake(p->uffd, at, r->page_size);
 		return 1;
@@ -67,22 +97,45 @@ static int after_failure(struct postcopy *p, const struct region *r, uint64_t at
 	if (++*retries > RETRIES_MAX)
 		return -err;
 	switch (err) {
-	case EFAULT: /* given back by the guest since it was filled */
-		return fill_zeros(r, offset);
+	case EFAULT:
+		return fill_zeros(p, r, at, offset);
 	case EAGAIN: /* the VMM's mappings are being changed */
 		sched_yield();
 		return 0;
 	case ENOMEM:
-		nanosleep(&nap, NULL);
+		nap();
 		return 0;
 	default:
 		return -err;
 	}
 }
 
-/* [at, at + length) of the VMM, which is at offset of r. */
+/* Bytes from offset on, of length, that a hole takes. */
+static int hole_at(const struct region *r, uint64_t offset, uint64_t length, uint64_t *hole)
+{
+	uint64_t data;
+	int err = region_first_data(r, offset + r->page_size, offset + length, &data);
+
+	*hole = data - offset;
+	return err;
+}
+
+/* All of it in one chunk. */
+static void note_shown(struct postcopy *p, const struct region *r, uint64_t offset, uint64_t length)
+{
+	uint64_t mask[PAGE_SET_WORDS];
+
+	page_mask_fill(mask, (uint32_t)(offset % CHUNK_BYTES / PAGE_BYTES),
+		       (uint32_t)(length / PAGE_BYTES));
+	page_set_add(chunk_of(&p->shown, r, offset), mask, mask);
+}
+
+/*
+ * [at, at + length) of the VMM, which is at offset of r, in one chunk. holes: how many may be
+ * passed over, then the rest is left; NULL: any number.
+ */
 static int continue_range(struct postcopy *p, const struct region *r, uint64_t at, uint64_t offset,
-			  uint64_t length)
+			  uint64_t length, unsigned int *holes)
 {
 	unsigned int retries = 0;
 
@@ -103,13 +156,22 @@ static int continue_range(struct postcopy *p, const struct region *r, uint64_t a
 				wake(p->uffd, at, length);
 				return 0;
 			}
-			if (!done) {
+			if (!done && err == EFAULT && !is_wanted(p, r, offset)) {
+				if (holes && !*holes)
+					return 0;
+				if (holes)
+					--*holes;
+				err = hole_at(r, offset, length, &done);
+				if (err)
+					return err;
+			} else if (!done) {
 				err = after_failure(p, r, at, offset, err, &retries);
 				if (err < 0)
 					return err;
 				done = err ? r->page_size : 0;
 			}
 		}
+		note_shown(p, r, offset, done);
 		at += done;
 		offset += done;
 		length -= done;
@@ -118,7 +180,7 @@ static int continue_range(struct postcopy *p, const struct region *r, uint64_t a
 }
 
 static int continue_region(struct postcopy *p, const struct region *r, uint64_t offset,
-			   uint64_t length)
+			   uint64_t length, unsigned int *holes)
 {
 	int err = 0;
 
@@ -129,7 +191,22 @@ static int continue_region(struct postcopy *p, const struct region *r, uint64_t 
 		uint64_t to = offset + length < end ? offset + length : end;
 
 		if (from < to)
-			err = continue_range(p, r, m->start + (from - m->offset), from, to - from);
+			err = continue_range(p, r, m->start + (from - m->offset), from, to - from,
+					     holes);
+	}
+	return err;
+}
+
+static int release(struct postcopy *p, const struct region *r, uint64_t chunk, const uint64_t *mask,
+		   unsigned int *holes)
+{
+	uint32_t count, first = page_mask_run(mask, 0, &count);
+	int err = 0;
+
+	while (!err && first < CHUNK_PAGES && (!holes || *holes)) {
+		err = continue_region(p, r, (chunk << CHUNK_SHIFT) + (uint64_t)first * PAGE_BYTES,
+				      (uint64_t)count * PAGE_BYTES, holes);
+		first = page_mask_run(mask, first + count, &count);
 	}
 	return err;
 }
@@ -137,15 +214,7 @@ static int continue_region(struct postcopy *p, const struct region *r, uint64_t 
 int postcopy_release_pages(struct postcopy *p, const struct region *r, uint64_t chunk,
 			   const uint64_t mask[PAGE_SET_WORDS])
 {
-	uint32_t count, first = page_mask_run(mask, 0, &count);
-	int err = 0;
-
-	while (!err && first < CHUNK_PAGES) {
-		err = continue_region(p, r, (chunk << CHUNK_SHIFT) + (uint64_t)first * PAGE_BYTES,
-				      (uint64_t)count * PAGE_BYTES);
-		first = page_mask_run(mask, first + count, &count);
-	}
-	return err;
+	return release(p, r, chunk, mask, NULL);
 }
 
 /* --- who waits -------------------------------------------------------------------------------- */
@@ -211,12 +280,28 @@ static void request(struct requests *out, const struct region *r, uint64_t page)
 	out->used += WIRE_FRAME_SIZE;
 }
 
-/* Everything that is in place around a page of the chunk, in one run. */
+/* Pages of a chunk that are in place; once: who faults again has lost a page or two. */
+static int release_rest(struct postcopy *p, const struct region *r, uint64_t chunk, uint32_t first,
+			uint32_t end, unsigned int *holes)
+{
+	uint64_t mask[PAGE_SET_WORDS], shown[PAGE_SET_WORDS];
+
+	page_mask_fill(mask, first, end - first);
+	memcpy(shown, mask, sizeof(shown));
+	page_set_keep(page_set_chunk(&p->shown, r->index, chunk), shown);
+	for (uint32_t i = 0; i < PAGE_SET_WORDS; i++)
+		mask[i] &= ~shown[i];
+	return release(p, r, chunk, mask, holes);
+}
+
+/* Everything that is in place around a page of the chunk, in one run; first what follows it. */
 static int release_around(struct postcopy *p, const struct region *r, uint64_t page)
 {
-	uint64_t chunk = page / CHUNK_PAGES, mask[PAGE_SET_WORDS], left;
+	uint64_t chunk = page / CHUNK_PAGES, left;
 	const uint64_t *missing = page_set_chunk(&p->missing, r->index, chunk);
 	uint32_t at = (uint32_t)(page % CHUNK_PAGES), first = at, end = at + 1, limit;
+	unsigned int holes = HOLES_MAX;
+	int err;
 
 	left = region_pages(r) - chunk * CHUNK_PAGES;
 	limit = left < CHUNK_PAGES ? (uint32_t)left : CHUNK_PAGES;
@@ -224,16 +309,14 @@ static int release_around(struct postcopy *p, const struct region *r, uint64_t p
 		first--;
 	while (end < limit && !page_set_has(missing, end))
 		end++;
-	page_mask_fill(mask, first, end - first);
-	/* once: who faults again has lost a page or two, not all */
-	page_set_add(page_set_chunk(&p->shown, r->index, chunk), mask, mask);
-	return postcopy_release_pages(p, r, chunk, mask);
+	err = release_rest(p, r, chunk, at + 1, end, &holes);
+	return err ? err : release_rest(p, r, chunk, first, at, &holes);
 }
 
 /* A page that is in place, and whoever waits for it. */
 static int release_local(struct postcopy *p, const struct region *r, uint64_t page)
 {
-	int err = continue_region(p, r, page << PAGE_SHIFT, r->page_size);
+	int err = continue_region(p, r, page << PAGE_SHIFT, r->page_size, NULL);
 
 	return err || r->page_size > PAGE_BYTES ? err : release_around(p, r, page);
 }

@@ -256,6 +256,59 @@ static void test_destination_killed(void **state)
 	lose(LOSE_DESTINATION, IPC_COMPRESS_ZSTD);
 }
 
+static void punch(uint64_t page, uint64_t pages)
+{
+	for (int i = 0; i < 2; i++)
+		pair_check(!fallocate(i ? v.p.dst_ram[0] : v.p.src_ram[0],
+				      FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				      (off_t)(page << PAGE_SHIFT), (off_t)(pages << PAGE_SHIFT)));
+}
+
+/* Pages that the destination's file holds. */
+static uint64_t held(uint64_t page, uint64_t pages)
+{
+	struct region r = { .size = v.p.size[0], .fd = v.p.dst_ram[0] };
+	struct bitmap b;
+	uint64_t n;
+
+	pair_check(!bitmap_init(&b, region_pages(&r)) && !region_extents(&r, &b));
+	n = bitmap_count_range(&b, page, pages);
+	bitmap_release(&b);
+	return n;
+}
+
+/* What was never populated at the source stays so here, but for what the guest looks at. */
+static void test_holes(void **state)
+{
+	/* of vmm_fill: nothing of these chunks is missing */
+	const uint64_t empty = 3 * CHUNK_PAGES, tatters = 7 * CHUNK_PAGES, half = 11 * CHUNK_PAGES;
+	struct ipc_postcopy p;
+
+	(void)state;
+	prepare(1, 32, 2, 0);
+	punch(empty, CHUNK_PAGES);
+	for (uint32_t i = 1; i < CHUNK_PAGES; i += 2)
+		punch(tatters + i, 1);
+	punch(half + 100, CHUNK_PAGES - 100);
+	vmm_serve(&v);
+	vmm_touch(&v, 0, empty + 10, 0);
+	vmm_touch(&v, 0, empty + 300, 1);
+	vmm_touch(&v, 0, tatters + 101, 1);
+	for (uint32_t i = 0; i < CHUNK_PAGES; i += 2)
+		vmm_touch(&v, 0, tatters + i, 0);
+	vmm_touch(&v, 0, half + 5, 1);
+	vmm_touch(&v, 0, half + 511, 0);
+	p = expect_complete();
+	assert_int_equal(held(empty, CHUNK_PAGES), 2);
+	assert_int_equal(held(tatters, CHUNK_PAGES), CHUNK_PAGES / 2 + 1);
+	assert_int_equal(held(half, CHUNK_PAGES), 101);
+	/* and what lies between holes came with its neighbours, not each by itself */
+	assert_in_range(p.local_faults, 5, 5 + CHUNK_PAGES / 2 / 8);
+	vmm_check_all(&v);
+	vmm_quit(&v);
+	vmm_release(&v);
+}
+
 /* One that was killed between filling a page and mapping it, at the very end. */
 static void test_nothing_is_missing(void **state)
 {
@@ -283,6 +336,7 @@ int main(void)
 		cmocka_unit_test(test_compressed_bytes),
 		cmocka_unit_test(test_huge_pages),
 		cmocka_unit_test(test_pages_given_back),
+		cmocka_unit_test(test_holes),
 		cmocka_unit_test(test_link_lost),
 		cmocka_unit_test(test_source_killed),
 		cmocka_unit_test(test_destination_killed),
