@@ -36,6 +36,20 @@ static double number(const json_t *j, const char *member)
 	return json_number_value(json_object_get(j, member));
 }
 
+/* Its state, and of an ended one that moved nothing, why: that it was asked not to, or refused. */
+static const char *state_text(const json_t *s)
+{
+	const char *status = cli_text(s, "status");
+
+	if (!json_is_true(json_object_get(s, "terminal")))
+		return cli_text(s, "state");
+	if (!strcmp(status, "refused"))
+		return status;
+	if (json_is_true(json_object_get(s, "dry_run")) && !strcmp(status, "completed"))
+		return "dry-run";
+	return cli_text(s, "state");
+}
+
 static void print_table(FILE *to, const json_t *sessions)
 {
 	size_t i;
@@ -56,7 +70,7 @@ static void print_table(FILE *to, const json_t *sessions)
 		}
 		fprintf(to, "%-8.8s  %-20s  %-11s  %-11s  %5s  %s\n", cli_text(s, "id"),
 			cli_clean(cli_text(s, "vm"), vm, sizeof(vm)), cli_text(s, "side"),
-			cli_text(s, "state"), percent, elapsed);
+			state_text(s), percent, elapsed);
 	}
 	fflush(to);
 }
@@ -194,7 +208,7 @@ static void print_session(struct cli *cli, const json_t *s)
 
 	fprintf(cli->out, "%s  %s  %s side  %s\n", cli_text(s, "id"),
 		cli_clean(cli_text(s, "vm"), text, sizeof(text)), cli_text(s, "side"),
-		cli_text(s, "state"));
+		state_text(s));
 	/* what is not resolved may go on all the same */
 	if (!terminal || !strcmp(cli_text(s, "state"), session_state_name(SESSION_UNRESOLVED))) {
 		print_goals(cli->out, json_object_get(s, "goals"));

@@ -8,6 +8,10 @@
  *   session_destination_recover). So is a source's session that has ended but still owes its
  *   destination the word that it is over.
  *
+ *   Migrations that ended are listed with their results, the newest ENDED_LISTED of them if they
+ *   are younger than KEPT_MS: who started one and went away, or restarts transhipd, finds them as
+ *   before. They have no thread and are what an ended session is: a thing to look at.
+ *
  *   Ended journals are kept for whoever asks: the newest JOURNALS_KEPT of them, and those of
  *   destinations for KEPT_MS in any case, because a source that was unreachable for days asks what
  *   became of its session, and "not known" leaves it unresolved. A journal without a record was
@@ -24,6 +28,7 @@
 #include "lib/base/log.h"
 
 #define JOURNALS_KEPT 256
+#define ENDED_LISTED  100
 #define KEPT_MS	      (7ull * 24 * 3600 * 1000)
 
 /* One journal as it was found. */
@@ -91,6 +96,22 @@ static void claim(struct session *s, const json_t *content)
 			 (uint64_t)json_integer_value(json_object_get(of, "start_time")));
 }
 
+/* What its last record tells of an ended session. */
+static void read_end(struct session *s, const json_t *content)
+{
+	json_t *result = json_object_get(content, "result");
+	const json_t *error = json_object_get(content, "error");
+	const char *code = json_string_value(json_object_get(error, "code"));
+	const char *message = json_string_value(json_object_get(error, "message"));
+
+	s->terminal = true;
+	if (json_is_object(result))
+		s->result = json_incref(result);
+	if (code && message)
+		failure_set(&s->failure, -EREMOTEIO, code,
+			    json_string_value(json_object_get(error, "hint")), "%s", message);
+}
+
 static void take_up(struct host *h, struct found *j)
 {
 	struct session *s = session_new(h, j->side, j->id, json_object_get(j->content, "request"));
@@ -104,10 +125,11 @@ static void take_up(struct host *h, struct found *j)
 	}
 	s->recovered = json_incref(j->content);
 	s->state = j->state;
-	s->terminal = has_ended(j->state);
 	s->opened = true;
 	s->recallable = j->side == SESSION_DESTINATION && j->state == SESSION_COMMITTED &&
 			!json_object_get(j->content, "postcopy");
+	if (has_ended(j->state))
+		read_end(s, j->content);
 	claim(s, j->content);
 	s->journaled = !journal_open(&s->journal, j->path, NULL, &f);
 	if (!s->journaled)
@@ -115,6 +137,31 @@ static void take_up(struct host *h, struct found *j)
 	failure_clear(&f);
 	if (session_start(s, &f))
 		log_error("%s: %s", j->path, f.message);
+}
+
+/* They come newest first, and so they are listed. */
+static void list_ended(struct host *h, const struct found *j)
+{
+	struct session *s = session_new(h, j->side, j->id, json_object_get(j->content, "request"));
+	struct session **at = &h->sessions;
+
+	if (!s) {
+		log_error("%s: out of memory", j->path);
+		return;
+	}
+	s->state = j->state;
+	s->opened = true;
+	s->postcopy_complete = j->state == SESSION_DONE;
+	read_end(s, j->content);
+	while (*at)
+		at = &(*at)->next;
+	*at = s;
+}
+
+static bool is_listed(const struct found *j, unsigned int number)
+{
+	return number <= ENDED_LISTED && age_ms(j) < KEPT_MS &&
+	       (j->side == SESSION_SOURCE || j->side == SESSION_DESTINATION);
 }
 
 /* ended: how many ended ones were met so far, this one included. */
@@ -130,10 +177,13 @@ static void judge(struct host *h, struct found *j, unsigned int *ended)
 		log_error("%s: not a session's journal", j->path);
 		return;
 	}
-	if (has_ended(j->state) && !owes_abort(j))
-		keep_or_remove(j, ++*ended);
-	else
+	if (!has_ended(j->state) || owes_abort(j)) {
 		take_up(h, j);
+		return;
+	}
+	keep_or_remove(j, ++*ended);
+	if (is_listed(j, *ended))
+		list_ended(h, j);
 }
 
 int host_recover(struct host *h, struct failure *f)

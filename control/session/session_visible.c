@@ -137,12 +137,33 @@ void session_show_failure(struct session *s, const struct failure *f)
 	touch(s);
 }
 
+static json_t *failure_json(const struct failure *f)
+{
+	return json_pack("{s:s, s:s, s:s}", "code", f->code, "message", f->message, "hint",
+			 f->hint);
+}
+
+/* With what there is to tell of the end, for whoever asks the next transhipd; host_recover(). */
+static int append_end(struct session *s, enum session_state state, const json_t *fields,
+		      const json_t *result, const struct failure *f, struct failure *why)
+{
+	json_t *all = fields ? json_copy((json_t *)fields) : json_object();
+	int err;
+
+	/* null takes back what an earlier end, UNRESOLVED, has said */
+	json_object_set_new(all, "result", json_incref((json_t *)result) ?: json_null());
+	json_object_set_new(all, "error", (f && *f->code ? failure_json(f) : NULL) ?: json_null());
+	err = append(s, state, all, why);
+	json_decref(all);
+	return err;
+}
+
 void session_finish(struct session *s, enum session_state state, const json_t *fields,
 		    json_t *result, const struct failure *f)
 {
 	struct failure why = { 0 };
 
-	if (s->journaled && append(s, state, fields, &why))
+	if (s->journaled && append_end(s, state, fields, result ? result : s->result, f, &why))
 		log_error("%.8s: %s", s->id, why.message);
 	if (f && failure_is_set(f))
 		log_warn("%.8s %s: %s: %s", s->id, session_state_name(state), f->code, f->message);
@@ -210,7 +231,12 @@ json_t *session_json(const struct session *s, bool whole)
 			      "side", session_side_name(s->side), "state",
 			      session_state_name(s->state), "terminal", s->terminal, "seq",
 			      (json_int_t)s->seq, "progress", progress_json(s));
+	const json_t *status = json_object_get(s->result, "status");
 
+	if (json_is_string(status))
+		json_object_set(j, "status", (json_t *)status);
+	if (session_option_bool(s, "dry_run"))
+		json_object_set_new(j, "dry_run", json_true());
 	if (!whole)
 		return j;
 	json_object_set_new(j, "checks", json_deep_copy(s->checks));
@@ -220,8 +246,6 @@ json_t *session_json(const struct session *s, bool whole)
 	if (s->result)
 		json_object_set_new(j, "result", json_deep_copy(s->result));
 	if (failure_is_set(&s->failure))
-		json_object_set_new(j, "error",
-				    json_pack("{s:s, s:s, s:s}", "code", s->failure.code, "message",
-					      s->failure.message, "hint", s->failure.hint));
+		json_object_set_new(j, "error", failure_json(&s->failure));
 	return j;
 }

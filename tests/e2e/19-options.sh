@@ -71,10 +71,27 @@ vm_tell b web go
 move b a web --detach
 want_status 0
 want '.status == "started" and (.id | length > 0)'
+id=$(jq -r .id <<<"$RESULT")
 gone() { no_pids b -f '^[^ ]*qemu-system'; }
 eventually 20 gone || fail "the detached session does not end"
 eventually 5 vm_runs a web || fail "it does not run at the destination"
 vm_verify a web
+note "and its result outlives the daemon; a dry run is not taken for a move"
+ended() { cli "$1" status "$id" --json | jq -e .terminal; }
+eventually 5 ended b || fail "the detached session does not end"
+eventually 5 ended a || fail "the detached session does not end at the destination"
+before=$(cli b status "$id" --json | jq -Sc .result)
+for host in a b; do
+	daemon_kill $host
+	daemon_start $host
+done
+RESULT=$(cli b status "$id" --json | jq -c .result)
+[ "$(jq -Sc . <<<"$RESULT")" = "$before" ] || fail "not $before"
+want_completed
+cli a status "$id" --json | jq -e '.state == "done" and .vm == "web" and .side == "destination"' ||
+	fail "the destination has forgotten the session"
+move a b web --dry-run
+cli a status | grep -E ' web .* dry-run ' || fail "$(cli a status)"
 vm_end a web
 
 note "prealloc on both sides"

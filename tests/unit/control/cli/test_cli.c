@@ -278,6 +278,23 @@ static void test_status(void **state)
 	assert_int_equal(RUN("cancel", FAKE_ID), CLI_REFUSED);
 }
 
+/* What moved nothing does not look as if it had, nor as if it had broken. */
+static void test_status_of_what_was_not_moved(void **state)
+{
+	(void)state;
+	fake.answer = json_loads(
+		"[{\"id\":\"" FAKE_ID "\",\"vm\":\"web1\",\"side\":\"source\",\"state\":\"done\","
+		"\"terminal\":true,\"status\":\"completed\",\"dry_run\":true},"
+		"{\"id\":\"" FAKE_ID "\",\"vm\":\"web2\",\"side\":\"source\",\"state\":\"failed\","
+		"\"terminal\":true,\"status\":\"refused\"}]",
+		0, NULL);
+	assert_int_equal(RUN("status"), CLI_DONE);
+	want_in(out_text, "source       dry-run ");
+	want_in(out_text, "source       refused ");
+	assert_null(strstr(out_text, "done"));
+	assert_null(strstr(out_text, "failed"));
+}
+
 /* Nothing of pre-copy is shown when the guest runs already. */
 static void test_status_in_postcopy(void **state)
 {
@@ -457,6 +474,7 @@ int main(void)
 		CASE(test_list),
 		CASE(test_dirty_rate),
 		CASE(test_status),
+		CASE(test_status_of_what_was_not_moved),
 		CASE(test_status_in_postcopy),
 		CASE(test_status_of_a_destination),
 		CASE(test_status_watch),

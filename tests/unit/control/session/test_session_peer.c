@@ -113,6 +113,8 @@ static void an_abort_is_repeated_until_it_is_heard(void **unused)
 
 static void an_abort_is_owed_over_a_restart(void **unused)
 {
+	json_t *session;
+
 	(void)unused;
 	lose_the_abort();
 	daemon_kill(A, SIGKILL);
@@ -124,7 +126,11 @@ static void an_abort_is_owed_over_a_restart(void **unused)
 	nap_ms(200);
 	daemon_kill(A, SIGKILL);
 	daemon_start(A, NULL);
-	assert_null(session_of(A, id));
+	session = session_of(A, id);
+	assert_string_equal(text(session, "state"), "cancelled");
+	assert_string_equal(text(session, "status"), "cancelled");
+	assert_string_equal(text(json_object_get(session, "result"), "id"), id);
+	json_decref(session);
 	assert_true(vm_runs(A, "vm"));
 	moves_again(A);
 }
