@@ -170,6 +170,7 @@ struct guest {
 	int pidfd;	     /* readable when the VMM has ended */
 	uint64_t start_time; /* of pid, clock ticks since boot, /proc/PID/stat field 22 */
 	bool was_running;    /* stop and pause note it; cont and resume bring it back to that */
+	uint64_t save_by_ns; /* clock_ns() beyond which save does not wait; 0: as it sees fit */
 	uint64_t stopped_ns; /* clock_ns() at which pause stopped the vCPUs; 0: not known */
 	uint64_t resumed_ns; /* clock_ns() at which start ran them; 0: not known */
 	struct guest_description desc;

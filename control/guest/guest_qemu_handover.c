@@ -183,11 +183,14 @@ int guest_qemu_pause(struct guest *g, int state_fd, struct failure *f)
 int guest_qemu_save(struct guest *g, struct failure *f)
 {
 	struct guest_qemu *q = guest_qemu_of(g);
-	int ret = qmp_call(q->q, "migrate-continue", json_pack("{s:s}", "state", "pre-switchover"),
-			   NULL, f);
+	int ret;
 
+	qmp_set_deadline(q->q, g->save_by_ns);
+	ret = qmp_call(q->q, "migrate-continue", json_pack("{s:s}", "state", "pre-switchover"),
+		       NULL, f);
 	if (!ret)
 		ret = await_status(q, "completed", SAVE_LIMIT_MS, f);
+	qmp_set_deadline(q->q, 0);
 	if (!ret)
 		fd_close(&q->state_fd);
 	return ret;

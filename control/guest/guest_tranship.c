@@ -31,6 +31,7 @@
 #include "control/guest/proc_maps.h"
 #include "control/guest/tranship_link.h"
 #include "lib/base/cleanup.h"
+#include "lib/base/clock.h"
 
 #define GREET_MS   5000 /* a VMM whose service thread is in a callback answers later */
 #define REQUEST_MS 10000
@@ -317,6 +318,8 @@ static int tranship_save(struct guest *g, struct failure *f)
 {
 	struct guest_tranship *t = from_guest(g);
 	AUTO_CLOSE int fd = fd_take(&t->state_fd);
+	uint64_t now = clock_ns();
+	uint64_t left = g->save_by_ns > now ? (g->save_by_ns - now) / NSEC_PER_MSEC + 1 : 1;
 	int err;
 
 	if (fd < 0)
@@ -325,7 +328,9 @@ static int tranship_save(struct guest *g, struct failure *f)
 	/* the reader's end comes with the VMM's close: no copy may stay here */
 	fd_close(&fd);
 	return err ? err
-		   : tranship_link_wait(&t->link, TRANSHIP_SAVE, NULL, NULL, STATE_MS,
+		   : tranship_link_wait(&t->link, TRANSHIP_SAVE, NULL, NULL,
+					g->save_by_ns && left < STATE_MS ? (unsigned int)left
+									 : STATE_MS,
 					"state-failed", f);
 }
 

@@ -28,6 +28,7 @@
 #include <sys/socket.h>
 
 #include "control/failure_class.h"
+#include "control/session/source_pause.h"
 #include "control/session/source_peer.h"
 #include "control/session/source_settle.h"
 #include "control/session/source_throttle.h"
@@ -128,7 +129,11 @@ static int pause_guest(struct source *c)
 	if (c->g->stopped_ns > c->downtime.begin)
 		c->downtime.begin = c->g->stopped_ns;
 	c->downtime.pause = clock_ns() - c->downtime.begin;
-	return err ? err : note_whether_it_ran(c);
+	if (!err)
+		err = note_whether_it_ran(c);
+	if (!err)
+		source_pause_begins(c, c->downtime.begin);
+	return err;
 }
 
 /* The final pages go while the device state is saved: a stopped guest changes neither. */
@@ -165,6 +170,7 @@ static int device_state(struct source *c)
 		err = source_postcopy_decided(c) ? source_postcopy_hand_over(c)
 						 : source_final_settle(c);
 	c->downtime.state = clock_ns() - start;
+	source_pause_copied(c);
 	return err;
 }
 
@@ -177,12 +183,15 @@ static int verify(struct source *c)
 
 	if (!c->o.verify)
 		return 0;
+	/* It takes what reading all of RAM takes, as who asks for it knows. */
+	source_pause_ends(c);
 	err = dataplane_send(&c->dp, IPC_VERIFY, NULL, -1, &c->f);
 	source_wait_init(c, &w, false);
 	if (!err)
 		err = dataplane_expect(&c->dp, IPC_VERIFIED, &answer, &w, &c->f);
 	if (err)
 		return err;
+	source_pause_copied(c);
 	c->verified = *v;
 	if (v->mismatches)
 		return failure_set(
@@ -201,8 +210,10 @@ static int load(struct source *c)
 	int err;
 
 	c->load_asked = true;
-	err = source_peer_call(c, "load", in, &c->peer_account,
-			       source_postcopy_decided(c) ? LOAD_POSTCOPY_MS : LOAD_MS, &c->f);
+	err = source_peer_call(
+		c, "load", in, &c->peer_account,
+		source_pause_patience(c, source_postcopy_decided(c) ? LOAD_POSTCOPY_MS : LOAD_MS),
+		&c->f);
 	json_decref(in);
 	c->downtime.state += clock_ns() - start;
 	if (!err)
@@ -258,6 +269,7 @@ static int commit(struct source *c)
 	if (err)
 		return not_committed(c, err);
 	c->committed = true;
+	source_pause_ends(c);
 	err = c->post.on ? source_postcopy_commit(c, &ran, &why)
 			 : source_peer_commit_insist(c, &ran, &why);
 	fault_at("source.answered");
@@ -465,7 +477,7 @@ static int run_stage(struct source *c, const struct stage *at)
 	log_debug("%.8s: %s", c->s->id, at->name);
 	err = fault_at_parts("source", at->name);
 	if (!err || c->committed)
-		err = at->run(c);
+		err = source_pause_ended(c, at->run(c));
 	if (err)
 		failure_set(&c->f, err, "internal", NULL, "stage %s failed: %s", at->name,
 			    strerror(-err));

@@ -2,7 +2,8 @@
 /*
  * The source's side of one migration, shared by its files: session_source.c (stages and their
  * undoing), source_offer.c (options, guest, what the peer says), source_copy.c (data plane and
- * rounds), source_policy.c (decisions), source_throttle.c (the guest slowed down), source_peer.c
+ * rounds), source_policy.c (decisions), source_throttle.c (the guest slowed down), source_pause.c
+ * (how long it may stand still), source_peer.c
  * (the destination's transhipd), source_postcopy.c (serving after the switch), source_settle.c
  * (what is left open, also by a crash), source_result.c (the account of it).
  */
@@ -91,9 +92,10 @@ struct source {
 	struct throttle *brake;	      /* NULL: cannot be throttled */
 	bool braked;		      /* its groups are made */
 
-	uint64_t copying_ns;   /* clock_ns() when COPYING began */
-	uint64_t unchanged_ns; /* clock_ns() of the last source_check_unchanged() */
-	char reason[160];      /* of the last decision: what a result tells */
+	uint64_t copying_ns;		       /* clock_ns() when COPYING began */
+	uint64_t pause_since_ns, pause_end_ns; /* see source_pause.c; 0: it may last */
+	uint64_t unchanged_ns;		       /* clock_ns() of the last source_check_unchanged() */
+	char reason[160];		       /* of the last decision: what a result tells */
 	struct source_downtime downtime;
 	struct source_postcopy post;
 	json_t *peer_account; /* what the destination said of its own costs */

@@ -35,6 +35,7 @@
 #include "control/session/guest_memory.h"
 #include "control/session/session_source.h"
 #include "control/session/sockets.h"
+#include "control/session/source_pause.h"
 #include "control/session/source_throttle.h"
 #include "dataplane/region.h"
 #include "lib/base/cleanup.h"
@@ -139,7 +140,7 @@ static void on_wish(void *arg, struct dataplane_wait *w)
 
 	source_take_wishes(c);
 	cut_if_wanted(c);
-	if (w->deadline_ns || !c->paused)
+	if (!c->pause_end_ns && (w->deadline_ns || !c->paused))
 		w->deadline_ns = deadline(c);
 }
 
@@ -148,10 +149,14 @@ void source_wait_init(struct source *c, struct dataplane_wait *w, bool limited)
 	*w = (struct dataplane_wait){
 		.cancel_fd = c->s->wake_fd,
 		.guest_fd = c->g ? c->g->pidfd : -1,
-		.deadline_ns = limited ? deadline(c) : 0,
+		.deadline_ns = c->pause_end_ns ? c->pause_end_ns
+			       : limited       ? deadline(c)
+					       : 0,
 		.stall_ms =
 			(c->paused ? STALL_PAUSED_MS : STALL_MS) +
 			(unsigned int)((c->g ? c->g->desc.ram_bytes : 0) >> 30) * STALL_MS_PER_GIB,
+		.late = c->pause_end_ns ? "What is left was not sent and acknowledged in time."
+					: NULL,
 		.notice_fd = c->s->wish_fd,
 		.noticed = on_wish,
 		.progress = on_progress,
@@ -372,8 +377,10 @@ static int stopped(struct source *c, int (*inside)(struct source *))
 
 	c->paused = true;
 	err = c->g->ops->stop(c->g, &c->f);
+	source_pause_barrier(c);
 	if (!err && inside)
-		err = inside(c);
+		err = source_pause_ended(c, inside(c));
+	source_pause_ends(c);
 	cont = c->g->ops->cont(c->g, &later);
 	if (!cont)
 		c->paused = false;

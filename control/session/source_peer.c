@@ -38,7 +38,7 @@ int source_peer_call(struct source *c, const char *verb, const json_t *in, json_
 static bool is_a_symptom(const struct failure *f)
 {
 	static const char *const codes[] = { "data-lost", "data-connect", "peer-unreachable",
-					     "state-failed" };
+					     "state-failed", "pause-limit" };
 
 	for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
 		if (!strcmp(f->code, codes[i]))

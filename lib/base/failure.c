@@ -52,6 +52,7 @@ const struct failure_code failure_codes[] = {
 	{ "dataplane-died", "the data-plane process ended unexpectedly" },
 	{ "not-converging", "the VM dirties memory faster than it can be sent" },
 	{ "timeout", "the time limit given with --timeout passed" },
+	{ "pause-limit", "the guest would have stood still far longer than it is allowed to" },
 	{ "state-failed", "QEMU could not save or load the device state" },
 	{ "disk-locked", "the destination could not take over a disk image" },
 	{ "verify-mismatch", "the two sides' RAM differs after the copy" },

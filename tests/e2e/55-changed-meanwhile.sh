@@ -3,6 +3,7 @@
 # timeout: 120
 # A device or memory that is plugged in while a VM is copied: the move ends before the pause, and the
 # guest runs on. In the moment after the last look it ends in the load, with QEMU's own words.
+# shellcheck disable=SC2034,SC2054
 . "$(dirname "$0")/lib.sh"
 
 ready_hosts

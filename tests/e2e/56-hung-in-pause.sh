@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# timeout: 150
+# The destination's transhipd hangs while it loads, or nothing comes over the link any more: the guest has stood still for --max-downtime and 3 s at most when it runs on at the source. What
+# hung and comes back never runs it.
+. "$(dirname "$0")/lib.sh"
+
+ready_hosts
+vm_start a web rate=50 ram=192
+# What nsenter runs it stops with.
+go_on() {
+	local pid
+	pid=$(daemon_pid b)
+	kill -CONT "$pid" "$(awk '/^PPid/ { print $2 }' "/proc/$pid/status")"
+}
+stood_still() {
+	move_end
+	want_status 3
+	want_code pause-limit
+	assert_runs a web
+	beats_stop web
+	want_beats '.switches == []'
+	# 300 ms and 3 s, and what a busy machine makes of it; hung sockets take 8 s, a load 20 s
+	want_beats '.longest_gap_ms > 2000 and .longest_gap_ms < 6500'
+}
+
+note "transhipd of b, when it is to load"
+daemon_kill b
+TRANSHIP_FAULT=destination.load:stop daemon_start b
+beats_start web
+move_start a b web
+stood_still
+go_on
+eventually 20 no_pids b -f '^[^ ]*qemu-system' || fail "a VM is left on b"
+eventually 10 all_over b || fail "its session goes on: $(sessions b)"
+assert_clean b
+assert_clean a web
+
+note "the same, and it has loaded it"
+daemon_kill b
+TRANSHIP_FAULT=destination.loaded:stop daemon_start b
+beats_start web
+move_start a b web
+stood_still
+go_on
+eventually 20 no_pids b -f '^[^ ]*qemu-system' || fail "a VM is left on b"
+assert_clean b
+
+note "the link"
+daemon_kill a
+TRANSHIP_FAULT=source.final-copy:sleep=1000 daemon_start a
+beats_start web
+move_start a b web
+eventually 20 in_state a paused || fail "no pause"
+"$HOSTS" link "$DIR" down
+stood_still
+"$HOSTS" link "$DIR" up
+eventually 20 no_pids b -f '^[^ ]*qemu-system' || fail "a VM is left on b"
+assert_clean b
+vm_verify a web
+vm_tell a web go
+
+note "and the next move"
+beats_start web
+move a b web
+want_completed
+vm_verify b web
+beats_stop web
