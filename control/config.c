@@ -71,12 +71,17 @@ static int set_state_dir(struct load *l, const char *value, const char **why)
 
 static int set_data_address(struct load *l, const char *value, const char **why)
 {
-	unsigned char raw[sizeof(struct in6_addr)];
+	static const unsigned char any[sizeof(struct in6_addr)];
+	unsigned char raw[sizeof(struct in6_addr)] = { 0 };
 	struct config *c = l->c;
 
 	if (strlen(value) >= sizeof(c->data_address) ||
 	    (inet_pton(AF_INET, value, raw) != 1 && inet_pton(AF_INET6, value, raw) != 1)) {
 		*why = "it must be a numeric IPv4 or IPv6 address";
+		return -EINVAL;
+	}
+	if (!memcmp(raw, any, sizeof(any))) {
+		*why = "it must be an address of this host, to which others connect";
 		return -EINVAL;
 	}
 	if (l->addresses_from != l->origin) {
@@ -306,7 +311,7 @@ static int parse_line(struct load *l, const char *path, unsigned int number, cha
 	const char *why = "";
 	const struct setting *s;
 	char *value, *equals;
-	char where[64];
+	char where[230];
 	int err;
 
 	line = trim(line);
@@ -323,7 +328,7 @@ static int parse_line(struct load *l, const char *path, unsigned int number, cha
 	if (!s)
 		return failure_set(f, -EINVAL, "usage", "See transhipd(8).",
 				   "%.200s:%u: there is no setting '%.60s'.", path, number, line);
-	snprintf(where, sizeof(where), "line %u: ", number);
+	snprintf(where, sizeof(where), "%.200s:%u: ", path, number);
 	if (!*value)
 		return refuse(f, -EINVAL, where, s, NULL, "the value is missing");
 	err = s->set(l, value, &why);

@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdint.h>
@@ -28,11 +29,13 @@
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "control/api.h"
 #include "control/config.h"
 #include "control/session/host.h"
+#include "control/session/sockets.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
 #include "lib/base/fault.h"
@@ -148,6 +151,43 @@ static int check_helpers(const struct config *c, struct failure *f)
 	return 0;
 }
 
+/* Without it no VM can be looked into, and the moves of all of them would fail. */
+static int check_privilege(struct failure *f)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = { 0 };
+
+	if (!syscall(SYS_capget, &head, data) &&
+	    data[CAP_TO_INDEX(CAP_SYS_PTRACE)].effective & CAP_TO_MASK(CAP_SYS_PTRACE))
+		return 0;
+	return failure_set(f, -EPERM, "usage", "Run it as root.",
+			   "transhipd needs the privilege to trace processes (CAP_SYS_PTRACE).");
+}
+
+/*
+ * Where arriving guests go. An address may come later than its daemon (a link that is not up yet):
+ * that it is not there is only said.
+ */
+static int check_places(const struct config *c, struct failure *f)
+{
+	struct stat st;
+
+	if (c->ram_dir[0] && (stat(c->ram_dir, &st) || !S_ISDIR(st.st_mode)))
+		return failure_set(f, -ENOTDIR, "usage", "Make it, or choose another --ram-dir.",
+				   "%.300s, where RAM files are to go, is no directory.",
+				   c->ram_dir);
+	for (unsigned int i = 0; i < c->ndata_addresses; i++) {
+		struct failure why = { 0 };
+		AUTO_CLOSE int fd = -1;
+		uint16_t port;
+
+		if (sockets_listen(c->data_addresses[i], 0, 0, &fd, &port, &why))
+			log_warn("VMs cannot arrive at --data-address %s now: %s",
+				 c->data_addresses[i], why.message);
+	}
+	return 0;
+}
+
 static void raise_limits(void)
 {
 	struct rlimit r;
@@ -215,6 +255,10 @@ static int run(const struct config *c, struct failure *f)
 	int err;
 
 	err = check_helpers(c, f);
+	if (!err)
+		err = check_privilege(f);
+	if (!err)
+		err = check_places(c, f);
 	if (!err)
 		err = set_up_signals(f);
 	if (!err)

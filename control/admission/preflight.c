@@ -14,6 +14,7 @@
 
 #include "control/admission/launch.h"
 #include "control/admission/preflight_internal.h"
+#include "lib/base/text.h"
 
 static const char *const level_names[] = { "ok", "warning", "error" };
 
@@ -27,6 +28,8 @@ void check_add(json_t *checks, const char *name, const char *group, enum check_l
 	va_start(args, fmt);
 	vsnprintf(message, sizeof(message), fmt, args);
 	va_end(args);
+	if (fmt[0] != '%')
+		text_sentence(message);
 	check = json_object();
 	json_object_set_new(check, "check", json_string(name));
 	json_object_set_new(check, "group", json_string(group));

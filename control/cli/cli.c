@@ -296,11 +296,30 @@ static enum cli_exit run_command(struct cli *cli, const struct cli_command *c, i
 	return status;
 }
 
-static enum cli_exit no_command(struct cli *cli, const char *name)
+/* Where a command is missing: the first option that none has. */
+static const char *unknown_option(int argc, char **argv)
+{
+	for (int i = 1; i < argc; i++) {
+		const char *word = argv[i];
+
+		if (strncmp(word, "--", 2) ||
+		    (word[2] &&
+		     !cli_option_find(cli_common_options, word + 2, strcspn(word + 2, "="))))
+			return word;
+		if (!strcmp(word, "--socket"))
+			i++;
+	}
+	return NULL;
+}
+
+static enum cli_exit no_command(struct cli *cli, const char *name, const char *option)
 {
 	struct failure f = { 0 };
 
-	if (name)
+	if (option)
+		failure_set(&f, -EINVAL, "usage", "`tranship --help` lists them.",
+			    "There is no option '%.80s'.", option);
+	else if (name)
 		failure_set(&f, -EINVAL, "usage", "`tranship --help` lists the commands.",
 			    "There is no command '%.80s'.", name);
 	else
@@ -331,7 +350,8 @@ static enum cli_exit dispatch(struct cli *cli, int argc, char **argv)
 		return CLI_DONE;
 	}
 	if (!c)
-		return no_command(cli, at ? argv[at] : NULL);
+		return no_command(cli, at ? argv[at] : NULL,
+				  at ? NULL : unknown_option(argc, argv));
 	rest = calloc((size_t)argc + 1, sizeof(*rest));
 	if (!rest)
 		return CLI_FAILED;

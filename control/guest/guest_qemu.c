@@ -217,7 +217,7 @@ int guest_qemu_open_socket(struct guest **out, const char *qmp_path, struct fail
 	if (ret == -ENOENT || ret == -ECONNREFUSED) {
 		if (f)
 			failure_clear(f);
-		return failure_set(f, ret, "vm-not-found", NULL, "no VM listens on %s", qmp_path);
+		return failure_set(f, ret, "vm-not-found", NULL, "no VM listens on %s.", qmp_path);
 	}
 	if (ret)
 		return ret;

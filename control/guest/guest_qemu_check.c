@@ -25,14 +25,21 @@ static bool sends_memfd(const struct guest_qemu *q)
 	return q->version[0] > 8 || (q->version[0] == 8 && q->version[1] >= 1);
 }
 
+const char *guest_qemu_share_hint(const struct guest_region *r, char *hint, size_t size)
+{
+	/* The default backend's id has a dot, which -object would not take. */
+	const char *id = strchr(r->id, '.') ? "ram0" : r->id;
+
+	snprintf(hint, size, SHARE_HINT, id, (unsigned long)(r->size >> 20), id);
+	return hint;
+}
+
 static void refuse_region(json_t *checks, const struct guest_region *r, const char *code,
 			  const char *what)
 {
-	char id[128], hint[400];
+	char hint[400];
 
-	/* The default backend's id has a dot, which -object would not take. */
-	snprintf(id, sizeof(id), "%s", strchr(r->id, '.') ? "ram0" : r->id);
-	snprintf(hint, sizeof(hint), SHARE_HINT, id, (unsigned long)(r->size >> 20), id);
+	guest_qemu_share_hint(r, hint, sizeof(hint));
 	check_add(checks, "ram", "", CHECK_ERROR, code, hint, "RAM region %s %s", r->id, what);
 }
 

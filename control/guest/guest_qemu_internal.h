@@ -74,6 +74,8 @@ int guest_qemu_describe_disks(struct guest_qemu *q, struct failure *f);
 /* Plugged in and removed since it was described; RAM is plugged in as a device. */
 int guest_qemu_unchanged(struct guest *g, struct failure *f);
 int guest_qemu_check(struct guest *g, json_t *checks, struct failure *f);
+/* What to add to QEMU's command line, so that this region can be moved; into hint. */
+const char *guest_qemu_share_hint(const struct guest_region *r, char *hint, size_t size);
 int guest_qemu_open_ram(struct guest *g, uint32_t i, bool writable, int *fd, struct failure *f);
 
 /* A property of a QOM object; NULL if it has none or QEMU refuses. New reference. */

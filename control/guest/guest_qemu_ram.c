@@ -516,8 +516,13 @@ int guest_qemu_open_ram(struct guest *g, uint32_t i, bool writable, int *fd, str
 	int flags = writable ? O_RDWR : O_RDONLY;
 	struct fd_search s = { .pid = g->pid, .r = r, .flags = flags, .found = -1 };
 	uint64_t start, end;
+	char hint[400];
 
 	*fd = -1;
+	if (r->backing == GUEST_BACKING_PRIVATE)
+		return failure_set(f, -EOPNOTSUPP, "ram-not-shared",
+				   guest_qemu_share_hint(r, hint, sizeof(hint)),
+				   "RAM region %s is private memory of QEMU", r->id);
 	if (!r->nmappings)
 		return failure_set(f, -EOPNOTSUPP, "ram-unsupported", NULL,
 				   "the file behind RAM region %s is not known", r->id);

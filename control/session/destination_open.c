@@ -59,6 +59,16 @@ static const char *incoming_of(const json_t *offer)
 	return json_string_value(json_object_get(json_object_get(offer, "options"), "incoming"));
 }
 
+/* What is said of it is read at the source: it says of which host. */
+static int open_waiting(struct guest **waiting, const char *incoming, struct failure *f)
+{
+	struct failure why = { 0 };
+	int err = guest_open(waiting, incoming, &why);
+
+	return err ? failure_set(f, err, why.code, why.hint, "At the destination: %s", why.message)
+		   : 0;
+}
+
 /*
  * Checks an offer against this host; the waiting VM, if there is one, is opened into *waiting.
  * 0 even if a check is an error; -errno with f if it cannot be checked.
@@ -80,7 +90,7 @@ static int run_checks(const struct config *c, const json_t *offer, uint64_t prom
 			"The destination's transhipd does not allow unencrypted streams.");
 	err = guest_description_from_json(source, json_object_get(offer, "guest"), f);
 	if (!err && incoming && *incoming)
-		err = guest_open(waiting, incoming, f);
+		err = open_waiting(waiting, incoming, f);
 	if (err)
 		return err;
 	if (!*waiting && strcmp(source->kind, "qemu"))

@@ -92,6 +92,10 @@ int failure_set(struct failure *f, int err, const char *code, const char *hint, 
 	va_start(args, fmt);
 	vsnprintf(f->message, sizeof(f->message), fmt, args);
 	va_end(args);
+	/* What begins with a name keeps it. */
+	if (fmt[0] != '%')
+		text_sentence(f->message);
+	text_sentence(f->hint);
 	/* Names and paths may be any bytes; what is shown and sent on is text. */
 	text_clean(f->message);
 	text_clean(f->hint);

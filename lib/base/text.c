@@ -3,6 +3,7 @@
 #include "lib/base/text.h"
 
 #include <stdint.h>
+#include <string.h>
 
 /* Bytes of the well-formed character at p (RFC 3629), 0 if there is none. */
 static size_t character(const unsigned char *p)
@@ -38,6 +39,20 @@ char *text_clean(char *s)
 			*p = '?';
 		p += n ? n : 1;
 	}
+	return s;
+}
+
+char *text_sentence(char *s)
+{
+	static const char *const programs[] = { "tranship", "transhipd", "nsenter", "ssh" };
+	size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyz");
+
+	if (!n || (s[n] && s[n] != ' ' && s[n] != ','))
+		return s;
+	for (size_t i = 0; i < sizeof(programs) / sizeof(programs[0]); i++)
+		if (strlen(programs[i]) == n && !memcmp(programs[i], s, n))
+			return s;
+	s[0] = (char)(s[0] - 'a' + 'A');
 	return s;
 }
 

@@ -14,6 +14,12 @@
  */
 char *text_clean(char *s);
 
+/*
+ * Begins a sentence: its first letter becomes a capital one, if its first word is plain lower-case
+ * letters and no program's name. Returns s.
+ */
+char *text_sentence(char *s);
+
 /* Two lower-case digits a byte, and the end: out holds 2 * len + 1. */
 void text_hex(char *out, const void *bytes, size_t len);
 

@@ -31,6 +31,10 @@ vm_start a private backing=private ram=64
 move a b private
 refused "RAM that is not shared" ram-not-shared
 want '.error.hint | test("share=on")'
+RESULT=$(cli a dirty-rate private --json 2>/dev/null)
+STATUS=$?
+refused "its rate is not measured either" ram-not-shared
+want '.error.hint | test("share=on")'
 vm_end a private
 
 # A device that says so itself, one that other VMs write, and one that tells only when asked to save.
@@ -61,6 +65,9 @@ EXTRA_ARGS=(-drive "file=$DIR/shared/nvme.raw,if=none,id=nvm0,format=raw"
 blocked 2 '"device-blocks"'
 
 vm_start a web rate=20
+move a b web --incoming qemu:/run/none
+refused "nobody waits there" vm-not-found
+want '.error.message == "At the destination: No VM listens on /run/none."'
 note "encryption, which there is none of yet"
 RESULT=$(cli a migrate web "$(socket_of b)" --json 2>/dev/null)
 STATUS=$?

@@ -19,14 +19,18 @@ static void test_first_kept(void **state)
 	assert_int_equal(failure_set(&f, -EIO, "internal", NULL, "disk %d", 3), -EIO);
 	assert_true(failure_is_set(&f));
 	assert_string_equal(f.code, "internal");
-	assert_string_equal(f.message, "disk 3");
+	assert_string_equal(f.message, "Disk 3");
 	assert_string_equal(f.hint, "");
 	assert_int_equal(failure_set(&f, -EPERM, "usage", "do it", "later"), -EPERM);
 	assert_string_equal(f.code, "internal");
 	failure_clear(&f);
 	assert_false(failure_is_set(&f));
 	failure_set(&f, -EPERM, "usage", "do it", "later");
-	assert_string_equal(f.hint, "do it");
+	assert_string_equal(f.hint, "Do it");
+	assert_string_equal(f.message, "Later");
+	failure_clear(&f);
+	failure_set(&f, -EPERM, "usage", NULL, "%s is gone", "web");
+	assert_string_equal(f.message, "web is gone");
 	assert_int_equal(failure_set(NULL, -ENOMEM, "internal", NULL, "nobody looks"), -ENOMEM);
 }
 

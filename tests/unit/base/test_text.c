@@ -117,9 +117,35 @@ static void hex_is_two_digits_a_byte(void **state)
 	assert_string_equal(out, "");
 }
 
+static void sentences_begin_with_a_capital(void **state)
+{
+	static const char *const words[][2] = {
+		{ "out of memory", "Out of memory" },
+		{ "end it", "End it" },
+		{ "it", "It" },
+		{ "", "" },
+		{ "Begun", "Begun" },
+		/* names of things */
+		{ "transhipd ended", "transhipd ended" },
+		{ "memory-backend-file with share=on", "memory-backend-file with share=on" },
+		{ "net.core.rmem_max is low", "net.core.rmem_max is low" },
+		{ "/dev/shm is full", "/dev/shm is full" },
+		{ "page_hashes is a number", "page_hashes is a number" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+		char buf[64];
+
+		snprintf(buf, sizeof(buf), "%s", words[i][0]);
+		assert_string_equal(text_sentence(buf), words[i][1]);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(sentences_begin_with_a_capital),
 		cmocka_unit_test(good_text_stays),
 		cmocka_unit_test(bad_bytes_are_replaced),
 		cmocka_unit_test(json_takes_whatever_comes_out),

@@ -200,7 +200,7 @@ static void test_failures_cross_over(void **state)
 		assert_int_equal(call("POST", "/v1/sessions", NULL, &out, &f), -EREMOTEIO);
 		assert_null(out);
 		assert_string_equal(f.code, c->code);
-		assert_string_equal(f.hint, "do \"this\"");
+		assert_string_equal(f.hint, "Do \"this\"");
 		assert_null(strchr(f.message, '\n')); /* nothing that moves a terminal's cursor */
 		assert_true(client_was_sent(client));
 	}
@@ -221,7 +221,7 @@ static void test_failure_that_is_not_utf8(void **state)
 	failure_set(&fake.failure, -EIO, "vm-busy", NULL, "name \xff\xfe");
 	assert_int_equal(call("GET", "/v1/vms", NULL, NULL, &f), -EREMOTEIO);
 	assert_string_equal(f.code, "vm-busy");
-	assert_string_equal(f.message, "name ??");
+	assert_string_equal(f.message, "Name ??");
 }
 
 static void test_unreachable(void **state)

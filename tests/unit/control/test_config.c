@@ -200,6 +200,8 @@ static void test_refused_in_the_file(void **state)
 		assert_string_equal(f.code, "usage");
 		if (!strstr(f.message, cases[i].says))
 			fail_msg("%s: %s", cases[i].text, f.message);
+		/* where to look */
+		assert_true(!strncmp(f.message, file, strlen(file)));
 	}
 }
 

@@ -9,10 +9,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
+#include <linux/capability.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -87,6 +90,22 @@ static int end_of(pid_t pid)
 }
 
 #define RUN(name, ...) end_of(start(name, (const char *[]){ __VA_ARGS__, NULL }))
+
+/* In what transhipd has said. */
+static bool log_has(const char *text)
+{
+	char log[128], line[1024];
+	bool has = false;
+	FILE *file;
+
+	snprintf(log, sizeof(log), "%s/transhipd.log", dir);
+	file = fopen(log, "re");
+	while (file && !has && fgets(line, sizeof(line), file))
+		has = strstr(line, text);
+	if (file)
+		fclose(file);
+	return has;
+}
 
 static void start_daemon(void)
 {
@@ -177,6 +196,38 @@ static void test_usage(void **unused)
 	assert_int_equal(RUN("tranship", "--version"), 0);
 }
 
+/* What would make every move fail is said at the start. */
+static void test_unfit_places(void **unused)
+{
+	char missing[96];
+
+	(void)unused;
+	snprintf(missing, sizeof(missing), "%s/missing", dir);
+	assert_int_equal(
+		RUN("transhipd", "--socket", sock, "--state-dir", state, "--ram-dir", missing), 2);
+	assert_true(log_has("missing, where RAM files are to go"));
+	assert_int_equal(RUN("transhipd", "--data-address", "0.0.0.0"), 1);
+	assert_int_equal(RUN("transhipd", "--data-address", "::"), 1);
+	assert_true(log_has("an address of this host"));
+	assert_int_equal(access(sock, F_OK), -1);
+}
+
+/* As it is for another user, and for root in many containers. */
+static void test_without_privileges(void **unused)
+{
+	pid_t pid = fork();
+
+	(void)unused;
+	if (!pid) {
+		if (!geteuid() && prctl(PR_CAPBSET_DROP, CAP_SYS_PTRACE))
+			_exit(126);
+		_exit(RUN("transhipd", "--socket", sock, "--state-dir", state));
+	}
+	assert_int_equal(end_of(pid), 2);
+	assert_true(log_has("CAP_SYS_PTRACE"));
+	assert_int_equal(access(sock, F_OK), -1);
+}
+
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -186,6 +237,8 @@ int main(void)
 		CASE(test_second_one_is_refused),
 		CASE(test_starts_after_kill),
 		CASE(test_usage),
+		CASE(test_unfit_places),
+		CASE(test_without_privileges),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -463,7 +463,7 @@ static void test_skip(void **state)
 	assert_non_null(find(checks, "warning", "cpu-model"));
 	assert_int_equal(checks_verdict(checks, &f), -EPERM);
 	assert_string_equal(f.code, "memory");
-	assert_string_equal(f.hint, "do %d");
+	assert_string_equal(f.hint, "Do %d");
 	/* What has no group is never skipped. */
 	assert_int_equal(checks_skip(checks, "all", &f), 0);
 	assert_int_equal(count(checks, "error"), 1);

@@ -10,6 +10,7 @@ static void test_usage_errors(void **state)
 {
 	static const char *const cases[][8] = {
 		{ "bogus" },
+		{ "-x" },
 		{ "migrate" },
 		{ "migrate", "web1" },
 		{ "migrate", "web1", "unix:/x", "more" },
@@ -26,6 +27,8 @@ static void test_usage_errors(void **state)
 		{ "migrate", "web1", "unix:/x", "--timeout", "soon" },
 		{ "migrate", "web1", "unix:/x", "--bandwidth", "0" },
 		{ "migrate", "web1", "unix:/x", "--bandwidth", "-1Gbit" },
+		{ "migrate", "web1", "unix:/x", "--bandwidth", "10" }, /* Gbit, he meant */
+		{ "migrate", "web1", "unix:/x", "--bandwidth", "63kbit" },
 		{ "migrate", "web1", "unix:/x", "--bandwidth", "1GiB" },
 		{ "migrate", "web1", "unix:/x", "--mode", "fast" },
 		{ "migrate", "web1", "unix:/x", "--mode", "auto|precopy" },
@@ -89,6 +92,18 @@ static void test_usage_errors(void **state)
 	}
 	assert_int_equal(RUN("--json"), CLI_USAGE);
 	json_decref(out_json());
+}
+
+/* It is the option that is wrong, not the command that is missing. */
+static void test_option_without_a_command(void **state)
+{
+	(void)state;
+	assert_int_equal(RUN("-x"), CLI_USAGE);
+	want_in(err_text, "There is no option '-x'");
+	assert_int_equal(RUN("--json", "--bogus"), CLI_USAGE);
+	want_in(out_text, "There is no option '--bogus'");
+	assert_int_equal(RUN("--socket", "/tmp/x"), CLI_USAGE);
+	want_in(err_text, "A command is missing");
 }
 
 static void test_help_and_version(void **state)
@@ -465,6 +480,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		CASE(test_usage_errors),
+		CASE(test_option_without_a_command),
 		CASE(test_a_wrong_value_names_the_right_ones),
 		CASE(test_help_and_version),
 		CASE(test_commands_of_later_versions),

@@ -114,7 +114,9 @@ static void private_ram_is_refused(void **state)
 	assert_true(g->desc.regions[0].size == 64u << 20);
 	assert_string_equal(first_error(), "ram-not-shared");
 	int fd;
-	check_failed(g->ops->open_ram(g, 0, false, &fd, &f), -EOPNOTSUPP, "ram-unsupported");
+	assert_int_equal(g->ops->open_ram(g, 0, false, &fd, &f), -EOPNOTSUPP);
+	assert_non_null(strstr(f.hint, "memory-backend-file"));
+	check_failed(-EOPNOTSUPP, -EOPNOTSUPP, "ram-not-shared");
 }
 
 static void share_off_is_refused(void **state)

@@ -189,7 +189,7 @@ static void failed_because_the_vm_ends(void **unused)
 	w.guest_fd = (int)syscall(SYS_pidfd_open, getpid(), 0);
 	fails(peer, "internal");
 	assert_int_equal(expect(&w), -EREMOTEIO);
-	assert_string_equal(f.message, "told");
+	assert_string_equal(f.message, "Told");
 	close(w.guest_fd);
 	vm = dying(hold[0]);
 	w.guest_fd = (int)syscall(SYS_pidfd_open, vm, 0);
