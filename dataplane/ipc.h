@@ -211,11 +211,12 @@ struct ipc_ready {
 };
 
 struct ipc_scanned {
-	uint64_t dirty_pages;	/* 4 KiB pages reported by this scan */
-	uint64_t pending_pages; /* to be sent, after this scan */
-	uint64_t union_pages;	/* reported at least once since the first scan: working set */
-	uint64_t since_ns;	/* time since the scan before; 0 for the first */
-	uint64_t scan_ns;	/* duration of the scan */
+	uint64_t dirty_pages;	 /* 4 KiB pages reported by this scan */
+	uint64_t pending_pages;	 /* to be sent, after this scan */
+	uint64_t pending_chunks; /* in which they lie */
+	uint64_t union_pages;	 /* reported at least once since the first scan: working set */
+	uint64_t since_ns;	 /* time since the scan before; 0 for the first */
+	uint64_t scan_ns;	 /* duration of the scan */
 	/* With IPC_SCAN_PERIODS. [k]: reported in the last 2^k scans, if so many are complete. */
 	uint64_t period_pages[IPC_PERIODS_MAX];
 	/* Likewise of the first scan: what the files hold, and of a sample how much is zero. */

@@ -70,22 +70,24 @@ struct policy_history {
 struct policy_input {
 	struct policy_goals goals;
 	struct policy_abilities can;
-	uint64_t elapsed_ns;	/* since the migration's start */
-	uint32_t round;		/* rounds sent so far; the first is a full pass */
-	uint64_t pending_bytes; /* known after this scan */
-	uint64_t sent_bytes;	/* guest bytes that the last round moved */
-	double rate;		/* guest bytes with content moved per second; 0: not known */
-	double wire_ratio;	/* wire bytes for one of those; 0: not known */
-	double dirty_rate;	/* different bytes per second, since the scan before */
-	uint64_t since_ns;	/* time between the two scans; 0: not known */
-	uint64_t scan_ns;	/* duration of the last scan */
-	uint64_t look_ns;	/* of one that found next to nothing; 0: not known */
-	uint64_t gap_ns;	/* between the last scan's start and a guest stopped after it */
-	uint64_t overhead_ns;	/* of a pause besides RAM and scans: stop, state, load, resume */
-	uint32_t pause_scans;	/* of all RAM, in a pause */
-	uint64_t postcopy_ns;	/* the pause of a switch to post-copy, but for its one scan */
-	uint32_t throttle;	/* percent in force since the scan before */
-	bool asked;		/* a person wants the switch-over now */
+	uint64_t elapsed_ns;	 /* since the migration's start */
+	uint32_t round;		 /* rounds sent so far; the first is a full pass */
+	uint64_t ram_bytes;	 /* of the guest, populated or not */
+	uint64_t pending_bytes;	 /* known after this scan */
+	uint64_t pending_chunks; /* of 2 MiB, in which they lie */
+	uint64_t sent_bytes;	 /* guest bytes that the last round moved */
+	double rate;		 /* guest bytes with content moved per second; 0: not known */
+	double wire_ratio;	 /* wire bytes for one of those; 0: not known */
+	double dirty_rate;	 /* different bytes per second, since the scan before */
+	uint64_t since_ns;	 /* time between the two scans; 0: not known */
+	uint64_t scan_ns;	 /* duration of the last scan */
+	uint64_t look_ns;	 /* of one that found next to nothing; 0: not known */
+	uint64_t gap_ns;	 /* between the last scan's start and a guest stopped after it */
+	uint64_t overhead_ns;	 /* of a pause besides RAM and scans: stop, state, load, resume */
+	uint32_t pause_scans;	 /* of all RAM, in a pause */
+	uint64_t postcopy_ns;	 /* of a switch to post-copy: as overhead_ns, and one scan */
+	uint32_t throttle;	 /* percent in force since the scan before */
+	bool asked;		 /* a person wants the switch-over now */
 	struct policy_history history; /* of the scans before this one */
 };
 
@@ -144,5 +146,12 @@ void policy_note_round(struct policy_history *h, uint64_t predicted_ns, uint64_t
 
 /* How long bytes of content take at in's rate and within its bandwidth. */
 uint64_t policy_transfer_ns(const struct policy_input *in, uint64_t bytes);
+
+/*
+ * How long the pause of a switch to post-copy is for naming what is missing, in so many chunks of
+ * 2 MiB, over a link of wire_rate bytes per second; 0: as if it took no time. No bandwidth limit
+ * holds it back.
+ */
+double policy_hand_over_ns(double ram_bytes, double chunks, double wire_rate);
 
 #endif

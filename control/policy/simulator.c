@@ -20,6 +20,7 @@
 
 #define GIB	       1073741824.0
 #define PAGE_SIZE      4096.0
+#define CHUNK	       2097152.0
 #define RATE_BYTES_MIN (8u << 20) /* smaller rounds tell no rate; as source_copy.c */
 #define STEPS	       32	  /* of a round, when pages are left for later */
 #define STOP_NS	       5e6	  /* from the last scan's end until the guest stands still */
@@ -113,6 +114,21 @@ static double push_now(const struct run *r)
 	double hosts = m->again_rate > 0 ? m->again_rate : m->link_rate / m->wire_ratio;
 
 	return least(link_now(r), hosts * m->push_share);
+}
+
+/* Chunks of what is populated that so many bytes lie in, if their pages do so at random. */
+static double chunks_of(const struct simulator_model *m, double bytes)
+{
+	double chunks = ceil(m->populated_bytes / CHUNK);
+
+	return chunks > 0 ? chunks * -expm1(-bytes / PAGE_SIZE / chunks) : 0;
+}
+
+/* Of a switch to post-copy: on one stream, and not held back. */
+static double hand_over_ns(const struct simulator_model *m, double missing)
+{
+	return policy_hand_over_ns(m->ram_bytes, chunks_of(m, missing),
+				   least(m->link_rate, m->stream_rate));
 }
 
 static double scan_cost(const struct simulator_model *m, double dirty)
@@ -252,7 +268,7 @@ static void finish(struct run *r, const struct policy_decision *d)
 		o->downtime_ns = m->pause_ns + scans + left / rate * 1e9;
 		o->sent_bytes += left;
 	} else if (d->action == POLICY_POSTCOPY) {
-		o->downtime_ns = m->pause_ns + scan_ns + m->ram_bytes / PAGE_SIZE / 8 / rate * 1e9;
+		o->downtime_ns = m->pause_ns + scan_ns + hand_over_ns(m, left);
 		o->postcopy_ns = left / push_now(r) * 1e9;
 		o->sent_bytes += left;
 	}
@@ -264,7 +280,6 @@ static struct policy_decision ask(struct run *r)
 {
 	const struct simulator_model *m = r->m;
 	struct policy_input *in = &r->in;
-	double rate = r->rate > 0 ? r->rate : m->link_rate;
 
 	in->elapsed_ns = policy_whole(r->now_ns);
 	in->rate = r->rate;
@@ -275,7 +290,9 @@ static struct policy_decision ask(struct run *r)
 	in->gap_ns = policy_whole(r->scan_ns + STOP_NS);
 	in->overhead_ns = policy_whole(m->pause_ns);
 	in->pause_scans = m->pause_scans;
-	in->postcopy_ns = policy_whole(m->pause_ns + m->ram_bytes / PAGE_SIZE / 8 / rate * 1e9);
+	in->postcopy_ns = policy_whole(m->pause_ns);
+	in->ram_bytes = policy_whole(m->ram_bytes);
+	in->pending_chunks = policy_whole(chunks_of(m, (double)in->pending_bytes));
 	return policy_decide(in);
 }
 

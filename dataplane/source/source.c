@@ -159,6 +159,7 @@ static int on_scan(struct serving *v, const struct ipc_message *m, struct failur
 	if (err)
 		return err;
 	answer.pending_pages = scheduler_pending(&src->scheduler);
+	answer.pending_chunks = bitmap_count(&src->scheduler.dirty_chunks);
 	answer.union_pages = src->scheduler.seen_pages;
 	answer.since_ns = v->last_scan_ns ? start - v->last_scan_ns : 0;
 	answer.scan_ns = clock_ns() - start;

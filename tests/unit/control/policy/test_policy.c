@@ -12,6 +12,7 @@
 #define MS  1000000ull
 #define S   1000000000ull
 #define MIB 1048576ull
+#define GIB (1024 * MIB)
 
 /*
  * A guest that is half copied: 95 MiB/s go across, and 200 MiB are pending, 2.1 s; 300 ms are
@@ -233,6 +234,55 @@ static void a_pause_that_scans_alone_fill_is_refused_before_the_first_round(void
 	assert_int_equal(policy_decide(&in).reason, POLICY_BELOW_FLOOR);
 }
 
+/* What is missing is named in the pause: that counts for what post-copy promises. */
+static void post_copys_pause_names_what_is_missing(void **state)
+{
+	struct policy_input in = usual();
+	uint64_t alone;
+
+	(void)state;
+	in.goals.mode = POLICY_MODE_POSTCOPY;
+	in.can.postcopy = true;
+	in.ram_bytes = 1024 * GIB;
+	in.pending_chunks = 100;
+	assert_int_equal(policy_decide(&in).action, POLICY_POSTCOPY);
+	alone = policy_decide(&in).predicted_ns;
+	/* 500000 chunks, 48 MB at 95 MiB/s */
+	in.pending_chunks = 500000;
+	assert_int_equal(policy_decide(&in).action, POLICY_ROUND);
+	in.goals.max_downtime_ns = 600 * MS;
+	assert_int_equal(policy_decide(&in).action, POLICY_POSTCOPY);
+	assert_in_range(policy_decide(&in).predicted_ns - alone, 450 * MS, 500 * MS);
+	/* where the link is no bound, the processors are */
+	in.rate = 50e9;
+	assert_in_range(policy_decide(&in).predicted_ns - alone, 50 * MS, 100 * MS);
+	/* no more chunks than there are */
+	in.ram_bytes = 2 * MIB;
+	assert_in_range(policy_decide(&in).predicted_ns, 30 * MS, 31 * MS);
+	/* and before the first pass nothing is known of them */
+	in.ram_bytes = 1024 * GIB;
+	in.round = 0;
+	in.goals.max_downtime_ns = 31 * MS;
+	assert_int_equal(policy_decide(&in).reason, POLICY_FIRST_ROUND);
+}
+
+static void a_bandwidth_limit_does_not_hold_back_the_hand_over(void **state)
+{
+	struct policy_input in = usual();
+
+	(void)state;
+	in.goals.mode = POLICY_MODE_POSTCOPY;
+	in.goals.bandwidth = 1 * MIB;
+	in.can.postcopy = true;
+	in.rate = 1.0 * MIB;
+	in.ram_bytes = 64 * GIB;
+	in.pending_chunks = 10000;
+	assert_int_equal(policy_decide(&in).action, POLICY_POSTCOPY);
+	/* but a link that carries less than the limit does */
+	in.goals.bandwidth = 10 * MIB;
+	assert_int_equal(policy_decide(&in).action, POLICY_ROUND);
+}
+
 static void what_scans_keep_from_shrinking_is_taken(void **state)
 {
 	struct policy_input in = fitting();
@@ -416,6 +466,8 @@ int main(void)
 		cmocka_unit_test(precopy_never_goes_postcopy),
 		cmocka_unit_test(postcopy_waits_for_a_full_pass),
 		cmocka_unit_test(postcopy_keeps_the_promise_too),
+		cmocka_unit_test(post_copys_pause_names_what_is_missing),
+		cmocka_unit_test(a_bandwidth_limit_does_not_hold_back_the_hand_over),
 		cmocka_unit_test(a_guest_is_slowed_only_when_that_is_known_to_end),
 		cmocka_unit_test(the_throttle_rises_in_steps_to_what_is_allowed),
 		cmocka_unit_test(no_round_is_begun_that_cannot_end_in_time),

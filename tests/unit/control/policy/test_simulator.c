@@ -131,6 +131,27 @@ static void the_same_guest_goes_postcopy_after_one_pass(void **state)
 	assert_true(r.downtime_ns < 30 * MS);
 }
 
+/* As a session: what names the missing pages goes over in the pause without regard to it. */
+static void a_low_limit_leaves_postcopy_its_pause(void **state)
+{
+	struct simulator_model m = guest(64 * GIB, 30 * MIB, 512 * MIB, 1000 * MIB);
+	struct policy_goals g = usual;
+	struct simulator_result r;
+
+	(void)state;
+	g.bandwidth = (uint64_t)(20 * MIB);
+	g.mode = POLICY_MODE_POSTCOPY;
+	m.can.postcopy = true;
+	r = run(&m, &g);
+	assert_int_equal(r.end, POLICY_POSTCOPY);
+	assert_int_equal(r.rounds, 1);
+	assert_true(r.downtime_ns < 100 * MS);
+	/* what the limited link carries is not known; it is taken to be little */
+	assert_true(r.promised_ns > r.downtime_ns && r.promised_ns < r.downtime_ns + 30 * MS);
+	g.mode = POLICY_MODE_HYBRID;
+	assert_int_equal(run(&m, &g).end, POLICY_POSTCOPY);
+}
+
 static void a_throttle_makes_the_rest_fit(void **state)
 {
 	/* 10 % more than goes across, of a large set: rounds do not shrink, slowed ones do */
@@ -407,6 +428,7 @@ int main(void)
 		cmocka_unit_test(what_takes_for_ever_is_still_decided),
 		cmocka_unit_test(a_guest_faster_than_the_link_is_given_up),
 		cmocka_unit_test(the_same_guest_goes_postcopy_after_one_pass),
+		cmocka_unit_test(a_low_limit_leaves_postcopy_its_pause),
 		cmocka_unit_test(a_throttle_makes_the_rest_fit),
 		cmocka_unit_test(a_small_working_set_moves_however_fast_it_is_written),
 		cmocka_unit_test(hot_pages_left_for_later_save_bytes),
