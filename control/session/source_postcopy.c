@@ -18,6 +18,7 @@
 #include "control/session/source_postcopy.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -308,17 +309,27 @@ static void add_stats(struct ipc_stats *to, const struct ipc_stats *from)
 	to->cpu_ns += from->cpu_ns;
 }
 
-/* The present data plane is about to be the last one. */
-static void close_account(struct source *c)
+/* What a data plane says last is the account of all that it has sent. */
+static void stop_serving(struct source *c)
 {
+	struct dataplane *dp = &c->post.dp;
+	AUTO_CLOSE int sock = dp->sock >= 0 ? fcntl(dp->sock, F_DUPFD_CLOEXEC, 0) : -1;
+	struct ipc_message m;
+	int fd;
+
+	dataplane_stop(dp);
+	while (sock >= 0 && !ipc_recv(sock, &m, &fd, 0)) {
+		fd_close(&fd);
+		if (m.head.type == IPC_PROGRESS)
+			c->post.stats = m.body.stats;
+	}
 	add_stats(&c->post.ended, &c->post.stats);
 	c->post.stats = (struct ipc_stats){ 0 };
 }
 
 static void lost(struct source *c, const struct failure *why)
 {
-	dataplane_stop(&c->post.dp);
-	close_account(c);
+	stop_serving(c);
 	if (c->post.lost)
 		return;
 	c->post.lost = true;
@@ -429,8 +440,7 @@ static int finished(struct source *c)
 {
 	c->post.complete = true;
 	c->post.end_ns = clock_ns();
-	close_account(c);
-	dataplane_stop(&c->post.dp);
+	stop_serving(c);
 	session_event(c->s, "post-copy is complete");
 	return 0;
 }
