@@ -223,6 +223,8 @@ int main(int argc, char **argv)
 	pid = start_child(shared, map, touched / PAGE_BYTES);
 	while (!shared->ready)
 		usleep(1000);
+	printf("%.1f GiB of memory, %.1f GiB touched\n", (double)size / (1 << 30),
+	       (double)touched / (1 << 30));
 	be_real_time(0, 1);
 	enter(IDLE);
 	usleep(500000);
