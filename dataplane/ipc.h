@@ -275,6 +275,8 @@ struct ipc_postcopy {
 	uint64_t p50_ns, p99_ns, max_ns; /* destination: from reading a fault to CONTINUE */
 	uint64_t demand_pages, push_pages;
 	uint64_t late_pages; /* came twice; the second went nowhere */
+	/* destination: from the last page that came before a loss until faults were served again */
+	uint64_t interruptions, interrupted_ns;
 };
 
 struct ipc_verified {

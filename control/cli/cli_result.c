@@ -45,6 +45,7 @@ static json_t *template(void)
 	json_object_set_new(j, "disks", json_array());
 	json_object_set_new(j, "addresses", json_array());
 	json_object_set_new(j, "cpu_ms", nulls(cpu));
+	json_object_set_new(j, "rss_bytes", nulls(cpu));
 	json_object_set_new(j, "throttle_max_percent", json_null());
 	json_object_set_new(j, "postcopy", json_null());
 	json_object_set_new(j, "reason", json_null());
@@ -175,10 +176,27 @@ static const char *size_text(const json_t *j, const char *member, char *buf, siz
 	return units_format_size((uint64_t)number(j, member), buf, len);
 }
 
+#define UNKNOWN "not known since transhipd was restarted"
+
+static bool is_known(const json_t *j, const char *member)
+{
+	return json_is_number(json_object_get(j, member));
+}
+
+/* True if only part of what happened is told: the rest was known to a transhipd that is gone. */
+static bool is_restarted(const json_t *result)
+{
+	return json_is_true(json_object_get(result, "restarted"));
+}
+
 static void print_downtime(FILE *to, const json_t *result)
 {
 	const json_t *d = json_object_get(result, "downtime");
 
+	if (is_restarted(result) && !is_known(result, "downtime_ms")) {
+		fprintf(to, "  downtime   " UNKNOWN "\n");
+		return;
+	}
 	fprintf(to,
 		"  downtime   %.1f ms: pause %.1f, final copy %.1f, device state %.1f, resume "
 		"%.1f\n",
@@ -186,12 +204,16 @@ static void print_downtime(FILE *to, const json_t *result)
 		number(d, "state_ms"), number(d, "resume_ms"));
 }
 
-static void print_rounds(FILE *to, const json_t *rounds)
+static void print_rounds(FILE *to, const json_t *result)
 {
+	const json_t *rounds = json_object_get(result, "rounds"), *r;
 	size_t n = json_array_size(rounds), i;
-	const json_t *r;
 	char size[32];
 
+	if (!n && is_restarted(result)) {
+		fprintf(to, "  rounds     " UNKNOWN "\n");
+		return;
+	}
 	fprintf(to, "  rounds     %zu\n", n);
 	json_array_foreach ((json_t *)rounds, i, r) {
 		/* of many, the first and the last say what happened */
@@ -225,6 +247,10 @@ static void print_ram(FILE *to, const json_t *result)
 	double ms = number(result, "total_ms") - number(result, "setup_ms");
 	char size[32], rate[32];
 
+	if (is_restarted(result) && !is_known(ram, "wire_bytes")) {
+		fprintf(to, "  RAM        " UNKNOWN "\n");
+		return;
+	}
 	fprintf(to, "  RAM        %s", size_text(ram, "total_bytes", size, sizeof(size)));
 	print_encoding(to, ram, "never touched", "hole_bytes", NULL);
 	print_encoding(to, ram, "zero", "zero_bytes", NULL);
@@ -239,6 +265,9 @@ static void print_ram(FILE *to, const json_t *result)
 		fprintf(to, ", %s on average",
 			units_format_rate(number(ram, "wire_bytes") * 1000 / ms, rate,
 					  sizeof(rate)));
+	/* what it had sent until then was in its data plane only */
+	if (is_restarted(result) && json_is_object(json_object_get(result, "postcopy")))
+		fprintf(to, ", and what post-copy sent before transhipd was restarted");
 	fputc('\n', to);
 }
 
@@ -268,7 +297,7 @@ static void print_postcopy(FILE *to, const json_t *p)
 			wait_text(p, "p50_us", median, sizeof(median)),
 			wait_text(p, "p99_us", p99, sizeof(p99)),
 			wait_text(p, "max_us", longest, sizeof(longest)));
-	if (json_is_true(json_object_get(p, "complete")))
+	if (json_is_true(json_object_get(p, "complete")) && is_known(p, "complete_ms"))
 		fprintf(to, "; complete %.2f s after the switch-over",
 			number(p, "complete_ms") / 1000);
 	fputc('\n', to);
@@ -284,21 +313,30 @@ static void print_completed(FILE *to, const json_t *result)
 	const json_t *ram = json_object_get(result, "ram");
 	char vm[128];
 
-	fprintf(to, "%s has moved in %.2f s, downtime %.1f ms\n",
-		cli_clean(cli_text(result, "vm"), vm, sizeof(vm)),
-		number(result, "total_ms") / 1000, number(result, "downtime_ms"));
-	fprintf(to, "  setup      %.0f ms\n", number(result, "setup_ms"));
+	cli_clean(cli_text(result, "vm"), vm, sizeof(vm));
+	if (is_restarted(result) && !is_known(result, "total_ms"))
+		fprintf(to, "%s has moved; how long it took is " UNKNOWN, vm);
+	else
+		fprintf(to, "%s has moved in %.2f s", vm, number(result, "total_ms") / 1000);
+	if (is_known(result, "downtime_ms"))
+		fprintf(to, ", downtime %.1f ms", number(result, "downtime_ms"));
+	fputc('\n', to);
+	if (is_known(result, "setup_ms"))
+		fprintf(to, "  setup      %.0f ms\n", number(result, "setup_ms"));
 	print_downtime(to, result);
-	print_rounds(to, json_object_get(result, "rounds"));
+	print_rounds(to, result);
 	print_postcopy(to, json_object_get(result, "postcopy"));
 	print_ram(to, result);
-	fprintf(to, "  CPU        source %.2f s, destination %.2f s\n",
-		number(cpu, "source") / 1000, number(cpu, "destination") / 1000);
-	fprintf(to, "  by         %s %s, %.0f stream%s, %s, encryption %s, tracker %s, %s\n",
-		cli_text(result, "transport"), cli_text(result, "congestion"),
-		number(result, "streams"), number(result, "streams") == 1 ? "" : "s",
-		cli_text(result, "tx"), cli_text(result, "encrypt"), cli_text(result, "tracker"),
-		cli_text(result, "mode"));
+	if (is_known(cpu, "source") || !is_restarted(result))
+		fprintf(to, "  CPU        source %.2f s, destination %.2f s\n",
+			number(cpu, "source") / 1000, number(cpu, "destination") / 1000);
+	if (*cli_text(result, "transport"))
+		fprintf(to,
+			"  by         %s %s, %.0f stream%s, %s, encryption %s, tracker %s, %s\n",
+			cli_text(result, "transport"), cli_text(result, "congestion"),
+			number(result, "streams"), number(result, "streams") == 1 ? "" : "s",
+			cli_text(result, "tx"), cli_text(result, "encrypt"),
+			cli_text(result, "tracker"), cli_text(result, "mode"));
 	if (number(ram, "verified_chunks") > 0)
 		fprintf(to, "  verified   %.0f chunks of 2 MiB, all equal\n",
 			number(ram, "verified_chunks"));

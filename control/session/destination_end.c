@@ -108,6 +108,13 @@ static void clean_up(struct destination *d)
 	fault_at("destination.cleaned");
 }
 
+static void note_all_there(struct session *s)
+{
+	SCOPED_LOCK(&s->lock);
+	s->progress.pending_bytes = 0;
+	s->progress.pending_known = true;
+}
+
 void destination_end_well(struct destination *d)
 {
 	json_t *answer;
@@ -117,6 +124,7 @@ void destination_end_well(struct destination *d)
 		destination_postcopy_end(d);
 	answer = destination_account(d);
 	close_guest(d);
+	note_all_there(d->s);
 	session_finish(d->s, SESSION_DONE, NULL, json_deep_copy(answer), NULL);
 	session_answer(d->s, 0, NULL, answer);
 }

@@ -303,6 +303,7 @@ int destination_open(struct destination *d)
 	{
 		SCOPED_LOCK(&d->s->lock);
 		json_array_extend(d->s->checks, checks);
+		d->s->progress.total_bytes = source.ram_bytes;
 		d->promised = ram_needed(&source);
 		d->s->promised_bytes = d->promised;
 	}

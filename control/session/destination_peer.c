@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "control/session/host_internal.h"
+#include "control/session/postcopy_figures.h"
 #include "control/session/session_destination.h"
 #include "control/session/vm_process.h"
 #include "lib/base/cleanup.h"
@@ -239,6 +240,7 @@ int host_peer_status(struct host *h, const char *id, json_t **out, struct failur
 {
 	struct session *s = host_session_get(h, id, SESSION_DESTINATION, f);
 	enum session_state state;
+	json_t *figures = NULL;
 	bool complete = false;
 	int err;
 
@@ -246,6 +248,8 @@ int host_peer_status(struct host *h, const char *id, json_t **out, struct failur
 		pthread_mutex_lock(&s->lock);
 		state = s->state;
 		complete = s->postcopy_complete;
+		if (s->progress.postcopy)
+			figures = postcopy_figures_to_peer(&s->progress.faults);
 		*out = account_of_end(s, state);
 		pthread_mutex_unlock(&s->lock);
 		host_session_put(s);
@@ -259,6 +263,8 @@ int host_peer_status(struct host *h, const char *id, json_t **out, struct failur
 			    json_boolean(state == SESSION_RUNNING || state == SESSION_DONE));
 	json_object_set_new(*out, "postcopy_complete",
 			    json_boolean(complete || state == SESSION_DONE));
+	if (figures)
+		json_object_set_new(*out, "postcopy", figures);
 	return 0;
 }
 

@@ -35,6 +35,7 @@
 #include "control/session/compression.h"
 #include "control/session/data_addresses.h"
 #include "control/session/host_internal.h"
+#include "control/session/postcopy_figures.h"
 #include "control/session/session_destination.h"
 #include "control/session/vm_process.h"
 #include "dataplane/postcopy/postcopy.h"
@@ -276,6 +277,8 @@ static int start(struct destination *d, struct data_addresses *at)
 	int listeners[IPC_LISTENERS_MAX], err;
 
 	dataplane_stop(&p->dp);
+	p->ended_cpu_ns += p->cpu_ns;
+	p->cpu_ns = 0;
 	p->connected = p->serving = false;
 	/* a guest that waits for its pages is served by what there is */
 	err = data_addresses_listen(c, false, at, listeners, &d->f);
@@ -378,10 +381,7 @@ static int serve(struct destination *d)
 static void note_figures(struct destination *d, const struct ipc_postcopy *figures)
 {
 	d->post.figures = *figures;
-	SCOPED_LOCK(&d->s->lock);
-	d->s->progress.pending_bytes = figures->missing_pages * PAGE_BYTES;
-	d->s->seq++;
-	pthread_cond_broadcast(&d->s->changed);
+	session_note_postcopy(d->s, figures, true);
 }
 
 static void note_complete(struct destination *d, const struct ipc_postcopy *figures)
@@ -446,6 +446,11 @@ int destination_postcopy_handle(struct destination *d)
 	case IPC_POSTCOPY:
 		note_figures(d, &m.body.postcopy);
 		break;
+	case IPC_PROGRESS:
+		p->cpu_ns = m.body.stats.cpu_ns;
+		if (m.body.stats.rss_bytes > p->rss_bytes)
+			p->rss_bytes = m.body.stats.rss_bytes;
+		break;
 	case IPC_COMPLETE:
 		/* before the guest runs there is nothing to end; it is said when it does */
 		p->figures = m.body.postcopy;
@@ -457,7 +462,7 @@ int destination_postcopy_handle(struct destination *d)
 	case IPC_FAILED:
 		return lost(d, &m.body.failure);
 	default:
-		break; /* PROGRESS, SERVING */
+		break; /* SERVING */
 	}
 	if (!err)
 		return 0;
@@ -517,6 +522,24 @@ void destination_postcopy_end(struct destination *d)
 
 /* --- after a crash ---------------------------------------------------------------------------- */
 
+/* Before anybody serves: what there is, and what it has cost. */
+static void read_figures(struct destination *d)
+{
+	struct destination_postcopy *p = &d->post;
+	const json_t *r;
+	size_t i;
+
+	{
+		SCOPED_LOCK(&d->s->lock);
+		d->s->progress.total_bytes = 0;
+		json_array_foreach (regions_of(p), i, r)
+			d->s->progress.total_bytes += member(r, "size");
+	}
+	if (p->missing_fd >= 0 &&
+	    !postcopy_figures_of_file(p->missing_fd, regions_of(p), &p->figures))
+		session_note_postcopy(d->s, &p->figures, true);
+}
+
 int destination_postcopy_recover(struct destination *d, const json_t *content)
 {
 	struct destination_postcopy *p = &d->post;
@@ -534,10 +557,12 @@ int destination_postcopy_recover(struct destination *d, const json_t *content)
 		return 0;
 	}
 	p->on = p->handed_over = p->begun = p->lost = true;
+	p->begun_ns = journal_moment(content, "runs_since");
 	/* whatever cannot be taken over now may be when the source asks for connections */
 	if (take_over(d))
 		log_error("%.8s: post-copy cannot be taken over: %s", d->s->id, d->f.message);
 	failure_clear(&d->f);
+	read_figures(d);
 	return 1;
 }
 
@@ -573,14 +598,13 @@ void destination_postcopy_undo(struct destination *d, const json_t *content)
 json_t *destination_postcopy_account(const struct destination *d)
 {
 	const struct ipc_postcopy *g = &d->post.figures;
+	json_t *j;
 
 	if (!d->post.plan)
 		return NULL;
-	return json_pack("{s:I, s:I, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:b}", "faults",
-			 (json_int_t)g->faults, "local_faults", (json_int_t)g->local_faults,
-			 "p50_us", (double)g->p50_ns / 1e3, "p99_us", (double)g->p99_ns / 1e3,
-			 "max_us", (double)g->max_ns / 1e3, "complete_ms", d->post.complete_ms,
-			 "demand_bytes", (json_int_t)(g->demand_pages * PAGE_BYTES), "push_bytes",
-			 (json_int_t)(g->push_pages * PAGE_BYTES), "late_bytes",
-			 (json_int_t)(g->late_pages * PAGE_BYTES), "complete", d->post.complete);
+	j = postcopy_figures_json(g);
+	json_object_set_new(j, "complete_ms",
+			    d->post.complete_ms > 0 ? json_real(d->post.complete_ms) : json_null());
+	json_object_set_new(j, "complete", json_boolean(d->post.complete));
+	return j;
 }

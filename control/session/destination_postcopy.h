@@ -34,8 +34,10 @@ struct destination_postcopy {
 	json_t *plan; /* for the journal: "file", "regions"; what a restarted transhipd needs */
 	json_t *residue;
 	struct ipc_postcopy figures;
-	uint64_t begun_ns; /* when the guest began to run here */
+	uint64_t begun_ns; /* when the guest began to run here; 0: not known */
 	double complete_ms;
+	uint64_t cpu_ns, rss_bytes; /* of dp */
+	uint64_t ended_cpu_ns;	    /* of those before it */
 };
 
 void destination_postcopy_init(struct destination *d);

@@ -495,3 +495,22 @@ int journal_list(const char *state_dir, char ***paths, size_t *count)
 		free(list[i].path);
 	return err;
 }
+
+/* --- moments ---------------------------------------------------------------------------------- */
+
+/* By the wall clock, for the other one begins anew with the host. */
+json_t *journal_moment_json(uint64_t ns)
+{
+	uint64_t now = clock_ns(), wall = clock_of(CLOCK_REALTIME);
+
+	return json_integer((json_int_t)((wall - (now - ns)) / 1000));
+}
+
+uint64_t journal_moment(const json_t *content, const char *member)
+{
+	json_int_t us = json_integer_value(json_object_get(content, member));
+	uint64_t now = clock_ns(), wall = clock_of(CLOCK_REALTIME);
+	uint64_t then = us > 0 && us < INT64_MAX / 1000 ? (uint64_t)us * 1000 : 0;
+
+	return then && then < wall && wall - then < now ? now - (wall - then) : 0;
+}

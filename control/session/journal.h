@@ -11,6 +11,7 @@
 
 #include <jansson.h>
 #include <limits.h>
+#include <stdint.h>
 
 #include "lib/base/failure.h"
 
@@ -48,6 +49,13 @@ int journal_open(struct journal *j, const char *path, json_t **content, struct f
 int journal_append(struct journal *j, enum session_state s, const json_t *fields,
 		   struct failure *f);
 void journal_close(struct journal *j);
+
+/*
+ * A moment of clock_ns() as it is written down, so that another process finds it again, and back:
+ * 0 if it was not.
+ */
+json_t *journal_moment_json(uint64_t ns);
+uint64_t journal_moment(const json_t *content, const char *member);
 
 /* Reads without opening for append: the merged content, or NULL with f. */
 json_t *journal_read(const char *path, struct failure *f);

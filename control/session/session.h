@@ -69,8 +69,11 @@ struct session_progress {
 	uint64_t total_bytes, pending_bytes, sent_bytes, wire_bytes;
 	double dirty_rate, throughput; /* bytes per second */
 	double predicted_downtime_ms;
-	char reason[160];	   /* of the last decision: what holds it up */
-	uint32_t throttle_percent; /* by which the guest is slowed now */
+	char reason[160];	    /* of the last decision: what holds it up */
+	uint32_t throttle_percent;  /* by which the guest is slowed now */
+	bool pending_known;	    /* a destination is told nothing of it before post-copy */
+	bool postcopy;		    /* the guest is served while memory still comes, and */
+	struct ipc_postcopy faults; /* what that has cost it, as far as was heard */
 };
 
 struct session {

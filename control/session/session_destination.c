@@ -118,12 +118,15 @@ static int load_state(struct destination *d)
 json_t *destination_account(const struct destination *d)
 {
 	double ran = d->g && d->g->resumed_ns ? clock_ms_since(d->g->resumed_ns) : 0;
+	const struct destination_postcopy *p = &d->post;
+	uint64_t cpu = d->stats.cpu_ns + p->ended_cpu_ns + p->cpu_ns;
+	uint64_t rss = d->stats.rss_bytes > p->rss_bytes ? d->stats.rss_bytes : p->rss_bytes;
 
 	/* run_ms: how long the guest has run here already; the source's clock is another. */
 	return json_pack("{s:s, s:f, s:I, s:s, s:f, s:o*}", "state",
-			 session_state_name(d->s->state), "cpu_ms", (double)d->stats.cpu_ns / 1e6,
-			 "rss_bytes", (json_int_t)d->stats.rss_bytes, "rx", d->rx_reason, "run_ms",
-			 ran, "postcopy", destination_postcopy_account(d));
+			 session_state_name(d->s->state), "cpu_ms", (double)cpu / 1e6, "rss_bytes",
+			 (json_int_t)rss, "rx", d->rx_reason, "run_ms", ran, "postcopy",
+			 destination_postcopy_account(d));
 }
 
 bool destination_given_up(struct destination *d)
@@ -239,6 +242,15 @@ static int answer_failure(struct destination *d, int err)
 	return 0;
 }
 
+static int enter_running(struct destination *d)
+{
+	json_t *fields = json_pack("{s:o}", "runs_since", journal_moment_json(clock_ns()));
+	int err = session_enter(d->s, SESSION_RUNNING, fields, &d->f);
+
+	json_decref(fields);
+	return err;
+}
+
 int destination_handle_commit(struct destination *d)
 {
 	int err = 0;
@@ -269,7 +281,7 @@ int destination_handle_commit(struct destination *d)
 	if (d->post.on)
 		destination_postcopy_guest_runs(d);
 	/* After the answer: it is outside the pause, and COMMITTED says enough after a crash. */
-	return session_enter(d->s, SESSION_RUNNING, NULL, &d->f);
+	return enter_running(d);
 }
 
 /* The source wants to connect for post-copy, for the first time or again. */

@@ -28,6 +28,7 @@
 #include <sys/socket.h>
 
 #include "control/failure_class.h"
+#include "control/session/source_account.h"
 #include "control/session/source_pause.h"
 #include "control/session/source_peer.h"
 #include "control/session/source_settle.h"
@@ -105,12 +106,21 @@ static int note_whether_it_ran(struct source *c)
 	return err;
 }
 
+static int enter_paused(struct source *c)
+{
+	json_t *account = source_account_before_pause(c);
+	int err = session_enter(c->s, SESSION_PAUSED, account, &c->f);
+
+	json_decref(account);
+	return err;
+}
+
 static int pause_guest(struct source *c)
 {
 	int pair[2], err = source_check_unchanged(c);
 
 	if (!err)
-		err = session_enter(c->s, SESSION_PAUSED, NULL, &c->f);
+		err = enter_paused(c);
 	if (!err)
 		err = guard(c);
 	if (err)
@@ -263,7 +273,7 @@ static int commit(struct source *c)
 
 	if (err)
 		return err;
-	fields = c->post.on ? json_pack("{s:b}", "postcopy", 1) : NULL;
+	fields = source_account_committed(c);
 	err = session_enter(c->s, SESSION_COMMITTED, fields, &c->f);
 	json_decref(fields);
 	if (err)
@@ -291,10 +301,13 @@ static int commit(struct source *c)
 static int release(struct source *c)
 {
 	struct failure ignored = { 0 };
+	json_t *ran;
 
 	if (c->post.leaving)
 		return 0;
-	session_enter(c->s, SESSION_RUNNING, NULL, &ignored);
+	ran = source_account_ran(c);
+	session_enter(c->s, SESSION_RUNNING, ran, &ignored);
+	json_decref(ran);
 	guard_stop(&c->guard);
 	source_unthrottle(c);
 	dataplane_stop(&c->dp);

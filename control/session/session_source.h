@@ -73,6 +73,8 @@ struct source {
 	uint64_t state_bytes; /* of device state */
 	struct ipc_verified verified;
 	json_t *rounds;
+	size_t rounds_noted; /* how many of them the journal had before the pause */
+	bool account_known;  /* after a crash: source_account.h */
 	uint32_t round;
 	/* source_policy.c */
 	struct policy_abilities can;

@@ -19,6 +19,7 @@
 
 #include "control/session/host_internal.h"
 #include "control/session/session_source.h"
+#include "control/session/source_account.h"
 #include "control/session/source_throttle.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/io.h"
@@ -196,10 +197,12 @@ void source_take_wishes(struct source *c)
 		goals_take(&c->o.goals, tuned, &ignored); /* was tried when it was asked for */
 		s->goals = c->o.goals;
 	}
-	json_decref(tuned);
 	tell(c, &old, &c->o.goals);
 	if (c->o.goals.bandwidth != old.bandwidth)
 		set_limit(c, c->o.goals.bandwidth);
+	if (tuned)
+		source_account_goals(c);
+	json_decref(tuned);
 	/* More than is allowed is ended now; less than could be is the policy's to use. */
 	if (c->throttle > c->o.goals.impact)
 		source_throttle(c, c->o.goals.impact);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "control/session/host_internal.h"
+#include "control/session/postcopy_figures.h"
 #include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
 #include "lib/base/fault.h"
@@ -210,19 +211,20 @@ uint64_t session_option_number(const struct session *s, const char *name, uint64
 static json_t *progress_json(const struct session *s)
 {
 	const struct session_progress *p = &s->progress;
-	double percent = p->total_bytes
-				 ? 100.0 * (1.0 - (double)p->pending_bytes / (double)p->total_bytes)
-				 : 0;
+	bool known = p->pending_known && p->total_bytes;
+	double percent =
+		known ? 100.0 * (1.0 - (double)p->pending_bytes / (double)p->total_bytes) : 0;
 
-	return json_pack("{s:i, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:s, s:s, s:i}",
+	return json_pack("{s:i, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:o, s:f, s:s, s:s, s:i, s:o*}",
 			 "round", (int)p->round, "pending_bytes", (json_int_t)p->pending_bytes,
 			 "total_bytes", (json_int_t)p->total_bytes, "sent_bytes",
 			 (json_int_t)p->sent_bytes, "wire_bytes", (json_int_t)p->wire_bytes,
 			 "dirty_rate", p->dirty_rate, "throughput", p->throughput,
 			 "predicted_downtime_ms", p->predicted_downtime_ms, "percent",
-			 percent < 0 ? 0.0 : percent, "elapsed_ms", clock_ms_since(s->started_ns),
-			 "state", session_state_name(s->state), "reason", p->reason,
-			 "throttle_percent", (int)p->throttle_percent);
+			 known ? json_real(percent < 0 ? 0.0 : percent) : json_null(), "elapsed_ms",
+			 clock_ms_since(s->started_ns), "state", session_state_name(s->state),
+			 "reason", p->reason, "throttle_percent", (int)p->throttle_percent,
+			 "postcopy", p->postcopy ? postcopy_figures_json(&p->faults) : NULL);
 }
 
 json_t *session_json(const struct session *s, bool whole)

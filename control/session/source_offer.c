@@ -129,6 +129,7 @@ int source_find_guest(struct source *c)
 	c->o.compression.delta_cache = session_option_number(
 		c->s, "delta_cache", compression_default_cache(c->g->desc.ram_bytes));
 	SCOPED_LOCK(&c->s->lock);
+	c->s->progress.pending_known = true;
 	c->s->progress.total_bytes = c->g->desc.ram_bytes;
 	c->s->progress.pending_bytes = c->g->desc.ram_bytes;
 	return 0;

@@ -14,6 +14,7 @@
 #include <time.h>
 
 #include "control/session/host_internal.h"
+#include "control/session/postcopy_figures.h"
 #include "lib/base/clock.h"
 #include "lib/base/fault.h"
 #include "lib/base/log.h"
@@ -92,6 +93,17 @@ int source_peer_abort(struct source *c)
 	return err == -EREMOTEIO ? 0 : err;
 }
 
+/* What its faults have cost the guest is seen there; what is left here too, while we send. */
+static void note_figures(struct source *c, const json_t *said)
+{
+	struct ipc_postcopy g;
+
+	if (!c->post.on || !json_is_object(said))
+		return;
+	postcopy_figures_from_peer(said, &g);
+	session_note_postcopy(c->s, &g, c->post.dp.sock < 0);
+}
+
 int source_peer_state(struct source *c, enum session_state *state, bool *complete)
 {
 	json_t *answer = NULL;
@@ -105,6 +117,7 @@ int source_peer_state(struct source *c, enum session_state *state, bool *complet
 	err = name && !session_state_parse(name, state) ? 0 : -ENODATA;
 	if (complete)
 		*complete = json_is_true(json_object_get(answer, "postcopy_complete"));
+	note_figures(c, json_object_get(answer, "postcopy"));
 	json_decref(answer);
 	return err;
 }

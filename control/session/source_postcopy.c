@@ -28,7 +28,9 @@
 #include "control/session/host_internal.h"
 #include "control/session/session_source.h"
 #include "control/session/destination_postcopy.h"
+#include "control/session/postcopy_figures.h"
 #include "control/session/sockets.h"
+#include "control/session/source_account.h"
 #include "control/session/source_peer.h"
 #include "dataplane/region.h"
 #include "lib/base/cleanup.h"
@@ -274,8 +276,16 @@ static void on_progress(void *arg, const struct ipc_stats *stats)
 {
 	struct source *c = arg;
 	struct session_progress *p = &c->s->progress;
+	uint64_t now = clock_ns();
 	SCOPED_LOCK(&c->s->lock);
 
+	if (c->post.stats_ns && now > c->post.stats_ns)
+		p->throughput = (double)(stats->wire_bytes - c->post.stats.wire_bytes) * 1e9 /
+				(double)(now - c->post.stats_ns);
+	c->post.stats_ns = now;
+	if (stats->rss_bytes > c->post.rss_bytes)
+		c->post.rss_bytes = stats->rss_bytes;
+	p->pending_known = true;
 	p->pending_bytes = stats->pending_pages * PAGE_BYTES;
 	p->sent_bytes = (c->stats.sent_pages + stats->sent_pages) * PAGE_BYTES;
 	p->wire_bytes = c->stats.wire_bytes + c->post.ended.wire_bytes + stats->wire_bytes;
@@ -325,6 +335,19 @@ static void stop_serving(struct source *c)
 	}
 	add_stats(&c->post.ended, &c->post.stats);
 	c->post.stats = (struct ipc_stats){ 0 };
+	c->post.stats_ns = 0;
+	SCOPED_LOCK(&c->s->lock);
+	c->s->progress.throughput = 0;
+}
+
+/* The guest runs there: of what pre-copy showed, this is no more. */
+static void show_served(struct source *c)
+{
+	struct session_progress *p = &c->s->progress;
+	SCOPED_LOCK(&c->s->lock);
+
+	p->postcopy = true;
+	p->dirty_rate = p->predicted_downtime_ms = p->throughput = 0;
 }
 
 static void lost(struct source *c, const struct failure *why)
@@ -471,8 +494,13 @@ int source_postcopy_serve(struct source *c)
 
 	if (!c->post.on)
 		return 0;
-	if (c->s->state == SESSION_COMMITTED)
-		session_enter(c->s, SESSION_RUNNING, NULL, &ignored);
+	show_served(c);
+	if (c->s->state == SESSION_COMMITTED) {
+		json_t *ran = source_account_ran(c);
+
+		session_enter(c->s, SESSION_RUNNING, ran, &ignored);
+		json_decref(ran);
+	}
 	guard_stop(&c->guard);
 	dataplane_stop(&c->dp); /* the tracker has done its work */
 	c->post.heard_ns = clock_ns();
@@ -497,6 +525,7 @@ int source_postcopy_serve(struct source *c)
 			return unreached(c);
 	}
 	c->post.leaving = true;
+	source_account_leaving(c);
 	return 0;
 }
 
@@ -562,14 +591,22 @@ void source_postcopy_add_stats(const struct source *c, struct ipc_stats *to)
 
 json_t *source_postcopy_json(const struct source *c)
 {
-	const json_t *there = json_object_get(c->peer_account, "postcopy");
+	const struct session_progress *p = &c->s->progress;
+	json_t *there = json_object_get(c->peer_account, "postcopy");
 	struct ipc_stats t = { 0 };
 	json_t *j, *more;
 
 	if (!c->post.on)
 		return NULL;
 	source_postcopy_add_stats(c, &t);
-	j = there ? json_deep_copy(there) : json_object();
+	/* before it is complete the destination's last word is what it said when it was asked */
+	if (json_is_true(json_object_get(there, "complete")))
+		j = json_deep_copy(there);
+	else
+		j = postcopy_figures_json(&p->faults);
+	json_object_set_new(j, "complete", json_boolean(c->post.complete));
+	if (!json_object_get(j, "complete_ms"))
+		json_object_set_new(j, "complete_ms", json_null());
 	more = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "zero_bytes", (json_int_t)t.zero_bytes,
 			 "hole_bytes", (json_int_t)t.hole_bytes, "raw_bytes",
 			 (json_int_t)t.raw_bytes, "zstd_in_bytes", (json_int_t)t.zstd_in_bytes,

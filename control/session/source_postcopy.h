@@ -24,6 +24,8 @@ struct source_postcopy {
 	uint32_t encodings;	/* IPC_ENCODING_* that they may carry */
 	struct ipc_stats ended; /* of all data planes that have ended */
 	struct ipc_stats stats; /* of the present one */
+	uint64_t stats_ns;	/* clock_ns() of stats; 0: none came yet */
+	uint64_t rss_bytes;	/* the most of any */
 	uint64_t heard_ns;	/* clock_ns() when the destination answered last */
 	uint64_t end_ns;	/* clock_ns() when it was complete */
 };

@@ -55,11 +55,20 @@ static const char *mode_of(const struct source *c)
 	return !strcmp(c->o.goals.mode, "postcopy") ? "postcopy" : "hybrid";
 }
 
+static void forget_counters(json_t *ram)
+{
+	const char *member;
+	json_t *value;
+
+	json_object_foreach (ram, member, value)
+		json_object_set_new(ram, member, json_null());
+}
+
 /*
  * What a session did not come to is null, not what it would have been. One that was recovered knows
- * from its journal how far it came, but nothing of its streams and times.
+ * what its journal tells: if that has no account, only how far it came.
  */
-static void forget_unknown(const struct source *c, json_t *result)
+static void forget_unknown(const struct source *c, uint64_t end, json_t *result)
 {
 	const bool streams = c->copying_ns, journaled = c->s->recovered;
 	const bool began = streams || (journaled && c->s->state > SESSION_NEGOTIATED);
@@ -75,7 +84,7 @@ static void forget_unknown(const struct source *c, json_t *result)
 		{ "streams", streams },
 		{ "tracker", streams },
 		{ "setup_ms", streams },
-		{ "total_ms", !journaled },
+		{ "total_ms", !journaled || (c->account_known && end) },
 		{ "downtime_ms", c->downtime.begin && c->downtime.end },
 		{ "reason", c->reason[0] },
 	};
@@ -84,7 +93,9 @@ static void forget_unknown(const struct source *c, json_t *result)
 	for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++)
 		if (!members[i].known)
 			json_object_set_new(result, members[i].member, json_null());
-	if (!c->s->progress.total_bytes)
+	if (journaled && !c->account_known)
+		forget_counters(json_object_get(result, "ram"));
+	else if (!c->s->progress.total_bytes)
 		json_object_set_new(json_object_get(result, "ram"), "total_bytes", json_null());
 	for (size_t i = 0; i < sizeof(costs) / sizeof(costs[0]); i++) {
 		json_t *cost = json_object_get(result, costs[i]);
@@ -106,6 +117,8 @@ json_t *source_result(const struct source *c, const char *status)
 	double downtime = d->begin && d->end ? (double)(d->end - d->begin) / 1e6 : 0;
 	double dst_cpu = json_number_value(json_object_get(c->peer_account, "cpu_ms"));
 	struct ipc_stats total = totals(c);
+	uint64_t rss =
+		c->stats.rss_bytes > c->post.rss_bytes ? c->stats.rss_bytes : c->post.rss_bytes;
 	json_int_t dst_rss = json_integer_value(json_object_get(c->peer_account, "rss_bytes"));
 	json_t *j = json_pack(
 		"{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:s, s:f, s:f, s:f, s:o, s:O, "
@@ -120,14 +133,16 @@ json_t *source_result(const struct source *c, const char *status)
 		c->o.compress ? c->o.compress : "auto", "encode", "level", (int)total.encode_level,
 		"changes", (int)total.encode_changes, "cpu_ms", (double)total.encode_cpu_ns / 1e6,
 		"disks", "cpu_ms", "source", (double)total.cpu_ns / 1e6, "destination", dst_cpu,
-		"rss_bytes", "source", (json_int_t)c->stats.rss_bytes, "destination", dst_rss,
+		"rss_bytes", "source", (json_int_t)rss, "destination", dst_rss,
 		"throttle_max_percent", (double)c->throttle_max, "reason", c->reason);
 
 	json_object_set_new(j, "postcopy", source_postcopy_json(c) ?: json_null());
 	json_object_set_new(j, "addresses", data_addresses_names(&c->to));
-	forget_unknown(c, j);
+	forget_unknown(c, end, j);
 	if (c->o.dry_run)
 		json_object_set_new(j, "dry_run", json_true());
+	if (c->s->recovered)
+		json_object_set_new(j, "restarted", json_true());
 	if (c->forecast)
 		json_object_set(j, "forecast", c->forecast);
 	if (failure_is_set(&c->f))

@@ -29,6 +29,7 @@
 
 #include "control/session/arming.h"
 #include "control/session/host_internal.h"
+#include "control/session/source_account.h"
 #include "control/session/source_peer.h"
 #include "control/session/vm_process.h"
 #include "lib/base/cleanup.h"
@@ -426,6 +427,8 @@ static void init_recovered(struct source *c, struct session *s, const json_t *co
 	if (c->post.on && source_take_options(c))
 		log_warn("%.8s: %s", s->id, c->f.message);
 	failure_clear(&c->f);
+	if (c->committed)
+		source_account_restore(c, content);
 	c->settle_ns = clock_ns();
 	failure_set(&c->cause, -EPIPE, "internal", "Start the migration again.",
 		    "transhipd ended during the migration; the source runs on.");

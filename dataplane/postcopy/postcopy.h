@@ -65,6 +65,10 @@
  */
 struct postcopy_figures {
 	uint64_t faults, local_faults, demand_pages, push_pages, late_pages;
+	/* clock_ns(), atomic: of the last page, or of SERVE; how the next one knows since when
+	 * nobody served */
+	uint64_t placed_ns;
+	uint64_t interruptions, interrupted_ns;
 	struct bench_histogram latency;
 };
 
@@ -73,6 +77,9 @@ static inline uint64_t postcopy_file_bytes(const struct region *regions, uint32_
 {
 	return page_set_bytes(regions, nregions) + sizeof(struct postcopy_figures);
 }
+
+/* What they say, all but the missing pages. */
+void postcopy_sum_figures(const struct postcopy_figures *g, struct ipc_postcopy *out);
 
 /* Faults that wait at one time and whose time is taken; more are served untimed. */
 #define POSTCOPY_WAITERS_MAX 256u

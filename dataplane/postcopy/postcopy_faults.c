@@ -496,6 +496,18 @@ static void wake_everybody(struct postcopy *p)
 		}
 }
 
+/* If somebody has served before, nobody did since his last page. */
+static void note_begin(struct postcopy_figures *g)
+{
+	uint64_t now = clock_ns();
+
+	if (g->placed_ns && g->placed_ns < now) {
+		g->interruptions++;
+		g->interrupted_ns += now - g->placed_ns;
+	}
+	g->placed_ns = now;
+}
+
 int postcopy_serve(struct postcopy *p, struct failure *f)
 {
 	int err = p->served ? EALREADY : 0;
@@ -506,6 +518,7 @@ int postcopy_serve(struct postcopy *p, struct failure *f)
 		return failure_set(f, -err, "internal", NULL,
 				   "post-copy was to begin at the wrong time: %s", strerror(err));
 	p->left = page_set_count(&p->missing);
+	note_begin(p->figures);
 	__atomic_store_n(&p->served, true, __ATOMIC_RELEASE);
 	wake_everybody(p);
 	err = pthread_create(&p->fault_thread, NULL, fault_main, p);
@@ -531,13 +544,9 @@ void postcopy_stop(struct postcopy *p)
 	p->fault_runs = p->tell_runs = false;
 }
 
-void postcopy_report(struct postcopy *p, struct ipc_postcopy *out)
+void postcopy_sum_figures(const struct postcopy_figures *g, struct ipc_postcopy *out)
 {
-	const struct postcopy_figures *g = p->figures;
-	SCOPED_LOCK(&p->figures_lock);
-
 	*out = (struct ipc_postcopy){
-		.missing_pages = __atomic_load_n(&p->left, __ATOMIC_RELAXED),
 		.faults = g->faults,
 		.local_faults = g->local_faults,
 		.p50_ns = bench_histogram_quantile(&g->latency, 500),
@@ -546,5 +555,15 @@ void postcopy_report(struct postcopy *p, struct ipc_postcopy *out)
 		.demand_pages = __atomic_load_n(&g->demand_pages, __ATOMIC_RELAXED),
 		.push_pages = __atomic_load_n(&g->push_pages, __ATOMIC_RELAXED),
 		.late_pages = __atomic_load_n(&g->late_pages, __ATOMIC_RELAXED),
+		.interruptions = g->interruptions,
+		.interrupted_ns = g->interrupted_ns,
 	};
+}
+
+void postcopy_report(struct postcopy *p, struct ipc_postcopy *out)
+{
+	SCOPED_LOCK(&p->figures_lock);
+
+	postcopy_sum_figures(p->figures, out);
+	out->missing_pages = __atomic_load_n(&p->left, __ATOMIC_RELAXED);
 }

@@ -11,6 +11,7 @@
 
 #include "dataplane/destination/destination_internal.h"
 #include "dataplane/postcopy/postcopy.h"
+#include "lib/base/clock.h"
 #include "lib/base/kernel_abi.h"
 
 #define PART_PAGES (RX_BUFFER_SIZE / PAGE_BYTES)
@@ -66,6 +67,7 @@ static void count_placed(const struct filling *f, uint64_t n)
 	struct postcopy_figures *g = f->p->figures;
 
 	__atomic_add_fetch(f->st->index ? &g->push_pages : &g->demand_pages, n, __ATOMIC_RELAXED);
+	__atomic_store_n(&g->placed_ns, clock_ns(), __ATOMIC_RELAXED);
 	__atomic_store_n(&c->pages, c->pages + n, __ATOMIC_RELAXED);
 }
 

@@ -183,8 +183,9 @@ static void figures(const struct server *v, struct ipc_postcopy *out)
 	*out = (struct ipc_postcopy){ .faults = __atomic_load_n(&v->requests, __ATOMIC_RELAXED),
 				      .demand_pages = demand,
 				      .push_pages = push };
-	if (wanted > push)
-		out->missing_pages = wanted - push;
+	/* what was asked for is not pushed any more */
+	if (wanted > push + demand)
+		out->missing_pages = wanted - push - demand;
 }
 
 static int progress(struct serving *m)

@@ -63,9 +63,27 @@ code_of() { jq -r .error.code; }
 [ "$(cli a switch "$id" --json 2>/dev/null | code_of)" = session-state ] ||
 	fail "switched over a second time"
 eventually 5 session_says '.goals.bandwidth == 125000' || fail "not tuned: $SESSION"
+# What faults fetch is not left any more, also where it is not pushed; nothing of pre-copy is shown.
+eventually 20 session_says '.progress.postcopy.faults > 200' || fail "no faults: $SESSION"
+lefts_agree() {
+	jq -ne --argjson a "$(cli a status "$id" --json | jq .progress.pending_bytes)" \
+		--argjson b "$(cli b status "$id" --json | jq .progress.pending_bytes)" \
+		'($a - $b) | fabs < 3000000'
+}
+eventually 20 lefts_agree || fail "the two sides do not agree on what is left"
+session_says '.progress | .dirty_rate == 0 and .predicted_downtime_ms == 0 and .postcopy.p99_us > 0' ||
+	fail "$SESSION"
+HOST=b session_says '.progress | .percent > 0 and .postcopy.faults > 0' || fail "$SESSION"
+cli a status "$id" >"$LOGS/status"
+grep -q 'post-copy .* left' "$LOGS/status" && grep -q 'faults .* median .* p99' "$LOGS/status" ||
+	fail "$(cat "$LOGS/status")"
+! grep -q 'if it came now\|dirtied' "$LOGS/status" || fail "$(cat "$LOGS/status")"
 cli a tune "$id" --bandwidth unlimited || fail "tune in post-copy"
 move_end
 want_completed
+want '.postcopy | .interruptions == 0 and .interrupted_ms == 0 and .max_us >= .p99_us'
+want '.ram.wire_bytes > .postcopy.wire_bytes and .postcopy.wire_bytes > 0'
+want '.rss_bytes | .source > 0 and .destination > 0'
 want '.mode == "postcopy" and .postcopy.complete'
 cli a status "$id" --json | jq -e '.progress | .percent == 100 and .pending_bytes == 0' >/dev/null ||
 	fail "it ended with something left: $(cli a status "$id" --json | jq -c .progress)"

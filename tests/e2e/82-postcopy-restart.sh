@@ -9,6 +9,11 @@ serving() { in_state a running && [ "$(dataplane_pid b | wc -l)" -ge 1 ]; }
 done_on() { cli "$1" status --json | jq -e --arg id "$2" '[.. | objects | select(.id? == $id)] |
 	first | .terminal and .state == "done"' >/dev/null; }
 
+# shows HOST FILTER: of the session, which is SHOWN.
+shows() {
+	SHOWN=$(cli "$1" status "$id" --json) && jq -e "$2" <<<"$SHOWN" >/dev/null
+}
+
 for side in b a; do
 	note "transhipd of $side is killed"
 	vm_start a "vm$side" rate=40 ws=200 grain=16
@@ -18,14 +23,33 @@ for side in b a; do
 	id=$(session_id a)
 	sleep 0.5
 	serving || fail "post-copy was over too soon"
+	cli a tune "$id" --bandwidth 150Mbit || fail "tune"
+	eventually 5 shows a '.goals.bandwidth == 18750000' || fail "not tuned"
 	daemon_kill $side
 	sleep 1
 	daemon_start $side
+	# what is left is known at once, and what was asked for still counts
+	if [ $side = b ]; then
+		shows b '.terminal or (.progress | .total_bytes == 268435456 and .pending_bytes > 0
+			and .percent > 0 and .percent < 100)' || fail "the destination shows $SHOWN"
+	fi
+	eventually 5 shows a '.goals.bandwidth == 18750000' || fail "forgotten: $SHOWN"
 	STATUS=0
 	wait "$MOVE" || STATUS=$?
 	eventually 60 done_on a "$id" || fail "the source does not come to its end"
 	eventually 20 done_on b "$id" || fail "the destination does not come to its end"
 	[ $side = a ] || [ "$STATUS" = 0 ] || fail "exit $STATUS"
+	shows a '.result | .status == "completed" and (.rounds | length) >= 1 and .downtime_ms > 1
+		and .downtime.pause_ms > 0 and .total_ms > 1500 and .setup_ms > 0
+		and .ram.wire_bytes > 1000000 and .ram.total_bytes == 268435456
+		and .tracker == "pagemap" and .cpu_ms.source > 0 and .cpu_ms.destination > 0' ||
+		fail "the account: $(jq -c .result <<<"$SHOWN")"
+	shows a '.result.postcopy | .complete and .faults > 0
+		and .interruptions >= 1 and .interrupted_ms >= 900' ||
+		fail "the outage is not in it: $(jq -c .result.postcopy <<<"$SHOWN")"
+	[ $side = b ] || shows a '.result.restarted' || fail "transhipd was restarted"
+	note "$(jq -c '.result | {total_ms, downtime_ms, postcopy}' <<<"$SHOWN")"
+	cli b status "$id" | grep -q "vm$side has arrived" || fail "$(cli b status "$id" 2>&1)"
 	assert_runs b "vm$side"
 	assert_no_vm a "vm$side"
 	vm_verify b "vm$side"

@@ -64,6 +64,31 @@ static void test_migrate_by_postcopy(void **state)
 	assert_null(strstr(out_text, "post-copy"));
 }
 
+/* What a transhipd that is gone knew is not made up. */
+static void test_migrate_outlives_transhipd(void **state)
+{
+	(void)state;
+	play("[" ENDED("done", "{\"status\":\"completed\",\"vm\":\"web1\",\"restarted\":true,"
+			       "\"mode\":\"postcopy\",\"postcopy\":{\"complete\":true,"
+			       "\"complete_ms\":null,\"faults\":0}}") "]");
+	assert_int_equal(RUN("migrate", "web1", "unix:/peer"), CLI_DONE);
+	want_in(out_text, "how long it took is not known since transhipd was restarted");
+	want_in(out_text, "downtime   not known since");
+	want_in(out_text, "rounds     not known since");
+	want_in(out_text, "RAM        not known since");
+	assert_null(strstr(out_text, "  by "));
+	assert_null(strstr(out_text, "complete 0"));
+	play("[" ENDED("done", "{\"status\":\"completed\",\"vm\":\"web1\",\"restarted\":true,"
+			       "\"total_ms\":9000.0,\"setup_ms\":1.0,\"downtime_ms\":20.5,"
+			       "\"rounds\":[{\"n\":1,\"pages\":7,\"wire_bytes\":9,\"ms\":3.0}],"
+			       "\"ram\":{\"total_bytes\":9,\"wire_bytes\":1048576},"
+			       "\"mode\":\"postcopy\",\"postcopy\":{\"complete\":true}}") "]");
+	assert_int_equal(RUN("migrate", "web1", "unix:/peer"), CLI_DONE);
+	want_in(out_text, "web1 has moved in 9.00 s, downtime 20.5 ms");
+	want_in(out_text, "and what post-copy sent before transhipd was restarted");
+	assert_null(strstr(out_text, "not known"));
+}
+
 static void test_migrate_ends_badly(void **state)
 {
 	static const struct {
@@ -525,6 +550,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		CASE(test_migrate_completes),
 		CASE(test_migrate_by_postcopy),
+		CASE(test_migrate_outlives_transhipd),
 		CASE(test_migrate_ends_badly),
 		CASE(test_migrate_is_refused_at_once),
 		CASE(test_dry_run),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* The session journal: merging, torn and damaged records, failed writes, listing. */
 #include "control/session/journal.h"
+#include "lib/base/clock.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -351,6 +352,22 @@ static void test_state_names(void **state)
 	assert_string_equal(session_state_name((enum session_state)99), "unknown");
 }
 
+/* A moment is the same for the process that reads it, whatever its own clock has counted. */
+static void test_a_moment(void **state)
+{
+	uint64_t then = clock_ns() - 5 * NSEC_PER_SEC, read;
+	json_t *j = json_pack("{s:o, s:i, s:s}", "at", journal_moment_json(then), "early", 1, "odd",
+			      "x");
+
+	(void)state;
+	read = journal_moment(j, "at");
+	assert_in_range(read, then - NSEC_PER_SEC, then + NSEC_PER_SEC);
+	assert_int_equal(journal_moment(j, "early"), 0);
+	assert_int_equal(journal_moment(j, "odd"), 0);
+	assert_int_equal(journal_moment(j, "absent"), 0);
+	json_decref(j);
+}
+
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -366,6 +383,7 @@ int main(void)
 		CASE(test_empty_journal),
 		CASE(test_list),
 		CASE(test_state_names),
+		cmocka_unit_test(test_a_moment),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

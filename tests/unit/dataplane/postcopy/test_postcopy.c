@@ -55,6 +55,7 @@ static void move(uint32_t streams, enum ipc_compress compress, uint64_t rate)
 	assert_true(p.faults > 0);
 	assert_true(p.local_faults > 0);
 	assert_int_equal(p.demand_pages + p.push_pages, missing);
+	assert_true(!p.interruptions && !p.interrupted_ns);
 	assert_true(p.p50_ns > 0 && p.p50_ns <= p.p99_ns && p.p99_ns <= p.max_ns);
 	print_message("%llu faults, p50 %.3f ms, p99 %.3f ms; %llu local, %llu asked for, "
 		      "%llu pushed, %llu late\n",
@@ -190,7 +191,8 @@ enum loss { LOSE_LINK, LOSE_SOURCE, LOSE_DESTINATION };
 /* Whatever is lost in the middle, the guest goes on as soon as there are two data planes again. */
 static void lose(enum loss what, enum ipc_compress compress)
 {
-	uint64_t left;
+	uint64_t left, begun = clock_ns();
+	struct ipc_postcopy p;
 
 	prepare(1, 64, 3, 0);
 	v.p.compress = compress;
@@ -229,7 +231,10 @@ static void lose(enum loss what, enum ipc_compress compress)
 	assert_true(left > 0);
 	v.p.rate = 0;
 	vmm_serve(&v);
-	expect_complete();
+	p = expect_complete();
+	/* whoever of them died, and although the faults that waited then are timed anew */
+	assert_int_equal(p.interruptions, 1);
+	assert_in_range(p.interrupted_ns, 1, clock_ns() - begun);
 	vmm_let_it_touch(&v, 1000);
 	vmm_stop(&v);
 	vmm_check_all(&v);
