@@ -62,7 +62,7 @@ static enum cli_exit run_switch(struct cli *cli, const struct cli_words *words, 
 {
 	(void)values;
 	return cli_ask_session(cli, words->word[0], "switch", NULL, CLI_CALL_MS,
-			       "switches over, in the middle of its round; the first is waited for");
+			       "switches over within its round, unless that is the first");
 }
 
 const struct cli_command cli_switch = {

@@ -11,8 +11,8 @@
 #include "lib/base/cleanup.h"
 
 /*
- * *fd: readable when the session is cancelled or the client has gone. A closed connection is told by
- * EPOLLHUP, which needs not be asked for.
+ * *fd: readable when the session is cancelled or the client has gone. A closed connection is told
+ * by EPOLLHUP, which needs not be asked for.
  */
 static int watch(struct session *s, int client_fd, int *fd, struct failure *f)
 {
