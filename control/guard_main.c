@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * tranship-guard KIND CONN_FD PIPE_FD JOURNAL: runs a paused guest on if transhipd dies in the
- * pause, before COMMIT.
+ * tranship-guard KIND CONN_FD PIPE_FD JOURNAL DAEMON: runs a paused guest on if transhipd dies, or
+ * hangs, in the pause, before COMMIT.
  *
  * Theory of operation
  *   Started by transhipd before it pauses a guest. It holds a copy of the daemon's connection to
@@ -10,6 +10,12 @@
  *   daemon is dead. Then the journal decides: once COMMITTED (or later, or unresolved) is in it,
  *   only the destination may run the guest, and the guard ends without doing anything; else it runs
  *   the guest on here.
+ *
+ *   'l' on the pipe, and a moment (8 bytes, CLOCK_MONOTONIC ns): if nothing else was said by then,
+ *   the daemon hangs (it was stopped, or its disk does not answer). It is killed then, and only its
+ *   death, the end of the pipe, leads on: so nobody can act on what was decided before, and the
+ *   journal has its last word, as ever. A process that cannot be killed does not end the pipe, and
+ *   nothing is done.
  *
  *   qemu: the daemon may have died in the middle of a command, so 0xFF first, which resets QEMU's
  *   JSON lexer. migrate_cancel, and cont until QEMU says that the guest runs; QEMU refuses cont
@@ -34,6 +40,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -44,6 +51,7 @@
 #define ANSWER_MS 2000u	 /* for one answer of the VMM */
 #define EVENT_MS  2u	 /* for an event; then it asks again */
 #define RESCUE_MS 20000u /* for everything */
+#define LATE_MS	  1000u	 /* for a daemon that is taken for one that hangs */
 #define BUFFER	  (1u << 16)
 
 static void say(const char *what)
@@ -378,16 +386,56 @@ static const struct kind {
 	{ "tranship", rescue_tranship },
 };
 
-/* True if the daemon dismissed us, false if it died. */
-static bool dismissed(int fd)
+/* The daemon, or -1 if it has ended already: then the pipe says so too. */
+static int open_daemon(pid_t pid)
 {
-	char c;
+	int fd = pid > 1 ? pidfd_open(pid, 0) : -1;
+
+	/* its number may be another's by now, but not while we are its child */
+	if (fd >= 0 && getppid() == pid)
+		return fd;
+	if (fd >= 0)
+		close(fd);
+	return -1;
+}
+
+/* Only where its death helps: what is committed is not ours to run, and it may be about to say so. */
+static void kill_daemon(int daemon, const char *journal)
+{
+	struct journal_facts j;
+
+	read_journal(journal, &j);
+	if (j.hands_off)
+		return;
+	say("transhipd hangs while the guest stands still: it is killed");
+	if (daemon < 0 || pidfd_send_signal(daemon, SIGKILL, NULL, 0))
+		say("it could not be killed");
+}
+
+/* True if the daemon dismissed us, false if it died. */
+static bool dismissed(int fd, int daemon, const char *journal)
+{
+	uint64_t end = 0; /* clock_ns() at which it is taken for one that hangs; 0: never */
+	bool late = false;
+	char word[1];
 
 	for (;;) {
-		ssize_t n = read(fd, &c, 1);
+		ssize_t n;
 
-		if (n == 1 && c == 'q')
+		if (end && wait_for(fd, POLLIN, end) == -ETIMEDOUT) {
+			/* if both were frozen, or starved, it gets a moment to go on first */
+			if (late)
+				kill_daemon(daemon, journal);
+			end = late ? 0 : clock_ns() + LATE_MS * NSEC_PER_MSEC;
+			late = true;
+			continue;
+		}
+		late = false;
+		n = read(fd, word, 1);
+		if (n == 1 && word[0] == 'q')
 			return true;
+		if (n == 1 && word[0] == 'l' && read(fd, &end, sizeof(end)) != sizeof(end))
+			return false;
 		if (n == 0 || (n < 0 && errno != EINTR && errno != EAGAIN))
 			return false;
 	}
@@ -406,21 +454,23 @@ int main(int argc, char **argv)
 	static const int ignored[] = { SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE };
 	const struct kind *kind = NULL;
 	struct journal_facts j;
-	int conn, pipe_end, ret;
+	int conn, pipe_end, daemon, ret;
 
-	for (size_t i = 0; argc == 5 && i < sizeof(kinds) / sizeof(kinds[0]); i++)
+	for (size_t i = 0; argc == 6 && i < sizeof(kinds) / sizeof(kinds[0]); i++)
 		if (!strcmp(argv[1], kinds[i].name))
 			kind = &kinds[i];
-	conn = argc == 5 ? number(argv[2]) : -1;
-	pipe_end = argc == 5 ? number(argv[3]) : -1;
+	conn = argc == 6 ? number(argv[2]) : -1;
+	pipe_end = argc == 6 ? number(argv[3]) : -1;
 	if (!kind || conn < 0 || pipe_end < 0) {
-		say("usage: tranship-guard KIND CONN_FD PIPE_FD JOURNAL; transhipd starts it");
+		say("usage: tranship-guard KIND CONN_FD PIPE_FD JOURNAL DAEMON; transhipd starts "
+		    "it");
 		return 1;
 	}
+	daemon = open_daemon(number(argv[5]));
 	setsid();
 	for (size_t i = 0; i < sizeof(ignored) / sizeof(ignored[0]); i++)
 		signal(ignored[i], SIG_IGN);
-	if (dismissed(pipe_end))
+	if (dismissed(pipe_end, daemon, argv[4]))
 		return 0;
 	read_journal(argv[4], &j);
 	if (j.hands_off) {

@@ -88,8 +88,6 @@ static void look_for_the_cause(struct destination *d)
 		return;
 	d->f = why;
 	d->aborted = false;
-	SCOPED_LOCK(&d->s->lock);
-	d->s->peer_gave_up = false;
 }
 
 static void clean_up(struct destination *d)
@@ -129,12 +127,17 @@ void destination_end_well(struct destination *d)
 	session_answer(d->s, 0, NULL, answer);
 }
 
-/* A transhipd that ends waits a little until its sources have asked why; see host_untold(). */
-static void note_untold(struct session *s)
+/*
+ * A source that gives up just now has not ended it, if it has failed before. A transhipd that ends
+ * waits a little until its sources have asked why; see host_untold().
+ */
+static void note_whose_it_is(struct destination *d)
 {
+	struct session *s = d->s;
 	bool ending = host_ending(s->host);
 	SCOPED_LOCK(&s->lock);
 
+	s->peer_gave_up &= d->aborted;
 	s->untold = ending && s->opened && !s->peer_gave_up;
 }
 
@@ -145,7 +148,7 @@ void destination_end_badly(struct destination *d, int err)
 	look_for_the_cause(d);
 	state = d->aborted ? SESSION_CANCELLED : SESSION_FAILED;
 	session_show_failure(d->s, &d->f);
-	note_untold(d->s);
+	note_whose_it_is(d);
 	clean_up(d);
 	session_finish(d->s, state, NULL, NULL, &d->f);
 	session_answer(d->s, err, &d->f, NULL);

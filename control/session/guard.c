@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/syscall.h>
@@ -13,6 +14,7 @@
 #include <unistd.h>
 
 #include "lib/base/cleanup.h"
+#include "lib/base/log.h"
 
 #define CHILD_CONN_FD	3
 #define CHILD_PIPE_FD	4
@@ -93,12 +95,13 @@ static int spawn(struct guard *guard, const char *path, char *const argv[], int 
 int guard_start(struct guard *guard, struct guest *g, const struct config *c,
 		const char *journal_path, struct failure *f)
 {
-	char *const argv[] = {
-		"tranship-guard", (char *)g->ops->kind, "3", "4", (char *)journal_path, NULL
+	char self[16], *const argv[] = {
+		"tranship-guard", (char *)g->ops->kind, "3", "4", (char *)journal_path, self, NULL
 	};
 	int err, conn = g->ops->guard_fd(g);
 
 	*guard = GUARD_NONE;
+	snprintf(self, sizeof(self), "%d", getpid());
 	if (conn < 0)
 		return failure_set(f, conn, "internal", NULL, "The VMM gives no guard connection.");
 	err = spawn(guard, c->guard, argv, conn);
@@ -113,6 +116,16 @@ static bool reap_within(pid_t pid, int ms)
 	struct pollfd p = { .fd = pidfd, .events = POLLIN };
 
 	return pidfd < 0 || poll(&p, 1, ms) > 0;
+}
+
+void guard_limit(struct guard *guard, uint64_t end_ns)
+{
+	char word[1 + sizeof(end_ns)] = "l";
+
+	memcpy(word + 1, &end_ns, sizeof(end_ns));
+	/* One that has gone cannot be told, and will do nothing. */
+	if (guard->pid && write(guard->pipe, word, sizeof(word)) != sizeof(word))
+		log_warn("the guard could not be told how long the pause may last: %m");
 }
 
 void guard_stop(struct guard *guard)

@@ -132,6 +132,7 @@ static int pause_guest(struct source *c)
 	close(pair[0]);
 	c->downtime.begin = clock_ns();
 	c->paused = true;
+	source_pause_asked(c);
 	if (!err)
 		err = c->g->ops->pause(c->g, pair[1], &c->f);
 	close(pair[1]);
@@ -360,6 +361,7 @@ static void roll_back(struct source *c)
 	int err;
 
 	fault_at("source.rollback");
+	source_pause_ends(c);
 	err = run_on(c, &why);
 	fault_at("source.resumed");
 	source_unthrottle(c);

@@ -20,6 +20,9 @@
  *   same pause for nothing. 3 s are less than what TCP connections and disks' time-outs in a guest
  *   stand (30 s is usual), and some hundred times what a load takes.
  *
+ *   This process may hang itself (stopped, or at a disk that does not answer). The guard knows of
+ *   the end, and HANG_MS after it makes an end of this process; see there why that is safe.
+ *
  *   If nothing was promised (the user asked for the switch-over, whatever pause that means; a guest
  *   that is stopped while it is copied, by --cold), the copy takes what it takes, as long as
  *   something moves, and the limit counts from its end. A guest that its user had stopped is not
@@ -31,8 +34,11 @@
 
 #include "lib/base/clock.h"
 
-#define GRACE_MS  3000u
-#define SCANS_MAX 4 /* times as long as the last one a barrier's scan may take */
+#define GRACE_MS 3000u
+/* How much later this process is taken for one that hangs itself; see guard_main.c. */
+#define HANG_MS	  4000u
+#define ASKED_MS  40000u /* a VMM that is asked to stop drains its disks, for 30 s at most */
+#define SCANS_MAX 4	 /* times as long as the last one a barrier's scan may take */
 
 /* clock_ns() at which one that begins then has lasted long enough. */
 static uint64_t end_of(const struct source *c, uint64_t since_ns)
@@ -52,14 +58,21 @@ static bool is_promised(const struct source *c)
 static void set(struct source *c, uint64_t end_ns)
 {
 	c->pause_end_ns = end_ns;
-	c->g->save_by_ns = end_ns;
+	if (c->g)
+		c->g->save_by_ns = end_ns;
+	/* which is there for every pause that stops a guest that ran */
+	guard_limit(&c->guard, end_ns ? end_ns + HANG_MS * NSEC_PER_MSEC : 0);
+}
+
+void source_pause_asked(struct source *c)
+{
+	guard_limit(&c->guard, clock_ns() + ASKED_MS * NSEC_PER_MSEC);
 }
 
 void source_pause_begins(struct source *c, uint64_t since_ns)
 {
 	c->pause_since_ns = since_ns;
-	if (c->ran && is_promised(c))
-		set(c, end_of(c, since_ns));
+	set(c, c->ran && is_promised(c) ? end_of(c, since_ns) : 0);
 }
 
 void source_pause_barrier(struct source *c)

@@ -5,6 +5,8 @@
 
 #include "control/session/session_source.h"
 
+/* The VMM is about to be asked to stop the guest. */
+void source_pause_asked(struct source *c);
 /* The guest stands still since then (clock_ns()), for a switch-over. */
 void source_pause_begins(struct source *c, uint64_t since_ns);
 /* A barrier: now. It ends with source_pause_ends. */

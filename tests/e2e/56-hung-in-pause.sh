@@ -60,6 +60,25 @@ assert_clean b
 vm_verify a web
 vm_tell a web go
 
+note "transhipd of a"
+daemon_kill a
+TRANSHIP_FAULT=source.load:stop daemon_start a
+pid=$(daemon_pid a)
+outer=$(awk '/^PPid/ { print $2 }' "/proc/$pid/status")
+beats_start web
+move_start a b web
+move_end
+[ "$STATUS" = 3 ] || [ "$STATUS" = 4 ] || fail "exit $STATUS"
+eventually 10 vm_runs a web || fail "the guest does not run on"
+beats_stop web
+want_beats '.switches == [] and .longest_gap_ms > 5000 and .longest_gap_ms < 13000'
+kill -CONT "$outer"
+eventually 10 test ! -d "/proc/$pid" || fail "transhipd on a lives on"
+TRANSHIP_FAULT='' daemon_start a
+eventually 20 no_pids b -f '^[^ ]*qemu-system' || fail "a VM is left on b"
+assert_clean b
+assert_clean a web
+
 note "and the next move"
 beats_start web
 move a b web

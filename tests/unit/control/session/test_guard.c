@@ -17,7 +17,8 @@
 #include "tests/unit/control/guest/qemu_fixture.h"
 #include "tests/unit/control/guest/state_pipe.h"
 
-#define ID "0123456789abcdef0123456789abcdef"
+#define HANG_MS 200
+#define ID	"0123456789abcdef0123456789abcdef"
 
 static struct fixture a;
 static struct qmp *watch; /* the second monitor */
@@ -66,7 +67,7 @@ static int stop(void **state)
 }
 
 /* How far the daemon comes before it dies. */
-enum step { AT_PRE_SWITCHOVER, AFTER_SAVING, IN_A_COMMAND, IN_DISMISSAL };
+enum step { AT_PRE_SWITCHOVER, AFTER_SAVING, IN_A_COMMAND, IN_DISMISSAL, HANGS };
 
 struct plan {
 	enum step step;
@@ -118,10 +119,29 @@ static void daemon_run(const struct plan *p, int ready)
 		_exit(13);
 	if (p->step == IN_DISMISSAL)
 		guard_stop(&guard);
+	if (p->step == HANGS)
+		guard_limit(&guard, clock_ns() + HANG_MS * NSEC_PER_MSEC);
 	if (write(ready, &guard.pid, sizeof(guard.pid)) != sizeof(guard.pid))
 		_exit(14);
+	if (p->step == HANGS)
+		raise(SIGSTOP);
 	pause();
 	_exit(0);
+}
+
+/* What hangs is killed by the guard, unless the journal says that this does not help. */
+static void expect_hanging_end(pid_t child, bool killed)
+{
+	int fd = (int)syscall(SYS_pidfd_open, child, 0);
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	siginfo_t info = { 0 };
+
+	assert_int_equal(poll(&p, 1, killed ? 30000 : 3000), killed);
+	close(fd);
+	if (!killed)
+		return;
+	assert_int_equal(waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT), 0);
+	assert_int_equal(info.si_status, SIGKILL);
 }
 
 /* Runs the plan until the daemon is killed; the guard's pid and the moment of death. */
@@ -146,6 +166,8 @@ static pid_t kill_daemon(const struct plan *p, uint64_t *died)
 	}
 	qmp_forget_events(watch, "RESUME");
 	*died = clock_ns();
+	if (p->step == HANGS)
+		expect_hanging_end(child, p->logged < SESSION_COMMITTED);
 	assert_int_equal(kill(child, SIGKILL), 0);
 	waitpid(child, NULL, 0);
 	return guard;
@@ -304,15 +326,27 @@ static void dismissed_it_does_nothing(void **state)
 	expect_status("finish-migrate");
 }
 
+static void from_one_that_hangs(void **state)
+{
+	(void)state;
+	rescued(&(struct plan){ .step = HANGS, .logged = SESSION_PAUSED });
+}
+
+static void one_that_hangs_after_commit_is_let_be(void **state)
+{
+	(void)state;
+	left_alone(&(struct plan){ .step = HANGS, .logged = SESSION_COMMITTED }, "finish-migrate");
+}
+
 static void wrong_words(void **state)
 {
 	char command[PATH_MAX + 64];
 
 	(void)state;
 	find_guard();
-	snprintf(command, sizeof(command), "%s unknown 3 4 /x 2>/dev/null", config.guard);
+	snprintf(command, sizeof(command), "%s unknown 3 4 /x 1 2>/dev/null", config.guard);
 	assert_int_equal(system(command), 1 << 8);
-	snprintf(command, sizeof(command), "%s qemu 3 x /x 2>/dev/null", config.guard);
+	snprintf(command, sizeof(command), "%s qemu 3 x /x 1 2>/dev/null", config.guard);
 	assert_int_equal(system(command), 1 << 8);
 }
 
@@ -327,6 +361,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(unresolved_is_left_to_a_person, start, stop),
 		cmocka_unit_test_setup_teardown(a_paused_guest_is_not_run, start, stop),
 		cmocka_unit_test_setup_teardown(dismissed_it_does_nothing, start, stop),
+		cmocka_unit_test_setup_teardown(from_one_that_hangs, start, stop),
+		cmocka_unit_test_setup_teardown(one_that_hangs_after_commit_is_let_be, start, stop),
 		cmocka_unit_test(wrong_words),
 	};
 
