@@ -55,6 +55,23 @@ vm_qmp b web cont
 assert_runs b web
 vm_verify b web
 
+note "QEMU leaves it in postmigrate when its move fails, which is told, and may run on"
+vm_tell b web go
+vm_qmp b web stop
+daemon_kill a
+TRANSHIP_FAULT=destination.loaded:error daemon_start a
+move b a web
+want_status 3
+if [ "$(vm_status b web)" = postmigrate ]; then # QEMU since 8.2 puts it back
+	move b a web
+	want_code vm-not-running
+	want '.error.message | test("paused when session .* failed")'
+	want '.error.hint | test("runs nowhere else")'
+fi
+vm_qmp b web cont
+assert_runs b web
+vm_verify b web
+
 note "so does one that was started with -S and has not run yet"
 vm_start b fresh paused=1 ram=128
 [ "$(vm_status b fresh)" = prelaunch ] || fail "it is $(vm_status b fresh)"
