@@ -139,7 +139,7 @@ static void a_low_limit_leaves_postcopy_its_pause(void **state)
 	struct simulator_result r;
 
 	(void)state;
-	g.bandwidth = (uint64_t)(20 * MIB);
+	g.bandwidth = (uint64_t)(5 * MIB);
 	g.mode = POLICY_MODE_POSTCOPY;
 	m.can.postcopy = true;
 	r = run(&m, &g);
