@@ -195,6 +195,34 @@ void destination_end_lost(struct destination *d)
 	destination_end_unresolved(d, -ESRCH);
 }
 
+void destination_end_given_up(struct destination *d)
+{
+	json_t *ran = json_pack("{s:b}", "ran", 1);
+	struct failure why = { 0 };
+	/* first of all, and without a word to it: it must not write its disks any more */
+	int err = vm_process_kill(d->pid, d->start_time);
+
+	if (!err)
+		clean_up(d);
+	if (!d->plan.created)
+		snprintf(d->f.hint, sizeof(d->f.hint),
+			 "The VM that waited at the destination was ended: start it anew.");
+	/* that is durable before the source hears of it and runs the guest */
+	if (!err)
+		err = session_enter(d->s, SESSION_FAILED, ran, &why);
+	if (err) {
+		destination_end_unresolved(d, err);
+	} else {
+		{
+			SCOPED_LOCK(&d->s->lock);
+			d->s->ran = true;
+		}
+		session_finish(d->s, SESSION_FAILED, ran, NULL, &d->f);
+		session_answer(d->s, -ECANCELED, &d->f, NULL);
+	}
+	json_decref(ran);
+}
+
 void destination_end_committed(struct destination *d, int err)
 {
 	struct failure ignored = { 0 };

@@ -74,10 +74,17 @@ static int ask(struct host *h, const char *id, enum session_ask what, json_t **o
 
 /* --- giving up ------------------------------------------------------------------------------- */
 
+/* Under lock: the guest may run here, and needs pages of the source. */
+static bool depends(const struct session *s)
+{
+	return s->postcopy && !s->postcopy_complete &&
+	       (s->state == SESSION_COMMITTED || s->state == SESSION_RUNNING);
+}
+
 /* Under lock. */
 static bool may_give_up(const struct session *s)
 {
-	return s->state < SESSION_COMMITTED || s->recallable;
+	return !s->terminal && (s->state < SESSION_COMMITTED || s->recallable || depends(s));
 }
 
 /* Under lock. */
@@ -104,11 +111,11 @@ static int give_up(struct session *s, struct failure *f)
 	int err;
 
 	pthread_mutex_lock(&s->lock);
-	if (!s->terminal && may_give_up(s)) {
+	if (may_give_up(s)) {
 		s->abort_wanted = true;
 		session_wake(s);
 	}
-	while (!s->terminal && s->attended && may_give_up(s) && session_wait_changed(s, deadline))
+	while (s->attended && may_give_up(s) && session_wait_changed(s, deadline))
 		;
 	err = given_up(s, f);
 	pthread_mutex_unlock(&s->lock);
@@ -162,6 +169,11 @@ int host_peer_postcopy(struct host *h, const char *id, const json_t *in, json_t 
 
 	if (!s)
 		return -ENOENT;
+	if (json_is_true(json_object_get(in, "withdraw"))) {
+		err = ask_session(s, ASK_NO_POSTCOPY, NULL, f);
+		host_session_put(s);
+		return err;
+	}
 	if (!secret || strlen(secret) != 2 * IPC_SECRET_SIZE ||
 	    strspn(secret, "0123456789abcdef") != 2 * IPC_SECRET_SIZE)
 		err = failure_set(f, -EINVAL, "usage", NULL, "The request is malformed.");
@@ -186,34 +198,11 @@ int host_peer_finish(struct host *h, const char *id, json_t **out, struct failur
 	return ask(h, id, ASK_FINISH, out, f);
 }
 
-int host_peer_abort(struct host *h, const char *id, const json_t *in, json_t **out,
-		    struct failure *f)
-{
-	const char *why = json_string_value(json_object_get(in, "message"));
-	struct session *s = host_session_get(h, id, SESSION_DESTINATION, f);
-	int err;
-
-	if (!s)
-		return -ENOENT;
-	log_info("%.8s: the source gives up: %s", id, why ? why : "no reason given");
-	{
-		SCOPED_LOCK(&s->lock);
-		s->peer_gave_up |= !s->abort_wanted && !failure_is_set(&s->failure);
-	}
-	err = give_up(s, f);
-	if (!err) {
-		SCOPED_LOCK(&s->lock);
-		*out = account_of_end(s, s->state);
-	}
-	host_session_put(s);
-	return err;
-}
-
 /*
  * The state of a session that is not listed any more (this daemon was restarted since it ended). It
  * decides who runs the guest: "not found" would leave the source in the dark.
  */
-static int state_in_journal(struct host *h, const char *id, enum session_state *state,
+static int state_in_journal(struct host *h, const char *id, enum session_state *state, bool *ran,
 			    struct failure *f)
 {
 	struct failure why = { 0 };
@@ -230,6 +219,7 @@ static int state_in_journal(struct host *h, const char *id, enum session_state *
 	content = journal_read(path, &why);
 	name = json_string_value(json_object_get(content, "state"));
 	err = name ? session_state_parse(name, state) : -EIO;
+	*ran = json_is_true(json_object_get(content, "ran"));
 	json_decref(content);
 	return err ? failure_set(f, err, "journal", "See the state directory's journals.",
 				 "What became of session %.8s cannot be read: %s", id, why.message)
@@ -241,7 +231,7 @@ int host_peer_status(struct host *h, const char *id, json_t **out, struct failur
 	struct session *s = host_session_get(h, id, SESSION_DESTINATION, f);
 	enum session_state state;
 	json_t *figures = NULL;
-	bool complete = false;
+	bool complete = false, ran;
 	int err;
 
 	if (s) {
@@ -251,10 +241,11 @@ int host_peer_status(struct host *h, const char *id, json_t **out, struct failur
 		if (s->progress.postcopy)
 			figures = postcopy_figures_to_peer(&s->progress.faults);
 		*out = account_of_end(s, state);
+		ran = s->ran;
 		pthread_mutex_unlock(&s->lock);
 		host_session_put(s);
 	} else {
-		err = state_in_journal(h, id, &state, f);
+		err = state_in_journal(h, id, &state, &ran, f);
 		if (err)
 			return err;
 		*out = json_pack("{s:s}", "state", session_state_name(state));
@@ -265,6 +256,9 @@ int host_peer_status(struct host *h, const char *id, json_t **out, struct failur
 			    json_boolean(complete || state == SESSION_DONE));
 	if (figures)
 		json_object_set_new(*out, "postcopy", figures);
+	json_object_set_new(
+		*out, "never_ran",
+		json_boolean(!ran && (state == SESSION_FAILED || state == SESSION_CANCELLED)));
 	return 0;
 }
 
@@ -276,10 +270,15 @@ static int discard(struct session *s, struct failure *f)
 	struct failure why = { 0 };
 	struct destination d;
 	json_t *content = journal_read(s->journal.path, &why);
+	bool postcopy = json_is_object(json_object_get(content, "postcopy"));
+	json_t *fields = postcopy ? json_pack("{s:b}", "ran", 1) : NULL;
 	int err = 0;
 
 	destination_init(&d, s);
 	destination_read_journal(&d, content);
+	/* before anything is undone: it may be waiting for a page, and must not go on without it */
+	if (postcopy)
+		vm_process_kill(d.pid, d.start_time);
 	destination_postcopy_undo(&d, content);
 	if (d.plan.created)
 		launch_undo(&d.plan, d.launched);
@@ -289,15 +288,20 @@ static int discard(struct session *s, struct failure *f)
 		err = failure_set(f, -EBUSY, "unresolved", "End it by hand.",
 				  "The VM here (process %d) cannot be ended.", d.pid);
 	if (!err)
-		err = session_enter(s, SESSION_FAILED, NULL, f);
+		err = session_enter(s, SESSION_FAILED, fields, f);
 	destination_release(&d);
 	json_decref(content);
-	if (err)
-		return err;
-	failure_set(&why, -ECANCELED, "cancelled", NULL,
-		    "A person gave the VM up at the destination.");
-	session_finish(s, SESSION_FAILED, NULL, NULL, &why);
-	return 0;
+	if (!err) {
+		failure_set(&why, -ECANCELED, "cancelled", NULL, "A person gave the VM up%s.",
+			    postcopy ? "" : " at the destination");
+		{
+			SCOPED_LOCK(&s->lock);
+			s->ran = postcopy;
+		}
+		session_finish(s, SESSION_FAILED, fields, NULL, &why);
+	}
+	json_decref(fields);
+	return err;
 }
 
 static int resolve_unresolved(struct session *s, bool run_here, struct failure *f)
@@ -323,16 +327,22 @@ static int resolve_unresolved(struct session *s, bool run_here, struct failure *
 int session_destination_resolve(struct session *s, bool run_here, struct failure *f)
 {
 	enum session_state state;
+	bool waits, served;
 	double since;
 
 	{
 		SCOPED_LOCK(&s->lock);
 		state = s->state;
 		since = clock_ms_since(s->state_ns);
+		waits = depends(s);
+		served = s->postcopy_served;
 	}
 	if (state == SESSION_UNRESOLVED)
 		return resolve_unresolved(s, run_here, f);
-	if (!run_here && state < SESSION_COMMITTED)
+	if (!run_here && waits && served)
+		return failure_set(f, -EBUSY, "session-state", "Let it come to its end.",
+				   "The guest runs here, and the source serves its pages.");
+	if (!run_here && (waits || state < SESSION_COMMITTED))
 		return give_up(s, f);
 	if (state != SESSION_COMMITTED && state != SESSION_PREPARED)
 		return failure_set(f, -EBUSY, "session-state", NULL,
@@ -345,4 +355,36 @@ int session_destination_resolve(struct session *s, bool run_here, struct failure
 			"Session %.8s has only just been loaded: the source may yet decide.",
 			s->id);
 	return ask_session(s, run_here ? ASK_RUN_HERE : ASK_GIVE_UP, NULL, f);
+}
+
+/* --- the source gives up ---------------------------------------------------------------------- */
+
+static bool is_unresolved_postcopy(struct session *s)
+{
+	SCOPED_LOCK(&s->lock);
+	return s->state == SESSION_UNRESOLVED && s->postcopy;
+}
+
+int host_peer_abort(struct host *h, const char *id, const json_t *in, json_t **out,
+		    struct failure *f)
+{
+	const char *why = json_string_value(json_object_get(in, "message"));
+	struct session *s = host_session_get(h, id, SESSION_DESTINATION, f);
+	int err;
+
+	if (!s)
+		return -ENOENT;
+	log_info("%.8s: the source gives up: %s", id, why ? why : "no reason given");
+	{
+		SCOPED_LOCK(&s->lock);
+		s->peer_gave_up |= !s->abort_wanted && !failure_is_set(&s->failure);
+	}
+	/* of a post-copy nothing here is of use without the source */
+	err = is_unresolved_postcopy(s) ? resolve_unresolved(s, false, f) : give_up(s, f);
+	if (!err) {
+		SCOPED_LOCK(&s->lock);
+		*out = account_of_end(s, s->state);
+	}
+	host_session_put(s);
+	return err;
 }

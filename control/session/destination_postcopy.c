@@ -22,15 +22,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
-#include "control/guest/uffd.h"
 #include "control/session/arming.h"
 #include "control/session/compression.h"
 #include "control/session/data_addresses.h"
@@ -66,7 +63,7 @@ static uint64_t member(const json_t *j, const char *name)
 	return (uint64_t)json_integer_value(json_object_get(j, name));
 }
 
-static void close_ram(struct destination_postcopy *p)
+void destination_postcopy_close_ram(struct destination_postcopy *p)
 {
 	size_t n = json_array_size(regions_of(p));
 
@@ -81,7 +78,7 @@ void destination_postcopy_release(struct destination *d)
 	struct destination_postcopy *p = &d->post;
 
 	dataplane_stop(&p->dp);
-	close_ram(p);
+	destination_postcopy_close_ram(p);
 	fd_close(&p->uffd);
 	fd_close(&p->missing_fd);
 	fd_close(&p->pidfd);
@@ -191,6 +188,10 @@ static int watch(struct destination *d)
 	if (!err)
 		err = d->g->ops->postcopy(d->g, &p->uffd, &p->residue, &d->f);
 	p->on |= !err;
+	if (!err) {
+		SCOPED_LOCK(&d->s->lock);
+		d->s->postcopy = true;
+	}
 	if (!err && p->residue)
 		err = note(d, "residue", p->residue);
 	if (!err)
@@ -265,6 +266,13 @@ static int set_up(struct destination *d, const int *listeners, uint32_t nlistene
 	return err ? err : dataplane_send(&d->post.dp, IPC_START, NULL, -1, &d->f);
 }
 
+static void set_serving(struct destination *d, bool serving)
+{
+	d->post.serving = serving;
+	SCOPED_LOCK(&d->s->lock);
+	d->s->postcopy_served = serving;
+}
+
 static int start(struct destination *d, struct data_addresses *at)
 {
 	const struct config *c = session_config(d->s);
@@ -279,7 +287,8 @@ static int start(struct destination *d, struct data_addresses *at)
 	dataplane_stop(&p->dp);
 	p->ended_cpu_ns += p->cpu_ns;
 	p->cpu_ns = 0;
-	p->connected = p->serving = false;
+	p->connected = false;
+	set_serving(d, false);
 	/* a guest that waits for its pages is served by what there is */
 	err = data_addresses_listen(c, false, at, listeners, &d->f);
 	if (!err)
@@ -291,53 +300,6 @@ static int start(struct destination *d, struct data_addresses *at)
 	return err ? err : dataplane_expect(&p->dp, IPC_READY, &answer, &w, &d->f);
 }
 
-/* RAM as the VM has it mapped: its monitor is not asked. */
-static int open_ram(struct destination *d)
-{
-	struct destination_postcopy *p = &d->post;
-	size_t n = json_array_size(regions_of(p)), i;
-	const json_t *r;
-	char path[96];
-
-	close_ram(p);
-	p->ram = calloc(n + 1, sizeof(*p->ram));
-	if (!p->ram)
-		return failure_set(&d->f, -ENOMEM, "internal", NULL, "out of memory");
-	for (i = 0; i < n; i++)
-		p->ram[i] = -1;
-	json_array_foreach (regions_of(p), i, r) {
-		const json_t *first = json_array_get(json_object_get(r, "mappings"), 0);
-
-		snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", (int)d->pid,
-			 (unsigned long long)json_integer_value(json_array_get(first, 0)),
-			 (unsigned long long)json_integer_value(json_array_get(first, 1)));
-		p->ram[i] = open(path, O_RDWR | O_CLOEXEC);
-		if (p->ram[i] < 0)
-			return failure_set(&d->f, -errno, "internal", NULL, "%s: %m", path);
-	}
-	return 0;
-}
-
-static int take_over(struct destination *d)
-{
-	struct destination_postcopy *p = &d->post;
-	const char *path = json_string_value(json_object_get(p->plan, "file"));
-	int number = (int)json_integer_value(json_object_get(p->residue, "userfaultfd"));
-	int err = open_ram(d);
-
-	if (!err)
-		err = uffd_adopt(d->pid, number, &p->uffd, &d->f);
-	if (err)
-		return err;
-	fd_close(&p->missing_fd);
-	fd_close(&p->pidfd);
-	p->missing_fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
-	p->pidfd = (int)syscall(SYS_pidfd_open, d->pid, 0);
-	if (p->missing_fd < 0 || p->pidfd < 0)
-		return failure_set(&d->f, -errno, "internal", NULL, "%s: %m", path ? path : "");
-	return 0;
-}
-
 int destination_postcopy_open(struct destination *d, json_t **answer)
 {
 	struct data_addresses at;
@@ -345,7 +307,7 @@ int destination_postcopy_open(struct destination *d, json_t **answer)
 
 	/* after a crash, if it could not be had then */
 	if (!err && d->post.uffd < 0)
-		err = take_over(d);
+		err = destination_postcopy_take_over(d);
 	if (!err)
 		err = fault_at("destination.postcopy");
 	if (!err)
@@ -371,7 +333,7 @@ static int serve(struct destination *d)
 	struct destination_postcopy *p = &d->post;
 	int err = dataplane_send(&p->dp, IPC_SERVE, NULL, -1, &d->f);
 
-	p->serving = !err;
+	set_serving(d, !err);
 	if (!err && p->lost)
 		session_event(d->s, "post-copy goes on");
 	p->lost &= err != 0;
@@ -411,7 +373,8 @@ static int lost(struct destination *d, const struct failure *why)
 	struct destination_postcopy *p = &d->post;
 
 	dataplane_stop(&p->dp);
-	p->serving = p->connected = false;
+	p->connected = false;
+	set_serving(d, false);
 	if (!patient(d)) {
 		d->f = *why;
 		return -EPIPE;
@@ -515,84 +478,28 @@ void destination_postcopy_end(struct destination *d)
 	dataplane_stop(&p->dp);
 	fd_close(&p->uffd);
 	fd_close(&p->missing_fd);
-	close_ram(p);
+	destination_postcopy_close_ram(p);
 	if (path)
 		unlink(path);
 }
 
-/* --- after a crash ---------------------------------------------------------------------------- */
-
-/* Before anybody serves: what there is, and what it has cost. */
-static void read_figures(struct destination *d)
+void destination_postcopy_withdraw(struct destination *d)
 {
-	struct destination_postcopy *p = &d->post;
-	const json_t *r;
-	size_t i;
+	json_t *none = json_pack("{s:n, s:n, s:n}", "arming", "postcopy", "residue");
+	struct failure ignored = { 0 };
 
-	{
-		SCOPED_LOCK(&d->s->lock);
-		d->s->progress.total_bytes = 0;
-		json_array_foreach (regions_of(p), i, r)
-			d->s->progress.total_bytes += member(r, "size");
-	}
-	if (p->missing_fd >= 0 &&
-	    !postcopy_figures_of_file(p->missing_fd, regions_of(p), &p->figures))
-		session_note_postcopy(d->s, &p->figures, true);
-}
-
-int destination_postcopy_recover(struct destination *d, const json_t *content)
-{
-	struct destination_postcopy *p = &d->post;
-	json_t *plan = json_object_get(content, "postcopy");
-
-	if (!plan)
-		return 0;
-	p->plan = json_incref(plan);
-	p->residue = json_incref(json_object_get(content, "residue"));
-	if (!vm_process_lives(d->pid, d->start_time))
-		return -ESRCH;
-	if (json_is_true(json_object_get(content, "postcopy_complete"))) {
-		p->on = p->complete = true;
-		destination_postcopy_end(d);
-		return 0;
-	}
-	p->on = p->handed_over = p->begun = p->lost = true;
-	p->begun_ns = journal_moment(content, "runs_since");
-	/* whatever cannot be taken over now may be when the source asks for connections */
-	if (take_over(d))
-		log_error("%.8s: post-copy cannot be taken over: %s", d->s->id, d->f.message);
-	failure_clear(&d->f);
-	read_figures(d);
-	return 1;
-}
-
-int destination_postcopy_reach(struct destination *d)
-{
-	struct failure why = { 0 };
-
-	if (d->g)
-		return 0;
-	if (!d->post.serving || vm_process_open(&d->g, d->pid, d->start_time, &why))
-		return failure_set(&d->f, -EBUSY, "data-lost", NULL,
-				   "The VM cannot be spoken to before its pages are served.");
-	return 0;
-}
-
-void destination_postcopy_undo(struct destination *d, const json_t *content)
-{
-	const char *path =
-		json_string_value(json_object_get(json_object_get(content, "postcopy"), "file"));
-	const json_t *residue = json_object_get(content, "residue");
-
-	/* a VM that was launched is ended, and all of it with it */
-	if (path)
-		unlink(path);
-	if (!json_object_get(content, "arming") || d->launched)
+	if (!d->post.plan)
 		return;
-	if (residue)
-		guest_disarm_residue(residue);
-	else
-		arming_undo(json_object_get(content, "arming"));
+	if (d->g)
+		d->g->ops->disarm(d->g); /* also what was only half armed */
+	destination_postcopy_end(d);
+	destination_postcopy_release(d);
+	destination_postcopy_init(d);
+	/* who finds what was written before looks for what is not there any more, and is content */
+	session_enter(d->s, d->s->state, none, &ignored);
+	json_decref(none);
+	SCOPED_LOCK(&d->s->lock);
+	d->s->postcopy = d->s->postcopy_served = false;
 }
 
 json_t *destination_postcopy_account(const struct destination *d)

@@ -64,9 +64,18 @@ int destination_postcopy_begin(struct destination *d);
 int destination_postcopy_handle(struct destination *d);
 /* The guest has begun to run here. */
 void destination_postcopy_guest_runs(struct destination *d);
+/*
+ * Before the VMM loads: as if it had never been asked for. d goes on, and what the guest is missing
+ * comes as before.
+ */
+void destination_postcopy_withdraw(struct destination *d);
 /* Ends it: nothing faults any more, and, unless the set is still needed, its file goes. */
 void destination_postcopy_end(struct destination *d);
 
+void destination_postcopy_close_ram(struct destination_postcopy *p);
+
+/* destination_postcopy_recover.c. Userfaultfd, RAM and the file, as the plan names them. */
+int destination_postcopy_take_over(struct destination *d);
 /*
  * After a crash, from PREPARED on: what the journal says. 1: the guest may depend on the source,
  * and d is ready for destination_serve() with d->g closed, for the VM's monitor may not answer

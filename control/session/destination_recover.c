@@ -282,6 +282,10 @@ void session_destination_recover(struct session *s, const json_t *content)
 	destination_init(&d, s);
 	destination_read_journal(&d, content);
 	if (s->state == SESSION_UNRESOLVED) {
+		{
+			SCOPED_LOCK(&s->lock);
+			s->postcopy = json_is_object(json_object_get(content, "postcopy"));
+		}
 		failure_set(&d.f, -EHOSTUNREACH, "unresolved", NULL,
 			    "transhipd was restarted meanwhile.");
 		destination_end_unresolved(&d, -EHOSTUNREACH);

@@ -16,7 +16,8 @@
  *   RUNNING     the destination has said that it runs
  *   DONE, CANCELLED, FAILED   terminal; FAILED at the source: the guest runs here
  *   UNRESOLVED  terminal for whoever waits; nothing runs by itself. The source's thread goes on to
- *	       ask the destination; it ends by the answer or by `resolve`
+ *	       ask the destination; it ends by the answer or by `resolve`; a post-copy is RUNNING
+ *	       again with the answer
  */
 #ifndef TRANSHIP_CONTROL_SESSION_H
 #define TRANSHIP_CONTROL_SESSION_H
@@ -54,6 +55,7 @@ enum session_ask {
 	ASK_LOAD,	  /* destination: the peer's */
 	ASK_COMMIT,	  /* destination: the peer's */
 	ASK_POSTCOPY,	  /* destination: the peer's */
+	ASK_NO_POSTCOPY,  /* destination: the peer's */
 	ASK_FINISH,	  /* destination: the peer's */
 	ASK_RUN_HERE,	  /* a person's */
 	ASK_GIVE_UP,	  /* a person's */
@@ -103,12 +105,15 @@ struct session {
 	bool decided;	      /* source: about to be COMMITTED, too late for a cancel */
 	signed char load_ran; /* destination: whether it ran when it was paused; -1: not said */
 	uint8_t postcopy_secret[IPC_SECRET_SIZE]; /* destination: of the connections to come */
+	bool postcopy;		/* destination: its VM's accesses to RAM fault, or did */
+	bool postcopy_served;	/* destination: and the source is connected */
 	bool postcopy_complete; /* destination: the guest needs the source no more */
 	bool abort_wanted;	/* destination: sticky, the source or a person gave it up */
 	bool peer_gave_up;	/* destination: it was the source, and it was the first */
 	bool untold;		/* destination: why it failed; its source has not asked yet */
 	/* destination: COMMITTED before a crash, and it has not run: the source may take it back */
 	bool recallable;
+	bool ran; /* destination: FAILED, and yet the guest may have run here and written disks */
 	bool resolving;	       /* destination: UNRESOLVED, and a person's decision is carried out */
 	bool opened;	       /* destination: the answer to the offer is ready */
 	unsigned int watchers; /* API threads that hold a reference */
@@ -143,6 +148,8 @@ void session_show_failure(struct session *s, const struct failure *f);
  */
 void session_finish(struct session *s, enum session_state state, const json_t *fields,
 		    json_t *result, const struct failure *f);
+/* After UNRESOLVED: it goes on, and what was said of its end is forgotten. */
+void session_revive(struct session *s, enum session_state state);
 /* What is listed of it, or all. Under lock. */
 json_t *session_json(const struct session *s, bool whole);
 /* Under lock: waits for a change until deadline_ns (clock_ns()); false when it passed. */

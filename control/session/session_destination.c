@@ -132,7 +132,9 @@ json_t *destination_account(const struct destination *d)
 bool destination_given_up(struct destination *d)
 {
 	SCOPED_LOCK(&d->s->lock);
-	if (!d->s->abort_wanted || d->s->state >= SESSION_COMMITTED)
+	/* a guest that has all of its RAM is never taken away again */
+	if (!d->s->abort_wanted ||
+	    (d->s->state >= SESSION_COMMITTED && !destination_postcopy_pending(&d->post)))
 		return false;
 	d->aborted = true;
 	/* whatever it interrupted is not the reason */
@@ -281,7 +283,13 @@ int destination_handle_commit(struct destination *d)
 	if (d->post.on)
 		destination_postcopy_guest_runs(d);
 	/* After the answer: it is outside the pause, and COMMITTED says enough after a crash. */
-	return enter_running(d);
+	err = enter_running(d);
+	if (!err || !destination_postcopy_pending(&d->post))
+		return err;
+	/* it still needs its pages, with a record or without */
+	log_error("%.8s: %s", d->s->id, d->f.message);
+	failure_clear(&d->f);
+	return 0;
 }
 
 /* The source wants to connect for post-copy, for the first time or again. */
@@ -298,9 +306,24 @@ static int handle_postcopy(struct destination *d)
 		session_answer(d->s, 0, NULL, answer);
 		return 0;
 	}
-	if (!runs)
+	if (!runs && d->s->state != SESSION_COPYING)
 		return err;
+	failure_set(&d->f, err, "internal", NULL,
+		    "The VM that waits could not be made ready for it: %s.", strerror(-err));
+	/* the VM goes on to wait for what it was to wait for: the source may do without */
+	if (!runs)
+		destination_postcopy_withdraw(d);
 	return answer_failure(d, err); /* it asks again */
+}
+
+/* The source does without post-copy. */
+static int handle_no_postcopy(struct destination *d)
+{
+	if (d->s->state != SESSION_COPYING)
+		return refuse(d, "session-state", "Post-copy cannot be withdrawn.");
+	destination_postcopy_withdraw(d);
+	session_answer(d->s, 0, NULL, NULL);
+	return 0;
 }
 
 /* 0: go on; else as serve(). */
@@ -315,6 +338,8 @@ static int handle_request(struct destination *d)
 		return handle_load(d);
 	case ASK_POSTCOPY:
 		return handle_postcopy(d);
+	case ASK_NO_POSTCOPY:
+		return handle_no_postcopy(d);
 	case ASK_COMMIT:
 		return destination_handle_commit(d);
 	case ASK_RUN_HERE:
@@ -436,6 +461,8 @@ void destination_serve(struct destination *d)
 		dataplane_stop(&d->post.dp);
 	} else if (err == SERVED_DONE) {
 		destination_end_well(d);
+	} else if (d->aborted && d->s->state >= SESSION_COMMITTED) {
+		destination_end_given_up(d);
 	} else if (d->s->state == SESSION_RUNNING && destination_postcopy_pending(&d->post)) {
 		destination_end_lost(d);
 	} else if (d->s->state == SESSION_RUNNING) {

@@ -67,6 +67,8 @@ void destination_end_committed(struct destination *d, int err);
 void destination_end_unresolved(struct destination *d, int err);
 /* The guest ran here and is gone before all of it had come. */
 void destination_end_lost(struct destination *d);
+/* The guest may run here, without all of its RAM, and was given up: it must not. */
+void destination_end_given_up(struct destination *d);
 
 /* destination_recover.c: what the journal says of the VM, into d. */
 void destination_read_journal(struct destination *d, const json_t *content);

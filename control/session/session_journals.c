@@ -127,7 +127,8 @@ static void take_up(struct host *h, struct found *j)
 	s->state = j->state;
 	s->opened = true;
 	s->recallable = j->side == SESSION_DESTINATION && j->state == SESSION_COMMITTED &&
-			!json_object_get(j->content, "postcopy");
+			!json_is_object(json_object_get(j->content, "postcopy"));
+	s->ran = json_is_true(json_object_get(j->content, "ran"));
 	if (has_ended(j->state))
 		read_end(s, j->content);
 	claim(s, j->content);

@@ -135,6 +135,8 @@ bool source_is_late(const struct source *c);
 int source_waited(struct source *c, int err, const char *what);
 int source_start_dataplane(struct source *c);
 int source_copy_rounds(struct source *c);
+/* After the first: until the policy lets the guest leave. */
+int source_copy_more(struct source *c);
 /*
  * In the pause. begin: the final scan, and what it found is on its way; the device state may be
  * saved meanwhile. settle, after that: scans again and sends until a scan finds nothing, for saving

@@ -182,6 +182,20 @@ void session_finish(struct session *s, enum session_state state, const json_t *f
 	set_state(s, state);
 }
 
+void session_revive(struct session *s, enum session_state state)
+{
+	struct failure why = { 0 };
+
+	if (s->journaled && append(s, state, NULL, &why))
+		log_error("%.8s: %s", s->id, why.message);
+	SCOPED_LOCK(&s->lock);
+	json_decref(s->result);
+	s->result = NULL;
+	failure_clear(&s->failure);
+	s->terminal = false;
+	set_state(s, state);
+}
+
 /* --- options --------------------------------------------------------------------------------- */
 
 bool session_option_bool(const struct session *s, const char *name)

@@ -449,8 +449,15 @@ static int look_now_and_then(struct source *c)
 
 static int copy_rounds(struct source *c)
 {
-	bool drained = !c->track_dma;
 	int err = first_round(c);
+
+	return err ? err : source_copy_more(c);
+}
+
+int source_copy_more(struct source *c)
+{
+	bool drained = !c->track_dma;
+	int err = 0;
 
 	while (!err) {
 		struct policy_decision d;

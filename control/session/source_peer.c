@@ -82,7 +82,8 @@ int source_peer_abort(struct source *c)
 	client_set_interrupt(c->peer, -1);
 	err = source_peer_call(c, "abort", in, &answer, ABORT_MS, &why);
 	json_decref(in);
-	if (err && strcmp(why.code, "session-not-found"))
+	/* it is told again and again, as long as it takes */
+	if (err && !c->owes_abort && strcmp(why.code, "session-not-found"))
 		log_warn("%.8s: aborting at the destination: %s", c->s->id, why.message);
 	/* its cleaning up may take longer than this waits */
 	if (err == -ETIMEDOUT && is_a_symptom(&c->f))
@@ -104,7 +105,7 @@ static void note_figures(struct source *c, const json_t *said)
 	session_note_postcopy(c->s, &g, c->post.dp.sock < 0);
 }
 
-int source_peer_state(struct source *c, enum session_state *state, bool *complete)
+int source_peer_state(struct source *c, struct source_peer_state *out)
 {
 	json_t *answer = NULL;
 	const char *name;
@@ -114,9 +115,9 @@ int source_peer_state(struct source *c, enum session_state *state, bool *complet
 	if (err)
 		return err == -EREMOTEIO ? -ENODATA : err;
 	name = json_string_value(json_object_get(answer, "state"));
-	err = name && !session_state_parse(name, state) ? 0 : -ENODATA;
-	if (complete)
-		*complete = json_is_true(json_object_get(answer, "postcopy_complete"));
+	err = name && !session_state_parse(name, &out->state) ? 0 : -ENODATA;
+	out->complete = json_is_true(json_object_get(answer, "postcopy_complete"));
+	out->never_ran = json_is_true(json_object_get(answer, "never_ran"));
 	note_figures(c, json_object_get(answer, "postcopy"));
 	json_decref(answer);
 	return err;
@@ -124,7 +125,7 @@ int source_peer_state(struct source *c, enum session_state *state, bool *complet
 
 int source_peer_commit(struct source *c, unsigned int limit_ms, uint64_t *ran_ns, struct failure *f)
 {
-	enum session_state state = SESSION_NEW;
+	struct source_peer_state there;
 	json_t *answer = NULL;
 
 	client_set_interrupt(c->peer, -1);
@@ -135,15 +136,16 @@ int source_peer_commit(struct source *c, unsigned int limit_ms, uint64_t *ran_ns
 		json_decref(answer);
 		return 0;
 	}
-	if (source_peer_state(c, &state, NULL))
+	if (source_peer_state(c, &there))
 		return -EHOSTUNREACH;
-	switch (state) {
+	switch (there.state) {
 	case SESSION_RUNNING:
 	case SESSION_DONE:
 		return 0;
 	case SESSION_FAILED:
 	case SESSION_CANCELLED:
-		return -EREMOTEIO;
+		/* in post-copy it may have run, and been given up since, its disks written */
+		return c->post.on && !there.never_ran ? -EBUSY : -EREMOTEIO;
 	case SESSION_COMMITTED:
 		return -EINPROGRESS;
 	case SESSION_UNRESOLVED:

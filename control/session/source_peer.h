@@ -19,11 +19,15 @@ int source_peer_call(struct source *c, const char *verb, const json_t *in, json_
  */
 int source_peer_abort(struct source *c);
 
-/*
- * The destination's state of the session, and whether it needs nothing of a post-copy any more
- * (complete may be NULL); -ENODATA if it has answered and knows none.
- */
-int source_peer_state(struct source *c, enum session_state *state, bool *complete);
+/* What the destination says of the session. */
+struct source_peer_state {
+	enum session_state state;
+	bool complete;	/* it needs nothing of a post-copy any more */
+	bool never_ran; /* it has ended there, and the guest did not run */
+};
+
+/* -ENODATA if it has answered and knows none. */
+int source_peer_state(struct source *c, struct source_peer_state *out);
 
 /*
  * Asks, once, that the destination run the guest. 0: it does; *ran_ns (may be NULL): for how long

@@ -11,9 +11,15 @@
  *
  *   Whatever is lost after that (the link, a data plane on either side, the other transhipd) has
  *   one cure: ask the destination for connections again and start another data plane, for as long
- *   as it takes; the guest waits for its pages meanwhile. The destination names what is missing.
- *   Only when it says that its guest is gone the session ends, unresolved: what is here is the
- *   guest as it was at the switch-over, and whether it may run from there a person must decide.
+ *   as it takes, at first at once and then at growing distance; the guest waits for its pages
+ *   meanwhile. The destination names what is missing. The VMM here may end meanwhile: its RAM does
+ *   not (source_ram.c). Only when the destination says that its guest is gone the session ends,
+ *   unresolved: what is here is the guest as it was at the switch-over, and whether it may run from
+ *   there a person must decide.
+ *
+ *   A destination that is not heard of for UNREACHED_MS makes the session UNRESOLVED too, so that a
+ *   person may decide. It is still asked, and with its first word the session is RUNNING again as
+ *   if nothing had been: who was told that it is unresolved can follow it again.
  */
 #include "control/session/source_postcopy.h"
 
@@ -43,10 +49,16 @@
 #define CONNECT_MS   4000u
 #define READY_MS     8000u
 #define LOOK_MS	     1000u  /* how often the destination is asked whether its guest lives */
-#define AGAIN_MS     300    /* between attempts to connect again */
+#define AGAIN_MS     300    /* between attempts to connect again, */
+#define AGAIN_MAX_MS 1000   /* later */
+#define STEADY_MS    5000u  /* what was served for so long and is lost is connected again at once */
 #define COMMIT_MS    40000u /* its VMM opens images, maybe over a network */
 #define UNREACHED_MS 20000u /* then a person may decide; it is tried again all the same */
-#define SETTLE_MS    10000u /* from the last acknowledgement to its word that it has everything */
+#define STOP_MS	     30000u /* it ends its VM, whose RAM may be large */
+#define TELL_MS	     3000u  /* one that is not heard of is told all the same */
+/* From the last acknowledgement to its word that it has everything: it disarms, 10 ms a GiB. */
+#define SETTLE_MS	  10000u
+#define SETTLE_MS_PER_GIB 50u
 
 void source_postcopy_init(struct source *c)
 {
@@ -56,57 +68,10 @@ void source_postcopy_init(struct source *c)
 void source_postcopy_release(struct source *c)
 {
 	dataplane_stop(&c->post.dp);
-	for (uint32_t i = 0; i < c->post.nram; i++)
-		fd_close(&c->post.ram[i]);
-	free(c->post.ram);
-	c->post.ram = NULL;
-	c->post.nram = 0;
-}
-
-bool source_postcopy_decided(const struct source *c)
-{
-	return c->post.on;
-}
-
-int source_postcopy_allow(struct source *c, const json_t *answer)
-{
-	const char *why = NULL;
-
-	if (!json_is_true(json_object_get(answer, "postcopy")))
-		why = "the destination's transhipd or VMM cannot";
-	else if (c->o.verify)
-		why = "--verify compares all RAM in the pause";
-	else if (c->o.cold || !c->was_running)
-		why = "the VM does not run";
-	for (uint32_t i = 0; i < c->g->desc.nregions; i++)
-		if (c->g->desc.regions[i].page_size > CHUNK_BYTES)
-			why = "its huge pages are too large";
-	c->can.postcopy = !why;
-	if (!why || strcmp(c->o.goals.mode, "postcopy"))
-		return 0;
-	return failure_set(&c->f, -EOPNOTSUPP, "unsupported-option", "Use --mode precopy.",
-			   "This VM cannot be moved by post-copy: %s.", why);
+	source_ram_release(&c->post.kept);
 }
 
 /* --- connecting ------------------------------------------------------------------------------- */
-
-static int keep_ram(struct source *c)
-{
-	uint32_t n = c->g->desc.nregions;
-	int err = 0;
-
-	if (c->post.ram)
-		return 0;
-	c->post.ram = calloc(n, sizeof(*c->post.ram));
-	if (!c->post.ram)
-		return failure_set(&c->f, -ENOMEM, "internal", NULL, "out of memory");
-	c->post.nram = n;
-	for (uint32_t i = 0; i < n; i++)
-		c->post.ram[i] = -1;
-	for (uint32_t i = 0; !err && i < n; i++)
-		err = c->g->ops->open_ram(c->g, i, false, &c->post.ram[i], &c->f);
-	return err;
-}
 
 static int ask(struct source *c, uint8_t secret[IPC_SECRET_SIZE], struct failure *f)
 {
@@ -133,16 +98,9 @@ static int send_regions(struct source *c, struct failure *f)
 {
 	int err = 0;
 
-	for (uint32_t i = 0; !err && i < c->post.nram; i++) {
-		const struct guest_region *r = &c->g->desc.regions[i];
-		struct ipc_region m = { .index = i,
-					.page_size = r->page_size,
-					.size = r->size,
-					.file_offset = r->file_offset,
-					.hugetlb = r->hugetlb };
-
-		err = dataplane_send(&c->post.dp, IPC_REGION, &m, c->post.ram[i], f);
-	}
+	for (uint32_t i = 0; !err && i < c->post.kept.count; i++)
+		err = dataplane_send(&c->post.dp, IPC_REGION, &c->post.kept.regions[i],
+				     c->post.kept.fds[i], f);
 	return err;
 }
 
@@ -188,7 +146,7 @@ static int start(struct source *c, const uint8_t *secret, struct failure *f)
 {
 	const struct config *config = session_config(c->s);
 	struct ipc_config m = { .role = IPC_ROLE_POSTCOPY_SOURCE,
-				.regions = c->g->desc.nregions,
+				.regions = c->post.kept.count,
 				.streams = postcopy_streams(c->o.streams),
 				.tx = c->o.tx,
 				.rate_limit = c->o.goals.bandwidth,
@@ -222,8 +180,7 @@ static int start(struct source *c, const uint8_t *secret, struct failure *f)
 	return err ? err : dataplane_expect(&c->post.dp, IPC_READY, &answer, &w, f);
 }
 
-/* Two new data planes, connected. */
-static int establish(struct source *c, struct failure *f)
+int source_postcopy_establish(struct source *c, struct failure *f)
 {
 	uint8_t secret[IPC_SECRET_SIZE];
 	int err = ask(c, secret, f);
@@ -233,40 +190,6 @@ static int establish(struct source *c, struct failure *f)
 	explicit_bzero(secret, sizeof(secret));
 	if (err)
 		dataplane_stop(&c->post.dp);
-	return err;
-}
-
-int source_postcopy_prepare(struct source *c)
-{
-	uint64_t begin = clock_ns();
-	int err;
-
-	if (!c->ndecisions || c->last.action != POLICY_POSTCOPY)
-		return 0;
-	c->post.on = true;
-	err = keep_ram(c);
-	if (!err)
-		err = establish(c, &c->f);
-	if (!err)
-		session_event(c->s, "post-copy is ready: %u streams, in %.1f ms",
-			      postcopy_streams(c->o.streams), clock_ms_since(begin));
-	return err;
-}
-
-int source_postcopy_hand_over(struct source *c)
-{
-	struct ipc_message answer;
-	struct dataplane_wait w;
-	int err = source_scan(c, IPC_SCAN_BARRIER);
-
-	if (!err)
-		err = dataplane_send(&c->dp, IPC_HAND_OVER, NULL, -1, &c->f);
-	source_wait_init(c, &w, false);
-	if (!err)
-		err = dataplane_expect(&c->dp, IPC_HANDED_OVER, &answer, &w, &c->f);
-	if (!err)
-		session_event(c->s, "%.1f MiB are left for post-copy",
-			      (double)answer.body.count.bytes / 256);
 	return err;
 }
 
@@ -361,20 +284,30 @@ static void lost(struct source *c, const struct failure *why)
 	say(c, "connecting again: the guest waits for pages that are still here");
 }
 
-/* 0: it serves, or may be asked again; 1: it has all; -ESRCH with c->f: its guest is gone. */
+/*
+ * 0: it serves, or may be asked again; c->post.heard: it answered; 1: it has all. With c->f:
+ * -ESRCH: its guest is gone; -EREMOTEIO: it never ran there and never will.
+ */
 static int look(struct source *c)
 {
-	bool complete = false;
+	struct source_peer_state there;
 	enum session_state state;
-	int err = source_peer_state(c, &state, &complete);
+	int err = source_peer_state(c, &there);
 
+	c->post.heard = !err || err == -ENODATA;
 	if (err)
 		return 0; /* not now; its guest may run all the same */
 	c->post.heard_ns = clock_ns();
-	if (complete)
+	if (there.complete)
 		return 1;
+	state = there.state;
 	if (state == SESSION_RUNNING || state == SESSION_COMMITTED || state == SESSION_PREPARED)
 		return 0;
+	failure_clear(&c->f);
+	if (there.never_ran)
+		return failure_set(&c->f, -EREMOTEIO, "peer-failed", NULL,
+				   "The session is %s at the destination: the VM never ran there.",
+				   session_state_name(state));
 	return failure_set(
 		&c->f, -ESRCH, "unresolved",
 		"What is here is the guest as it was at the switch-over; its disks may be newer. "
@@ -393,13 +326,19 @@ static void rest(struct source *c, int ms)
 		session_drain_wake(c->s);
 }
 
+uint64_t source_postcopy_settle_ms(uint64_t ram_bytes)
+{
+	return SETTLE_MS + (ram_bytes >> 30) * SETTLE_MS_PER_GIB;
+}
+
 /* All was acknowledged: it will say that it has everything. */
 static int await_complete(struct source *c)
 {
 	uint64_t begin = clock_ns();
+	double limit = (double)source_postcopy_settle_ms(c->post.kept.bytes);
 	int found = look(c);
 
-	while (!found && clock_ms_since(begin) < SETTLE_MS && !host_ending(c->s->host)) {
+	while (!found && clock_ms_since(begin) < limit && !host_ending(c->s->host)) {
 		rest(c, 5);
 		found = look(c);
 	}
@@ -443,16 +382,36 @@ static int attend(struct source *c)
 	return -EAGAIN;
 }
 
+/* The first attempt at once, unless one that has just succeeded came to nothing. */
+static void await_turn(struct source *c)
+{
+	struct source_postcopy *p = &c->post;
+
+	if (p->served_ns && clock_ms_since(p->served_ns) >= STEADY_MS)
+		p->again_ms = p->attempts = 0;
+	p->served_ns = 0;
+	if (p->again_ms)
+		rest(c, (int)p->again_ms);
+	p->again_ms = !p->again_ms		       ? AGAIN_MS
+		      : p->again_ms * 2 < AGAIN_MAX_MS ? p->again_ms * 2
+						       : AGAIN_MAX_MS;
+}
+
 static void connect_again(struct source *c)
 {
 	struct failure why = { 0 };
 
-	if (establish(c, &why)) {
+	await_turn(c);
+	if (source_postcopy_establish(c, &why)) {
 		lost(c, &why);
-		log_info("%.8s: post-copy: %s", c->s->id, why.message);
-		rest(c, AGAIN_MS);
+		/* the first, and then at growing distance */
+		c->post.attempts++;
+		if (!(c->post.attempts & (c->post.attempts - 1)))
+			log_info("%.8s: post-copy, attempt %u: %s", c->s->id, c->post.attempts,
+				 why.message);
 		return;
 	}
+	c->post.served_ns = clock_ns();
 	if (c->post.lost)
 		session_event(c->s, "post-copy goes on");
 	c->post.lost = false;
@@ -468,12 +427,6 @@ static int finished(struct source *c)
 	return 0;
 }
 
-/* A person who wants to decide is not kept waiting. */
-static double patience(const struct source *c)
-{
-	return c->s->state == SESSION_UNRESOLVED ? 0 : UNREACHED_MS;
-}
-
 /* It is tried again all the same. */
 static int unreached(struct source *c)
 {
@@ -482,10 +435,31 @@ static int unreached(struct source *c)
 	failure_clear(&c->f);
 	return failure_set(
 		&c->f, -EHOSTUNREACH, "unresolved",
-		"It is tried again, and goes on when the destination is back. If it never will be, "
-		"`tranship resolve ID --run-here` runs the guest on here as it was at the "
-		"switch-over.",
+		"It is tried again, and goes on when the destination is back. If it never will be: "
+		"make sure that the guest cannot run there, then `tranship resolve ID --run-here` "
+		"runs it on here as it was at the switch-over; its disks may be newer.",
 		"The destination does not answer, and its guest needs pages that are here.");
+}
+
+/* A person's decision comes too late, if there is one. */
+static void answer_too_late(struct source *c)
+{
+	struct failure f = { 0 };
+
+	failure_set(&f, -EBUSY, "session-state", NULL,
+		    "The destination has answered: the guest runs there and is served again.");
+	session_answer(c->s, -EBUSY, &f, NULL);
+}
+
+/* It was UNRESOLVED, and its destination has answered. */
+static void revive(struct source *c)
+{
+	session_revive(c->s, SESSION_RUNNING);
+	c->post.revived = true;
+	failure_clear(&c->f);
+	session_event(c->s, "the destination answers again");
+	say(c, "connecting again: the guest waits for pages that are still here");
+	answer_too_late(c);
 }
 
 int source_postcopy_serve(struct source *c)
@@ -516,13 +490,15 @@ int source_postcopy_serve(struct source *c)
 		}
 		if (found == 1)
 			return finished(c);
-		if (found == -ESRCH) {
+		if (found < 0 && found != -EAGAIN) {
 			dataplane_stop(&c->post.dp);
 			c->unsettled = true;
 			return found;
 		}
-		if (clock_ms_since(c->post.heard_ns) > patience(c))
+		if (clock_ms_since(c->post.heard_ns) > UNREACHED_MS)
 			return unreached(c);
+		if (session_asked(c->s) != ASK_NONE)
+			answer_too_late(c);
 	}
 	c->post.leaving = true;
 	source_account_leaving(c);
@@ -559,20 +535,44 @@ int source_postcopy_commit(struct source *c, uint64_t *ran_ns, struct failure *w
 	return -EHOSTUNREACH;
 }
 
+/* RAM, however it can be had; that it is lost is said, and the destination is still asked. */
+static int find_ram(struct source *c)
+{
+	struct failure why = { 0 };
+	int err = source_ram_reopen(&c->post.kept, c->pid, c->start_time, &why);
+
+	if (!err)
+		return 0;
+	failure_clear(&c->f);
+	if (err != -ENODATA)
+		return failure_set(&c->f, err, "unresolved", "It is tried again.",
+				   "The destination's guest needs pages that are here: %s",
+				   why.message);
+	return failure_set(&c->f, err, "unresolved",
+			   "`tranship resolve ID --give-up` ends the VM there too.",
+			   "What the destination's guest still needs is lost: %s", why.message);
+}
+
 int source_postcopy_go_on(struct source *c)
 {
 	struct failure why = { 0 };
-	bool known = c->s->state == SESSION_RUNNING;
+	bool unresolved = c->s->state == SESSION_UNRESOLVED, known = c->s->state == SESSION_RUNNING;
 	int err;
 
 	if (!c->peer)
 		return failure_set(&c->f, -EINVAL, "internal", NULL, "no destination is known");
-	err = keep_ram(c);
-	if (err)
-		return err;
 	c->post.lost |= c->post.dp.sock < 0;
 	err = look(c);
+	if (err == 1)
+		return finished(c);
 	if (err < 0)
+		return err;
+	if (unresolved && !c->post.heard)
+		return unreached(c);
+	if (unresolved)
+		c->post.again_ms = 0;
+	err = find_ram(c);
+	if (err)
 		return err;
 	if (!known)
 		err = commit_once(c, NULL, &why);
@@ -580,7 +580,32 @@ int source_postcopy_go_on(struct source *c)
 		c->f = why;
 		return err;
 	}
+	if (unresolved)
+		revive(c);
 	return source_postcopy_serve(c);
+}
+
+int source_postcopy_take_back(struct source *c, bool *owed, struct failure *f)
+{
+	json_t *in = json_pack("{s:s, s:s}", "code", "cancelled", "message",
+			       "a person decided that the VM is not the destination's");
+	struct failure why = { 0 };
+	int err;
+
+	*owed = false;
+	if (!c->peer) {
+		json_decref(in);
+		return 0;
+	}
+	err = source_peer_call(c, "abort", in, NULL, c->post.heard ? STOP_MS : TELL_MS, &why);
+	json_decref(in);
+	if (!err || !strcmp(why.code, "session-not-found"))
+		return 0;
+	*owed = true;
+	if (!c->post.heard && err != -EREMOTEIO)
+		return 0; /* as the person says */
+	return failure_set(f, -EBUSY, "unresolved", why.hint,
+			   "The destination answers, and has not stopped its VM: %s", why.message);
 }
 
 void source_postcopy_add_stats(const struct source *c, struct ipc_stats *to)

@@ -37,13 +37,14 @@
 #include "lib/base/fault.h"
 #include "lib/base/log.h"
 
-#define SETTLE_MS	20000u
-#define SETTLE_EVERY_MS 200u
-#define LINGER_MIN_MS	500u
-#define LINGER_MAX_MS	10000u /* destination_recover.c waits for longer */
-#define SETTLE_CALL_MS	5000u
-#define FINISH_MS	10000u
-#define RESOLVE_MS	50000u /* the command line waits a minute */
+#define SETTLE_MS	   20000u
+#define SETTLE_EVERY_MS	   200u
+#define LINGER_MIN_MS	   500u
+#define LINGER_MAX_MS	   10000u /* destination_recover.c waits for longer */
+#define LINGER_POSTCOPY_MS 1500u  /* a guest waits for its pages, or is to be stopped */
+#define SETTLE_CALL_MS	   5000u
+#define FINISH_MS	   10000u
+#define RESOLVE_MS	   50000u /* the command line waits a minute */
 #define END_BY_SIGNAL_MS                                                                           \
 	30000u /* a monitor that is held by somebody else is not waited for longer */
 
@@ -225,29 +226,28 @@ void source_finish_unresolved(struct source *c)
 	json_decref(fields);
 }
 
+static bool postcopy_is_open(const struct source *c)
+{
+	return c->committed && c->post.on && !c->post.complete;
+}
+
 /*
  * The guest runs at the destination, or is about to, and needs what is here: until it has all of
  * it, or the destination is not heard of any more, or its guest is lost or never ran, or transhipd
- * ends.
+ * ends. Its VMM here is not needed for that, and may have ended.
  */
 static void settle_postcopy(struct source *c)
 {
-	struct failure f = { 0 };
-	int err = vm_process_open(&c->g, c->pid, c->start_time, &f);
+	struct failure f;
+	int err = source_postcopy_go_on(c);
 
-	if (err) {
-		still_open(c, "Look at the VM: its pages are needed at the destination.",
-			   "The VM whose RAM the destination needs cannot be opened", &f);
+	if (!err && c->post.leaving)
+		return;
+	if (!err) {
+		c->settle_ns = clock_ns();
+		settle_forward(c);
 		return;
 	}
-	err = source_postcopy_go_on(c);
-	if (!err && !c->post.leaving) {
-		source_release_guest(c);
-		failure_clear(&c->f);
-		settled(c, SESSION_DONE, "completed");
-		return;
-	}
-	close_guest(c);
 	/* what it says then is what a later attempt or a person needs to know: c->f */
 	if (err != -EREMOTEIO)
 		return;
@@ -262,7 +262,7 @@ static void settle(struct source *c)
 	struct failure why = { 0 };
 	int err = -EREMOTEIO;
 
-	if (c->committed && c->post.on && !c->post.complete) {
+	if (postcopy_is_open(c)) {
 		settle_postcopy(c);
 		return;
 	}
@@ -284,39 +284,73 @@ static void settle(struct source *c)
 
 /* --- a person's decision --------------------------------------------------------------------- */
 
+static void decided(struct source *c, bool run_here)
+{
+	failure_clear(&c->f);
+	failure_set(&c->f, -ECANCELED, "cancelled", NULL, "A person decided that the VM %s.",
+		    run_here ? "runs at the source" : "is not the source's");
+}
+
+/*
+ * Of a post-copy that is not complete. The destination has stopped its VM, or cannot be asked and
+ * will be told; before the guest runs here it is durable that only here it may run, for its RAM is
+ * then not any more what the destination waits for.
+ */
+static int take_back(struct source *c, bool run_here, struct failure *f)
+{
+	json_t *fields;
+	int err = source_postcopy_take_back(c, &c->load_asked, f);
+
+	if (err || !run_here)
+		return err;
+	fields = json_pack("{s:b}", "committed", 0);
+	err = session_enter(c->s, SESSION_UNRESOLVED, fields, f);
+	json_decref(fields);
+	if (err)
+		return err;
+	c->committed = c->post.on = false;
+	decided(c, true);
+	c->cause = c->f;
+	return 0;
+}
+
+/* What is here is not needed any more. The VM may have ended. */
+static int end_here(struct source *c, struct failure *f)
+{
+	int err = c->g && !c->o.keep_src ? c->g->ops->quit(c->g, f) : 0;
+
+	if (!err && !c->o.keep_src)
+		source_unlink_ram(c->ram_files);
+	return err;
+}
+
 /* In the session's thread; the attempt before it has left the session open. */
 static int decide(struct source *c, bool run_here, struct failure *f)
 {
+	bool incomplete = postcopy_is_open(c), back;
 	int err = vm_process_open(&c->g, c->pid, c->start_time, f);
 
 	if (err == -ESRCH && !run_here) {
 		failure_clear(f);
-		source_unlink_ram(c->ram_files);
-		failure_clear(&c->f);
-		settled(c, SESSION_DONE, "completed");
-		return 0;
+		err = 0;
 	}
-	if (err)
-		return err;
-	if (run_here) {
+	/* A destination that comes back must not run it as well: it is told. */
+	c->load_asked = true;
+	if (!err && incomplete)
+		err = take_back(c, run_here, f);
+	if (!err && run_here)
 		err = run_on(c, f) ? 0 : -EIO;
-	} else if (c->committed) {
-		err = c->o.keep_src ? 0 : c->g->ops->quit(c->g, f);
-		if (!err && !c->o.keep_src)
-			source_unlink_ram(c->ram_files);
-	}
+	else if (!err && (c->committed || !c->g))
+		err = end_here(c, f);
 	if (err) {
 		close_guest(c);
 		return err;
 	}
-	failure_clear(&c->f);
-	failure_set(&c->f, -ECANCELED, "cancelled", NULL, "A person decided that the VM %s.",
-		    run_here ? "runs at the source" : "is not the source's");
-	/* A destination that comes back must not run it as well: it is told. */
-	c->load_asked = true;
-	c->committed &= !run_here;
-	settled(c, run_here || !c->committed ? SESSION_FAILED : SESSION_DONE,
-		run_here || !c->committed ? "failed" : "completed");
+	decided(c, run_here);
+	/* nobody has all of a guest that was given up in the middle */
+	back = run_here || incomplete || (!c->committed && c->g);
+	c->committed &= !run_here && !incomplete;
+	settled(c, back ? SESSION_FAILED : SESSION_DONE, back ? "failed" : "completed");
 	return 0;
 }
 
@@ -333,7 +367,10 @@ static void answer_request(struct source *c, enum session_ask what)
 		return;
 	}
 	/* What the destination says goes before what a person believes. */
+	c->post.revived = false;
 	settle(c);
+	if (c->post.revived)
+		return; /* it has been told so */
 	if (c->unsettled)
 		err = decide(c, run_here, &f);
 	else if (run_here == (c->s->state == SESSION_FAILED))
@@ -378,9 +415,16 @@ static void await(struct source *c, unsigned int ms)
 		answer_request(c, what);
 }
 
+/* It went on for a while (session_revive), and is open again. */
+static void end_again(struct source *c)
+{
+	if (c->unsettled && !c->s->terminal && !host_ending(c->s->host))
+		source_finish_unresolved(c);
+}
+
 void source_linger(struct source *c)
 {
-	unsigned int ms = LINGER_MIN_MS;
+	unsigned int ms = LINGER_MIN_MS, most;
 
 	while ((c->unsettled || c->owes_abort) && !host_ending(c->s->host)) {
 		await(c, ms);
@@ -388,6 +432,7 @@ void source_linger(struct source *c)
 			return;
 		if (c->unsettled) {
 			settle(c);
+			end_again(c);
 		} else if (c->owes_abort && !source_peer_abort(c)) {
 			struct failure ignored = { 0 };
 			json_t *fields = json_pack("{s:b}", "abort_owed", 0);
@@ -396,7 +441,8 @@ void source_linger(struct source *c)
 			session_enter(c->s, c->s->state, fields, &ignored);
 			json_decref(fields);
 		}
-		ms = ms * 2 < LINGER_MAX_MS ? ms * 2 : LINGER_MAX_MS;
+		most = c->post.kept.note && !c->post.complete ? LINGER_POSTCOPY_MS : LINGER_MAX_MS;
+		ms = ms * 2 < most ? ms * 2 : most;
 	}
 }
 
@@ -424,6 +470,7 @@ static void init_recovered(struct source *c, struct session *s, const json_t *co
 	/* Whether load was asked for is not written down: in the pause it may have been. */
 	c->load_asked = s->state == SESSION_PAUSED || s->state == SESSION_UNRESOLVED;
 	c->post.on = c->committed && json_is_true(json_object_get(content, "postcopy"));
+	c->post.kept.note = json_incref(json_object_get(content, "postcopy_ram"));
 	if (c->post.on && source_take_options(c))
 		log_warn("%.8s: %s", s->id, c->f.message);
 	failure_clear(&c->f);

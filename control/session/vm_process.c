@@ -65,6 +65,16 @@ int vm_process_open(struct guest **out, pid_t pid, uint64_t start_time, struct f
 	return err == -ESRCH ? -EBUSY : err;
 }
 
+int vm_process_kill(pid_t pid, uint64_t start_time)
+{
+	AUTO_CLOSE int pidfd = pin(pid, start_time);
+
+	if (pidfd < 0)
+		return 0;
+	pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
+	return has_ended(pidfd, KILL_MS) ? 0 : -ETIMEDOUT;
+}
+
 int vm_process_end(pid_t pid, uint64_t start_time)
 {
 	AUTO_CLOSE int pidfd = pin(pid, start_time);

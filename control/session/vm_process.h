@@ -22,5 +22,7 @@ int vm_process_open(struct guest **out, pid_t pid, uint64_t start_time, struct f
 
 /* Ends it by signals and waits, up to about half a minute. 0 if it is gone; -ETIMEDOUT. */
 int vm_process_end(pid_t pid, uint64_t start_time);
+/* The same without a last word of it, in which it could still write its disks. */
+int vm_process_kill(pid_t pid, uint64_t start_time);
 
 #endif

@@ -35,6 +35,8 @@ begin link
 id=$(session_id a)
 ! out=$(cli a cancel "$id" 2>&1) || fail "a cancel was accepted after the switch-over"
 note "cancel: $out"
+[[ $out == *"cannot be cancelled any more: the guest runs at the destination"*"[session-state]"* ]] ||
+	fail "a cancel is refused without the reason: $out"
 on a ip link set mig0 down
 sleep 3
 on a ip link set mig0 up
