@@ -261,9 +261,11 @@ struct view {
 	struct curve curve;
 	double rate;
 	uint64_t copy_ns, predicted_ns, margin_ns;
-	double overhead_ns; /* of a pause: all but RAM */
-	double floor_ns;    /* the same, if nothing at all were found any more */
-	double postcopy_ns; /* the pause of post-copy */
+	double overhead_ns;	  /* of a pause: all but RAM */
+	double floor_ns;	  /* the same, if nothing at all were found any more */
+	double postcopy_ns;	  /* the pause of post-copy */
+	double hand_over_ns;	  /* of it: naming what is missing */
+	double postcopy_floor_ns; /* it, if nothing at all were missing */
 	bool fits, pays;
 	bool could_postcopy, may_postcopy; /* some time, now */
 	uint32_t impact;		   /* the most that may be taken from the guest, percent */
@@ -334,8 +336,9 @@ static void weigh_scans(struct view *v, double late)
 	v->floor_ns = (double)in->overhead_ns + in->pause_scans * least;
 	v->overhead_ns = (double)in->overhead_ns + in->pause_scans * look +
 			 (in->pause_scans ? each * late : 0);
-	v->postcopy_ns = (double)in->postcopy_ns + (in->round ? look + each * late : least) +
-			 hand_over_ns(in, late);
+	v->hand_over_ns = hand_over_ns(in, late);
+	v->postcopy_ns = (double)in->postcopy_ns + look + each * late + v->hand_over_ns;
+	v->postcopy_floor_ns = (double)in->postcopy_ns + least;
 }
 
 static void look(struct view *v, const struct policy_input *in)
@@ -357,10 +360,11 @@ static void look(struct view *v, const struct policy_input *in)
 	v->pays = v->rate > 0 && next_set(v, (double)in->pending_bytes, in->throttle) <
 					 PROGRESS * (double)in->pending_bytes;
 	v->impact = in->can.throttle ? impact : 0;
-	/* Allowed, possible, and its own pause fits; at once or after the first pass. */
+	/* Allowed, possible, and its own pause fits: that of nothing missing, and the present one. */
 	v->could_postcopy = in->can.postcopy && in->goals.mode != POLICY_MODE_PRECOPY &&
-			    v->postcopy_ns <= (double)in->goals.max_downtime_ns;
-	v->may_postcopy = in->round && v->could_postcopy;
+			    v->postcopy_floor_ns <= (double)in->goals.max_downtime_ns;
+	v->may_postcopy = in->round && v->could_postcopy &&
+			  v->postcopy_ns <= (double)in->goals.max_downtime_ns;
 }
 
 /* --- decisions ------------------------------------------------------------------------------- */
@@ -415,6 +419,20 @@ static bool last_chance(const struct view *v)
 
 	return in->goals.timeout_ns &&
 	       (double)in->elapsed_ns + round + push >= (double)in->goals.timeout_ns;
+}
+
+/*
+ * A full pass was made. What names the missing pages of a very large VM may be most of its pause:
+ * then rounds go on while they make that shorter.
+ */
+static struct policy_decision decide_postcopy(const struct view *v)
+{
+	const struct policy_history *h = &v->in->history;
+
+	if (2 * v->hand_over_ns > v->postcopy_ns && v->pays && !h->rounds_since_best &&
+	    v->in->round < ROUNDS_ENOUGH && !last_chance(v))
+		return decide(v, POLICY_ROUND, POLICY_SHORTENS);
+	return decide(v, POLICY_POSTCOPY, POLICY_ONE_PASS);
 }
 
 /* One step of throttling; 0 if there is nothing to be gained by one. */
@@ -491,6 +509,6 @@ struct policy_decision policy_decide(const struct policy_input *in)
 		return decide(&v, v.may_postcopy && !v.fits ? POLICY_POSTCOPY : POLICY_SWITCH_OVER,
 			      POLICY_ASKED);
 	if (g->mode == POLICY_MODE_POSTCOPY && v.may_postcopy)
-		return decide(&v, POLICY_POSTCOPY, POLICY_ONE_PASS);
+		return decide_postcopy(&v);
 	return v.fits ? decide_fitting(&v) : decide_not_fitting(&v);
 }
