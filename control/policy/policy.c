@@ -360,7 +360,7 @@ static void look(struct view *v, const struct policy_input *in)
 	v->pays = v->rate > 0 && next_set(v, (double)in->pending_bytes, in->throttle) <
 					 PROGRESS * (double)in->pending_bytes;
 	v->impact = in->can.throttle ? impact : 0;
-	/* Allowed, possible, and its own pause fits: that of nothing missing, and the present one. */
+	/* Allowed, possible, and its own pause fits: that with nothing missing; the present one. */
 	v->could_postcopy = in->can.postcopy && in->goals.mode != POLICY_MODE_PRECOPY &&
 			    v->postcopy_floor_ns <= (double)in->goals.max_downtime_ns;
 	v->may_postcopy = in->round && v->could_postcopy &&

@@ -152,7 +152,7 @@ static void a_low_limit_leaves_postcopy_its_pause(void **state)
 	assert_int_equal(run(&m, &g).end, POLICY_POSTCOPY);
 }
 
-/* What names the missing pages of a very large VM is most of its pause: a short round mends that. */
+/* What names the missing pages of a very large VM is most of its pause: a round mends that. */
 static void postcopy_of_a_very_large_guest_waits_for_a_shorter_pause(void **state)
 {
 	struct simulator_model m = guest(24 * 1024 * GIB, GIB, 4 * 1024 * GIB, 50 * GIB);
