@@ -102,6 +102,8 @@ struct session {
 	bool attended;	   /* the thread takes requests; also after the end (terminal) */
 	bool terminal;
 	bool cancelled;
+	bool switching;	      /* source: its goals are decided by, no other counts any more */
+	char no_postcopy[64]; /* source: why it cannot be had, once that is known; else "" */
 	bool decided;	      /* source: about to be COMMITTED, too late for a cancel */
 	signed char load_ran; /* destination: whether it ran when it was paused; -1: not said */
 	uint8_t postcopy_secret[IPC_SECRET_SIZE]; /* destination: of the connections to come */

@@ -106,6 +106,30 @@ static int note_whether_it_ran(struct source *c)
 	return err;
 }
 
+static bool is_switching(struct source *c)
+{
+	SCOPED_LOCK(&c->s->lock);
+	return c->s->switching;
+}
+
+/*
+ * The point of no return for whoever changes the goals: connecting for post-copy and the pause take
+ * a while, and what is asked for then would be agreed to and not done.
+ */
+static int turn(struct source *c)
+{
+	int err = 0;
+
+	/* a preparation that failed has been withdrawn, and more was copied: once more */
+	do {
+		while (!err && source_turns_back(c))
+			err = source_copy_more(c);
+		if (!err)
+			err = source_postcopy_prepare(c);
+	} while (!err && !is_switching(c));
+	return err;
+}
+
 static int enter_paused(struct source *c)
 {
 	json_t *account = source_account_before_pause(c);
@@ -321,18 +345,12 @@ static const struct stage {
 	int (*run)(struct source *c);
 	bool refuses; /* a failure here is a refusal: nothing was begun */
 } stages[] = {
-	{ "find", source_find_guest, true },
-	{ "check", source_check_and_offer, true },
-	{ "start", start_copying, false },
-	{ "copy", copy, false },
-	{ "postcopy", source_postcopy_prepare, false },
-	{ "pause", pause_guest, false },
-	{ "final-copy", final_copy, false },
-	{ "device-state", device_state, false },
-	{ "verify", verify, false },
-	{ "load", load, false },
-	{ "commit", commit, false },
-	{ "serve", source_postcopy_serve, false },
+	{ "find", source_find_guest, true }, { "check", source_check_and_offer, true },
+	{ "start", start_copying, false },   { "copy", copy, false },
+	{ "postcopy", turn, false },	     { "pause", pause_guest, false },
+	{ "final-copy", final_copy, false }, { "device-state", device_state, false },
+	{ "verify", verify, false },	     { "load", load, false },
+	{ "commit", commit, false },	     { "serve", source_postcopy_serve, false },
 	{ "release", release, false },
 };
 

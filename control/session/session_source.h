@@ -81,6 +81,8 @@ struct source {
 	struct policy_history history;
 	struct policy_decision last; /* if there were any: ndecisions */
 	uint32_t ndecisions;
+	struct goals decided_by; /* the last decision */
+	bool drained;		 /* block I/O was, before the switch-over; see source_copy.c */
 	json_t *decisions;
 	json_t *forecast;    /* of a dry run, or NULL */
 	double rate;	     /* guest bytes with content per second, recent rounds */
@@ -111,6 +113,11 @@ void source_release(struct source *c);
  * the switch-over. The waits of source_wait_init() do so by themselves.
  */
 void source_take_wishes(struct source *c);
+/*
+ * Before what cannot be taken back: true if the goals are not those any more that were decided by.
+ * Else they stay so, and whoever wants to change them is told.
+ */
+bool source_turns_back(struct source *c);
 
 /* source_offer.c; stages but the first. */
 
@@ -135,7 +142,7 @@ bool source_is_late(const struct source *c);
 int source_waited(struct source *c, int err, const char *what);
 int source_start_dataplane(struct source *c);
 int source_copy_rounds(struct source *c);
-/* After the first: until the policy lets the guest leave. */
+/* After that: until the policy lets the guest leave. Its goals may be changed again. */
 int source_copy_more(struct source *c);
 /*
  * In the pause. begin: the final scan, and what it found is on its way; the device state may be

@@ -9,6 +9,9 @@
  *   learns of a new limit at once, in the middle of a round; the policy at its next decision, which
  *   is not far away if it would let the guest leave: then the round is cut (source_copy.c).
  *
+ *   What is asked for last counts until source_turns_back has found that nothing is new: from then
+ *   on the switch-over goes its way, and everything but the bandwidth is refused.
+ *
  *   They are separate from cancel's wake_fd, because most waits end when that becomes readable.
  *   What was asked for before the session knew its own options counts after them.
  */
@@ -71,17 +74,30 @@ static int only_goals(const json_t *in, struct failure *f)
 	return 0;
 }
 
+/* Under lock: what is too late, or cannot be had. */
+static int may_tune(const struct session *s, const json_t *in, struct failure *f)
+{
+	const char *mode = json_string_value(json_object_get(in, "mode"));
+	bool bandwidth_only = json_object_size(in) == 1 && json_object_get(in, "bandwidth");
+	int err = may_change(s, f);
+
+	if (err)
+		return err;
+	if ((has_switched(s) || s->switching) && !bandwidth_only)
+		return failure_set(f, -EBUSY, "session-state", NULL,
+				   "Session %.8s %s over: only its bandwidth can be changed now.",
+				   s->id, has_switched(s) ? "has switched" : "is switching");
+	if (mode && !strcmp(mode, "postcopy") && *s->no_postcopy)
+		return failure_set(f, -EOPNOTSUPP, "unsupported-option", "Use --mode precopy.",
+				   "This VM cannot be moved by post-copy: %s.", s->no_postcopy);
+	return 0;
+}
+
 /* Under lock: *goals as they will be. */
 static int tune(struct session *s, const json_t *in, struct goals *goals, struct failure *f)
 {
-	int err = may_change(s, f);
+	int err = may_tune(s, in, f);
 
-	if (!err && has_switched(s) &&
-	    (json_object_size(in) > 1 || !json_object_get(in, "bandwidth")))
-		err = failure_set(f, -EBUSY, "session-state", NULL,
-				  "Session %.8s has switched over: only its bandwidth can be "
-				  "changed now.",
-				  s->id);
 	if (err)
 		return err;
 	*goals = s->goals;
@@ -129,7 +145,7 @@ int host_switch(struct host *h, const char *id, json_t **out, struct failure *f)
 	{
 		SCOPED_LOCK(&s->lock);
 		err = may_change(s, f);
-		if (!err && (has_switched(s) || s->state >= SESSION_PAUSED))
+		if (!err && (has_switched(s) || s->switching || s->state >= SESSION_PAUSED))
 			err = failure_set(f, -EBUSY, "session-state", NULL,
 					  "Session %.8s is switching over already.", s->id);
 		s->switch_asked |= !err;
@@ -209,4 +225,23 @@ void source_take_wishes(struct source *c)
 	if (switch_asked && !c->switch_asked)
 		session_event(s, "a switch-over was asked for by the user");
 	c->switch_asked = switch_asked;
+}
+
+bool source_turns_back(struct source *c)
+{
+	const struct goals *now = &c->o.goals, *then = &c->decided_by;
+	struct session *s = c->s;
+
+	for (;;) {
+		source_take_wishes(c);
+		SCOPED_LOCK(&s->lock);
+		if (s->tuned)
+			continue;
+		/* a guest that does not run is moved without any decision */
+		if (c->ndecisions && (strcmp(now->mode, then->mode) ||
+				      now->max_downtime_ms != then->max_downtime_ms))
+			return true;
+		s->switching = true;
+		return false;
+	}
 }

@@ -447,16 +447,9 @@ static int look_now_and_then(struct source *c)
 	return clock_ms_since(c->unchanged_ns) > LOOK_MS ? source_check_unchanged(c) : 0;
 }
 
-static int copy_rounds(struct source *c)
+/* Until the policy says anything but to go on. */
+static int more_rounds(struct source *c)
 {
-	int err = first_round(c);
-
-	return err ? err : source_copy_more(c);
-}
-
-int source_copy_more(struct source *c)
-{
-	bool drained = !c->track_dma;
 	int err = 0;
 
 	while (!err) {
@@ -474,8 +467,8 @@ int source_copy_more(struct source *c)
 		if (d.action == POLICY_ROUND) {
 			source_throttle(c, d.throttle);
 			err = source_send(c);
-		} else if (!drained) {
-			drained = true;
+		} else if (!c->drained) {
+			c->drained = true;
 			/* who wants it now waits for no round either: all of it stays pending */
 			err = c->switch_asked ? stopped(c, scan_barrier) : source_barrier_round(c);
 		} else {
@@ -486,11 +479,26 @@ int source_copy_more(struct source *c)
 }
 
 /* A time limit mostly passes within a round: why it was not enough is told all the same. */
+static int explained(struct source *c, int err)
+{
+	return err == -ETIMEDOUT && !strcmp(c->f.code, "timeout") ? source_timed_out(c) : err;
+}
+
 int source_copy_rounds(struct source *c)
 {
-	int err = copy_rounds(c);
+	int err = first_round(c);
 
-	return err == -ETIMEDOUT && !strcmp(c->f.code, "timeout") ? source_timed_out(c) : err;
+	c->drained = !c->track_dma;
+	return explained(c, err ? err : more_rounds(c));
+}
+
+int source_copy_more(struct source *c)
+{
+	{
+		SCOPED_LOCK(&c->s->lock);
+		c->s->switching = false;
+	}
+	return explained(c, more_rounds(c));
 }
 
 int source_final_begin(struct source *c)

@@ -158,6 +158,7 @@ struct policy_decision source_decide(struct source *c)
 		policy_note_scan(&c->history, &in, &d);
 	tell(c, &in, &d);
 	c->last = d;
+	c->decided_by = c->o.goals;
 	snprintf(c->reason, sizeof(c->reason), "%s", policy_reason_text(d.reason));
 	SCOPED_LOCK(&c->s->lock);
 	snprintf(c->s->progress.reason, sizeof(c->s->progress.reason), "%s", c->reason);

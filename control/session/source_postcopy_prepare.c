@@ -9,12 +9,14 @@
 #include "control/session/source_postcopy.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "control/session/destination_postcopy.h"
 #include "control/session/session_source.h"
 #include "control/session/source_peer.h"
 #include "dataplane/region.h"
+#include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
 
@@ -23,6 +25,13 @@
 bool source_postcopy_decided(const struct source *c)
 {
 	return c->post.on;
+}
+
+/* To who asks for it from now on. */
+static void say_why_not(struct source *c, const char *why)
+{
+	SCOPED_LOCK(&c->s->lock);
+	snprintf(c->s->no_postcopy, sizeof(c->s->no_postcopy), "%s", why);
 }
 
 int source_postcopy_allow(struct source *c, const json_t *answer)
@@ -39,6 +48,10 @@ int source_postcopy_allow(struct source *c, const json_t *answer)
 		if (c->g->desc.regions[i].page_size > CHUNK_BYTES)
 			why = "its huge pages are too large";
 	c->can.postcopy = !why;
+	if (why)
+		say_why_not(c, why);
+	/* what was asked for until then was not known to be impossible */
+	source_take_wishes(c);
 	if (!why || strcmp(c->o.goals.mode, "postcopy"))
 		return 0;
 	return failure_set(&c->f, -EOPNOTSUPP, "unsupported-option", "Use --mode precopy.",
@@ -108,8 +121,10 @@ int source_postcopy_prepare(struct source *c)
 	err = prepare(c);
 	if (!err || err == -ECANCELED)
 		return err;
-	if (may_withdraw(c, err) && !withdraw(c))
+	if (may_withdraw(c, err) && !withdraw(c)) {
+		say_why_not(c, "it could not be prepared");
 		return source_copy_more(c);
+	}
 	why = c->f;
 	failure_clear(&c->f);
 	return failure_set(&c->f, err, strcmp(why.code, "internal") ? why.code : "peer-failed",

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# timeout: 150
+# timeout: 200
 # Changing one's mind: a move that its own bandwidth holds up is given more and ends; one that cannot
 # converge is switched over by `tranship switch`, above the pause that was asked for; in post-copy the
 # bandwidth still counts.
@@ -89,7 +89,30 @@ cli a status "$id" --json | jq -e '.progress | .percent == 100 and .pending_byte
 	fail "it ended with something left: $(cli a status "$id" --json | jq -c .progress)"
 assert_runs b web
 vm_verify b web
+vm_tell b web go
+
+note "pre-copy after all, when post-copy was decided on and nothing is connected yet"
+daemon_kill b
+TRANSHIP_FAULT=source.postcopy:sleep=3000 daemon_start b
+move_start b a web --mode auto --impact 0 --bandwidth 200Mbit --compress off --max-downtime 40ms
+eventually 60 grep -q 'postcopy after' "$LOGS/transhipd-b.log" || fail "post-copy is not decided on"
+cli b tune "$(session_id b)" --mode precopy --max-downtime 4s || fail "tune"
+move_end
+want_completed
+want '.mode == "precopy" and .postcopy == null'
+want '.decisions | map(.action) | index("postcopy") and .[-1] == "switch-over"'
+assert_runs a web
+vm_verify a web
+vm_tell a web go
+
+note "post-copy where it cannot be had"
+move_start a b web --mode precopy --verify --impact 0 --bandwidth 60Mbit --compress off --max-downtime 30ms
+eventually 10 in_state a copying || fail "not copying"
+[ "$(cli a tune "$(session_id a)" --mode postcopy --json 2>/dev/null | code_of)" = unsupported-option ] ||
+	fail "post-copy was agreed to, with --verify"
+cli a cancel "$(session_id a)" || fail "cancel"
+move_end
 beats_stop web
-want_beats '.switches | length == 3'
-assert_clean a
-assert_clean b web
+want_beats '.switches | length == 4'
+assert_clean b
+assert_clean a web

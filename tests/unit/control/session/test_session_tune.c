@@ -354,6 +354,8 @@ static void what_is_no_goal_is_refused(void **unused)
 	refused(A, id, "tune", json_pack("{s:i}", "max_downtime_ms", 0), "usage");
 	refused(A, id, "tune", json_pack("{s:i}", "impact", 101), "usage");
 	refused(A, id, "tune", json_pack("{s:s}", "mode", "fast"), "usage");
+	/* as migrate would have refused it: the VMM is one with libtranship */
+	refused(A, id, "tune", json_pack("{s:s}", "mode", "postcopy"), "unsupported-option");
 	/* one wrong member: nothing of it counts */
 	refused(A, id, "tune", json_pack("{s:i, s:i}", "impact", 7, "timeout_ms", -1), "usage");
 	refused(B, id, "tune", json_pack("{s:i}", "impact", 7), "session-state");
@@ -369,6 +371,63 @@ static void what_is_no_goal_is_refused(void **unused)
 	assert_true(vm_runs(A, "vm"));
 }
 
+/* Between the decision and the pause: what is agreed to is done, else it is refused. */
+static void in_the_last_moment(void **unused)
+{
+	json_t *options = plain_options(B, "vm"), *session;
+	char id[40];
+
+	(void)unused;
+	assert_int_equal(fault_set("source.postcopy:sleep=1500"), 0);
+	json_object_set_new(options, "max_downtime_ms", json_integer(2000));
+	assert_true(begin_move(A, B, "vm", options, id));
+	await_event(id, "switch-over after ");
+	tune(id, json_pack("{s:i}", "max_downtime_ms", 3000));
+	session = ends(id, "completed");
+	/* it was decided again */
+	assert_true(has_event(session, "tuned: max-downtime 3000 ms, was 2000 ms"));
+	assert_true(json_array_size(
+			    json_object_get(json_object_get(session, "result"), "decisions")) > 2);
+	json_decref(session);
+	arrived();
+}
+
+/* Nothing shows that moment but that no switch-over is taken any more. */
+static void await_switching(const char *id)
+{
+	uint64_t start = clock_ns();
+	json_t *out;
+
+	while ((out = ask(A, id, "switch", NULL))) {
+		json_decref(out);
+		assert_true(clock_ms_since(start) < 20000);
+		nap_ms(2);
+	}
+}
+
+static void too_late_for_goals(void **unused)
+{
+	json_t *session, *goals;
+	char id[40];
+
+	(void)unused;
+	assert_int_equal(fault_set("source.pause:sleep=1500"), 0);
+	assert_true(begin_move(A, B, "vm", plain_options(B, "vm"), id));
+	await_event(id, "switch-over after ");
+	await_switching(id);
+	refused(A, id, "tune", json_pack("{s:s}", "mode", "precopy"), "session-state");
+	assert_non_null(strstr(f.message, "is switching over"));
+	refused(A, id, "tune", json_pack("{s:i}", "max_downtime_ms", 9), "session-state");
+	refused(A, id, "switch", NULL, "session-state");
+	tune(id, json_pack("{s:i}", "bandwidth", 900 << 20));
+	session = ends(id, "completed");
+	goals = json_object_get(session, "goals");
+	assert_string_equal(text(goals, "mode"), "auto");
+	assert_int_equal(json_integer_value(json_object_get(goals, "max_downtime_ms")), 300);
+	json_decref(session);
+	arrived();
+}
+
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, begin, fixture_end)
@@ -382,6 +441,8 @@ int main(void)
 		CASE(a_time_limit_comes_later),
 		CASE(what_is_no_goal_is_refused),
 		CASE(a_time_limit_says_why),
+		CASE(in_the_last_moment),
+		CASE(too_late_for_goals),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
