@@ -399,7 +399,7 @@ static int open_daemon(pid_t pid)
 	return -1;
 }
 
-/* Only where its death helps: what is committed is not ours to run, and it may be about to say so. */
+/* Only where its death helps: what is committed is not ours to run, and it may yet say so. */
 static void kill_daemon(int daemon, const char *journal)
 {
 	struct journal_facts j;

@@ -88,6 +88,9 @@ static void look_for_the_cause(struct destination *d)
 		return;
 	d->f = why;
 	d->aborted = false;
+	if (!strcmp(why.code, "dataplane-died"))
+		snprintf(d->f.message, sizeof(d->f.message), "%s",
+			 "The destination's data-plane process ended unexpectedly.");
 }
 
 static void clean_up(struct destination *d)

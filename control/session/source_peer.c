@@ -21,6 +21,7 @@
 
 #define ABORT_MS	3000u /* best effort at first; see source_settle.c */
 #define STATE_MS	3000u
+#define CAUSE_MS	1000u  /* what it says while it cleans up; one that hangs says nothing */
 #define COMMIT_CALL_MS	10000u /* one call; then its state is asked for */
 #define COMMIT_RETRY_MS 20000u /* how long an unreachable destination is asked again */
 #define COMMIT_START_MS 60000u /* how long one that is at it may take in all */
@@ -62,13 +63,13 @@ static void take_cause(struct source *c, const json_t *answer)
 		snprintf(c->f.code, sizeof(c->f.code), "peer-failed");
 }
 
-static int get_session(struct source *c, json_t **answer)
+static int get_session(struct source *c, unsigned int limit_ms, json_t **answer)
 {
 	struct failure ignored = { 0 };
 	char path[128];
 
 	snprintf(path, sizeof(path), "/v1/peer/sessions/%s", c->s->id);
-	return client_call(c->peer, "GET", path, NULL, answer, STATE_MS, "peer-unreachable",
+	return client_call(c->peer, "GET", path, NULL, answer, limit_ms, "peer-unreachable",
 			   &ignored);
 }
 
@@ -87,8 +88,12 @@ int source_peer_abort(struct source *c)
 		log_warn("%.8s: aborting at the destination: %s", c->s->id, why.message);
 	/* its cleaning up may take longer than this waits */
 	if (err == -ETIMEDOUT && is_a_symptom(&c->f))
-		get_session(c, &answer);
+		get_session(c, CAUSE_MS, &answer);
 	take_cause(c, answer);
+	if (!answer && err && err != -EREMOTEIO && !strcmp(c->f.code, "data-lost"))
+		snprintf(c->f.hint, sizeof(c->f.hint),
+			 "The destination's transhipd does not answer either: see whether it runs, "
+			 "and the network between the hosts.");
 	json_decref(answer);
 	/* Whatever it answered, it has heard it; and it does not forget. */
 	return err == -EREMOTEIO ? 0 : err;
@@ -111,7 +116,7 @@ int source_peer_state(struct source *c, struct source_peer_state *out)
 	const char *name;
 	int err;
 
-	err = get_session(c, &answer);
+	err = get_session(c, STATE_MS, &answer);
 	if (err)
 		return err == -EREMOTEIO ? -ENODATA : err;
 	name = json_string_value(json_object_get(answer, "state"));

@@ -29,6 +29,10 @@ for victim in $victims; do
 	want_status 3
 	want '.status == "failed"'
 	want '(.error.code | length > 0) and (.error.message | length > 0)'
+	[ $victim != daemon-destination ] || want '.error.hint | test("transhipd does not answer")'
+	[ $victim != vm-destination ] || want_code vm-gone
+	[ $victim != dataplane-destination ] || want_code dataplane-died
+	case $victim in *plane-destination | vm-*) want '.error.message | test("destination")' ;; esac
 	case $victim in daemon-*) daemon_start "$host" ;; esac
 	assert_runs $here web
 	eventually 15 no_pids $there -f '^[^ ]*qemu-system' || fail "a VM is left on $there"
