@@ -40,7 +40,8 @@ assert_clean b
 assert_clean a web
 beats_stop web
 kill -KILL "$(host_pids b -x qemu-io)"
-on b umount "$disk"
+# busy until it has ended
+eventually 5 on b umount "$disk" || fail "umount"
 
 # Without the locker it moves.
 vm_tell a web disk-go
