@@ -205,6 +205,7 @@ void destination_end_given_up(struct destination *d)
 	/* first of all, and without a word to it: it must not write its disks any more */
 	int err = vm_process_kill(d->pid, d->start_time);
 
+	d->post.on &= err != 0; /* what has ended has nothing to disarm */
 	if (!err)
 		clean_up(d);
 	if (!d->plan.created)

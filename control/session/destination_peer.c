@@ -115,7 +115,9 @@ static int give_up(struct session *s, struct failure *f)
 		s->abort_wanted = true;
 		session_wake(s);
 	}
-	while (s->attended && may_give_up(s) && session_wait_changed(s, deadline))
+	/* what it ends as is there before the end */
+	while (!s->terminal && s->attended && (may_give_up(s) || s->state > SESSION_RUNNING) &&
+	       session_wait_changed(s, deadline))
 		;
 	err = given_up(s, f);
 	pthread_mutex_unlock(&s->lock);

@@ -45,7 +45,17 @@ finish link
 for side in a b; do
 	note "the data plane of $side is killed"
 	begin "killed$side"
+	id=$(session_id a)
+	[ $side = b ] || on a ip link set mig0 down
 	kill -KILL "$(dataplane_pid $side | tail -1)"
+	if [ $side = a ]; then
+		# only the data link is away: it is tried again, but not without a pause
+		sleep 4
+		on a ip link set mig0 up
+		tries=$(grep -c "post dst ${id:0:8}: info: destination:" "$LOGS/transhipd-b.log")
+		note "$tries data planes were started there"
+		[ "$tries" -le 8 ] || fail "it is tried again without a pause"
+	fi
 	eventually 10 grep -q "post-copy goes on" "$LOGS/transhipd-a.log" ||
 		fail "it does not go on"
 	finish "killed$side"

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# timeout: 200
+# timeout: 240
 # The VM is killed at the destination in the middle of a post-copy: it is reported as lost, with what
-# can still be had: the guest as it was at the switch-over, if a person wants that.
+# can still be had: the guest as it was at the switch-over, if a person wants that. So it is if a
+# person gives the VM up there, because its source has gone, and the source comes back.
 . "$(dirname "$0")/lib.sh"
 
 ready_hosts
@@ -28,3 +29,27 @@ assert_runs a web
 vm_verify a web
 assert_clean b
 assert_clean a web
+
+note "given up there, as its source has gone"
+vm_end a web
+vm_start a two rate=40 ws=100 ram=128 grain=16
+beats_start two
+move_start a b two --mode postcopy --bandwidth 100Mbit
+eventually 40 serving || fail "post-copy does not begin"
+id=$(session_id a)
+! out=$(cli b resolve "$id" --give-up 2>&1) || fail "a guest that is served was given up"
+[[ $out == *"the source serves its pages"* ]] || fail "not the reason: $out"
+daemon_kill a
+wait "$MOVE"
+eventually 10 cli b resolve "$id" --give-up || fail "resolve --give-up at the destination"
+assert_no_vm b two
+cli b status "$id" --json | jq -e '.state == "failed"' >/dev/null || fail "it is not over"
+assert_clean b
+daemon_start a
+unresolved() { cli a status "$id" --json | jq -e '.state == "unresolved"'; }
+eventually 40 unresolved || fail "the source does not ask for a decision"
+[ "$(vm_qmp a two query-status | jq -r .running)" = false ] || fail "it runs by itself"
+cli a resolve "$id" --run-here || fail "resolve --run-here"
+assert_runs a two
+vm_verify a two
+assert_clean a two

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * RAM that outlives its VMM: found again by the mapping of a process that lives, or by the path, and
- * never another file of that path.
+ * RAM that outlives its VMM: found again by the mapping of a process that lives, or by the path,
+ * and never another file of that path.
  */
 #include "control/session/source_ram.h"
 
