@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
@@ -42,7 +43,7 @@
 struct guest_tranship {
 	struct guest base;
 	struct tranship_link link;
-	int state_fd; /* between pause and save; or -1 */
+	int state_fd; /* a copy of what is saved to, from pause to the end of save; or -1 */
 };
 
 static struct guest_tranship *from_guest(struct guest *g)
@@ -293,7 +294,12 @@ static int tranship_stop(struct guest *g, struct failure *f)
 
 static int tranship_resume(struct guest *g, struct failure *f)
 {
-	fd_close(&from_guest(g)->state_fd);
+	struct guest_tranship *t = from_guest(g);
+
+	/* a VMM that is writing its state to somebody who does not read hears nothing */
+	if (t->state_fd >= 0)
+		shutdown(t->state_fd, SHUT_RDWR);
+	fd_close(&t->state_fd);
 	return simple(g, TRANSHIP_RESUME, STOP_MS, "vmm-failed", f);
 }
 
@@ -317,21 +323,18 @@ static int tranship_pause(struct guest *g, int state_fd, struct failure *f)
 static int tranship_save(struct guest *g, struct failure *f)
 {
 	struct guest_tranship *t = from_guest(g);
-	AUTO_CLOSE int fd = fd_take(&t->state_fd);
 	uint64_t now = clock_ns();
 	uint64_t left = g->save_by_ns > now ? (g->save_by_ns - now) / NSEC_PER_MSEC + 1 : 1;
-	int err;
+	int limit = g->save_by_ns && left < STATE_MS ? (int)left : STATE_MS, err;
 
-	if (fd < 0)
+	if (t->state_fd < 0)
 		return failure_set(f, -EINVAL, "internal", NULL, "save without pause");
-	err = tranship_link_ask(&t->link, TRANSHIP_SAVE, NULL, fd, f);
-	/* the reader's end comes with the VMM's close: no copy may stay here */
-	fd_close(&fd);
-	return err ? err
-		   : tranship_link_wait(&t->link, TRANSHIP_SAVE, NULL, NULL,
-					g->save_by_ns && left < STATE_MS ? (unsigned int)left
-									 : STATE_MS,
-					"state-failed", f);
+	err = tranship_link_call(&t->link, TRANSHIP_SAVE, NULL, t->state_fd, NULL, NULL, limit,
+				 "state-failed", f);
+	/* the reader's end comes with the last copy; after a failure see resume */
+	if (!err)
+		fd_close(&t->state_fd);
+	return err;
 }
 
 static int tranship_quit(struct guest *g, struct failure *f)

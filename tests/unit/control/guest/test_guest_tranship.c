@@ -4,12 +4,14 @@
 
 #include <sched.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 #include "control/admission/preflight.h"
 #include "control/guest/guest.h"
 #include "control/guest/guest_tranship.h"
 #include "dataplane/track/tracker.h"
+#include "lib/base/clock.h"
 
 static struct guest *g;
 
@@ -221,6 +223,32 @@ static void test_save_that_fails(void **state)
 	ok(g->ops->resume(g, &f), &f);
 }
 
+/* The data plane lives and reads nothing: save ends in time, and resume gets through. */
+static void test_save_to_nobody_who_reads(void **state)
+{
+	static const char rubbish[4096];
+	struct failure f = { 0 };
+	uint64_t start = clock_ns();
+	int ends[2];
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+	while (send(ends[1], rubbish, sizeof(rubbish), MSG_DONTWAIT) > 0)
+		;
+	while (send(ends[1], rubbish, 1, MSG_DONTWAIT) > 0)
+		;
+	ok(g->ops->pause(g, ends[1], &f), &f);
+	close(ends[1]);
+	g->save_by_ns = clock_ns() + 50 * NSEC_PER_MSEC;
+	assert_int_equal(g->ops->save(g, &f), -ETIMEDOUT);
+	assert_string_equal(f.code, "state-failed");
+	failure_clear(&f);
+	ok(g->ops->resume(g, &f), &f);
+	assert_true(vmm.shared->running);
+	assert_true(clock_ms_since(start) < 15000); /* the limits are 60 s and 30 s */
+	close(ends[0]);
+}
+
 static void test_state_moves_between_two_vmms(void **state)
 {
 	struct failure f = { 0 };
@@ -408,6 +436,7 @@ int main(void)
 		WITH_GUEST(test_not_throttled),
 		WITH_GUEST(test_resume_from_everywhere),
 		WITH_GUEST(test_save_that_fails),
+		WITH_GUEST(test_save_to_nobody_who_reads),
 		WITH_GUEST(test_state_moves_between_two_vmms),
 		WITH_GUEST(test_tracking_through_the_data_planes_tracker),
 		WITH_GUEST(test_a_process_is_found_wherever_its_socket_is),
