@@ -56,7 +56,7 @@
 #define PUSH_SHARE  0.6
 #define ERROR_DECAY 0.85 /* of an overrun's weight, a round */
 
-/* bench/hand_over, named and counted: 0.1 to 0.2 us a chunk; 24 TiB with one page missing 0.5 ms */
+/* bench/hand_over, all of it: 0.1 to 0.2 us a chunk; 24 TiB with one page missing 0.5 ms */
 #define HAND_OVER_NS_PER_CHUNK 150.0
 #define HAND_OVER_NS_PER_GIB   25.0
 #define HAND_OVER_CHUNK_BYTES  96.0 /* on the wire: a frame's head and 64 bytes */
