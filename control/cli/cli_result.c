@@ -302,7 +302,7 @@ static void print_postcopy(FILE *to, const json_t *p)
 			number(p, "complete_ms") / 1000);
 	fputc('\n', to);
 	if (number(p, "interruptions") > 0)
-		fprintf(to, "             interrupted %.0f time%s, %.1f s in all\n",
+		fprintf(to, "             interrupted %.0f time%s, %.3f s in all\n",
 			number(p, "interruptions"), number(p, "interruptions") == 1 ? "" : "s",
 			number(p, "interrupted_ms") / 1000);
 }

@@ -40,7 +40,7 @@
 /* With --bandwidth: what a probe of PROBE_MS needs for its messages, bytes per second. */
 #define LIMIT_MIN     65536
 #define LIMIT_REACHED 0.85 /* of it: the limit was what counted; the bucket gives 0.95 and more */
-#define LIMIT_PASSED  2.0  /* more than any spread of a forecast */
+#define LIMIT_PASSED  16.0 /* so much that nothing but the limit counts */
 /* A scan of a large VM is shared among threads; ours is as long as it was measured. */
 #define SCAN_THREADS 1
 /*

@@ -58,7 +58,7 @@ static void test_migrate_by_postcopy(void **state)
 	assert_int_equal(RUN("migrate", "web1", "unix:/peer"), CLI_DONE);
 	want_in(out_text, "post-copy  8497 faults, median 0.041 ms, p99 0.144 ms, longest 40.1 ms; "
 			  "complete 41.49 s after the switch-over");
-	want_in(out_text, "interrupted 2 times, 30.0 s in all");
+	want_in(out_text, "interrupted 2 times, 30.012 s in all");
 	play("[" ENDED("done", COMPLETED) "]");
 	assert_int_equal(RUN("migrate", "web1", "unix:/peer"), CLI_DONE);
 	assert_null(strstr(out_text, "post-copy"));
