@@ -430,7 +430,9 @@ int host_list(struct host *h, json_t **out, struct failure *f)
 static int may_cancel(const struct session *s, struct failure *f)
 {
 	if (s->side == SESSION_DESTINATION && !s->terminal)
-		return failure_set(f, -EBUSY, "session-state", "Cancel it at the source.",
+		return failure_set(f, -EBUSY, "session-state",
+				   "Cancel it at the source; if that has gone, "
+				   "`tranship resolve ID --give-up` here.",
 				   "Session %.8s is led by the source.", s->id);
 	if (!s->terminal && s->state == SESSION_RUNNING)
 		return failure_set(f, -EBUSY, "session-state",

@@ -68,10 +68,14 @@ static json_t *region_note(const struct guest_region *g, const struct stat *st)
 
 int source_ram_open(struct source_ram *r, struct guest *g, struct failure *f)
 {
-	int err = r->count ? 0 : make_room(r, g->desc.nregions, f);
+	int err;
 
-	if (err || r->note)
+	if (r->count)
+		return 0;
+	err = make_room(r, g->desc.nregions, f);
+	if (err)
 		return err;
+	json_decref(r->note);
 	r->note = json_array();
 	for (uint32_t i = 0; !err && i < r->count; i++) {
 		const struct guest_region *from = &g->desc.regions[i];

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # timeout: 300
-# In post-copy whatever is lost comes back and the guest goes on: the link for 3 s, either data plane
-# killed. A cancel after the switch-over is refused with the reason.
+# In post-copy whatever is lost comes back and the guest goes on: the link for 3 s, the source's VMM,
+# either data plane, also while the link is down. A cancel after the switch-over is refused with the reason.
 . "$(dirname "$0")/lib.sh"
 
 ready_hosts
@@ -30,7 +30,7 @@ finish() { # NAME
 	vm_end b "$1"
 }
 
-note "the link is down for 3 s"
+note "the link is down for 3 s, and the source's VMM is killed: its RAM is kept"
 begin link
 id=$(session_id a)
 ! out=$(cli a cancel "$id" 2>&1) || fail "a cancel was accepted after the switch-over"
@@ -38,6 +38,8 @@ note "cancel: $out"
 [[ $out == *"cannot be cancelled any more: the guest runs at the destination"*"[session-state]"* ]] ||
 	fail "a cancel is refused without the reason: $out"
 on a ip link set mig0 down
+kill -KILL "$(vm_pid a link)"
+rm -f "$DIR"/a/vm/link.*
 sleep 3
 on a ip link set mig0 up
 finish link

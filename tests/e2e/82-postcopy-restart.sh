@@ -30,7 +30,7 @@ for what in b a a-and-its-vm; do
 	daemon_kill $side
 	if [ "$what" != "$side" ]; then
 		kill -KILL "$(vm_pid a "vm$side")"
-		rm -f "$DIR"/a/vm/"vm$side".*
+		rm -f "$DIR/a/vm/vm$side".*
 	fi
 	sleep 1
 	daemon_start $side

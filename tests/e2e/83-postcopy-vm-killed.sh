@@ -45,11 +45,17 @@ eventually 10 cli b resolve "$id" --give-up || fail "resolve --give-up at the de
 assert_no_vm b two
 cli b status "$id" --json | jq -e '.state == "failed"' >/dev/null || fail "it is not over"
 assert_clean b
-daemon_start a
+TRANSHIP_FAULT=source.journal.failed.before:kill daemon_start a
 unresolved() { cli a status "$id" --json | jq -e '.state == "unresolved"'; }
 eventually 40 unresolved || fail "the source does not ask for a decision"
 [ "$(vm_qmp a two query-status | jq -r .running)" = false ] || fail "it runs by itself"
-cli a resolve "$id" --run-here || fail "resolve --run-here"
+note "what a person decides outlives transhipd, which dies when the guest has run on"
+pid=$(daemon_pid a)
+! cli a resolve "$id" --run-here || fail "transhipd did not die"
+eventually 10 died "$pid" || fail "transhipd did not die"
+TRANSHIP_FAULT='' daemon_start a
+is_over() { cli a status "$id" --json | jq -e '.state == "failed"'; }
+eventually 10 is_over || fail "it is open again: $(cli a status "$id" --json | jq -c '{state, error}')"
 assert_runs a two
 vm_verify a two
 assert_clean a two
