@@ -136,6 +136,11 @@ static inline bool postcopy_is_complete(const struct postcopy *p)
 {
 	return p->served && !__atomic_load_n(&p->left, __ATOMIC_ACQUIRE);
 }
+/*
+ * Lets the VMM see all of a chunk of which nothing is missing any more, but for what it has been
+ * shown, and, where it is in tatters, what lies behind a few holes.
+ */
+int postcopy_release_chunk(struct postcopy *p, const struct region *r, uint64_t chunk);
 /* Lets the VMM see pages of a chunk that are in place, and wakes who waits for them. */
 int postcopy_release_pages(struct postcopy *p, const struct region *r, uint64_t chunk,
 			   const uint64_t mask[PAGE_SET_WORDS]);

@@ -294,6 +294,15 @@ static int release_rest(struct postcopy *p, const struct region *r, uint64_t chu
 	return release(p, r, chunk, mask, holes);
 }
 
+int postcopy_release_chunk(struct postcopy *p, const struct region *r, uint64_t chunk)
+{
+	uint64_t left = region_pages(r) - chunk * CHUNK_PAGES;
+	unsigned int holes = HOLES_MAX;
+
+	return release_rest(p, r, chunk, 0, left < CHUNK_PAGES ? (uint32_t)left : CHUNK_PAGES,
+			    &holes);
+}
+
 /* Everything that is in place around a page of the chunk, in one run; first what follows it. */
 static int release_around(struct postcopy *p, const struct region *r, uint64_t page)
 {

@@ -60,6 +60,21 @@ static int show(struct filling *f)
 	return err;
 }
 
+/*
+ * At a frame's end. When nothing is missing in the chunk any more, all of it is shown in few calls:
+ * scattered pages would be one each, and what came before the switch a fault each.
+ */
+static int show_all(struct filling *f)
+{
+	bool missing = false;
+
+	for (uint32_t i = 0; i < PAGE_SET_WORDS; i++)
+		missing |= __atomic_load_n(&f->missing[i], __ATOMIC_ACQUIRE) != 0;
+	return missing || f->r->page_size > PAGE_BYTES
+		       ? show(f)
+		       : postcopy_release_chunk(f->p, f->r, f->chunk);
+}
+
 /* Before they are counted as not missing: who finds nothing missing finds all counted. */
 static void count_placed(const struct filling *f, uint64_t n)
 {
@@ -220,7 +235,7 @@ int postcopy_take_pages(struct stream *st, const struct wire_frame *frame)
 	for (uint32_t i = 0; !err && i < frame->count; i++)
 		err = fill_run(&f, &runs[i]);
 	if (!err)
-		err = show(&f);
+		err = show_all(&f);
 	__atomic_add_fetch(&p->figures->late_pages, f.late, __ATOMIC_RELAXED);
 	return err;
 }
