@@ -6,9 +6,9 @@
  *   Time goes from scan to scan. Between the starts of two scans the guest writes for as long as
  *   the scan and the round took, slowed by the throttle; the set that the next scan reports is
  *   simulator_written() of that time. With deferral a page that was written again before its turn
- *   is left out of the round. Turns go evenly over the pending set, and what of it has been written
- *   again by then the curve itself says: what a guest writes in two spans of time together is less
- *   than the sum of both by what it wrote in both.
+ *   is left out of the round. Turns go evenly over the pending set, what is hot by then last, and
+ *   what of it has been written again the curve itself says: what a guest writes in two spans of
+ *   time together is less than the sum of both by what it wrote in both.
  *
  *   The policy sees what a session would tell it: rates and durations of what has been, never the
  *   model's own figures. Jitter makes the rate of each round, and of the pause, another one.
@@ -23,6 +23,7 @@
 #define CHUNK	       2097152.0
 #define RATE_BYTES_MIN (8u << 20) /* smaller rounds tell no rate; as source_copy.c */
 #define STEPS	       32	  /* of a round, when pages are left for later */
+#define POSTPONED      0.125	  /* of a chunk written again: it comes last in its round */
 #define STOP_NS	       5e6	  /* from the last scan's end until the guest stands still */
 
 struct run {
@@ -181,19 +182,37 @@ static double crowding(const struct run *r, int step)
 	return all > 0 ? share / all * SIMULATOR_PLACES : 1;
 }
 
-/* What of bytes is sent in a round in which hot pages are left for later. */
+/* What of a step of a round has been written again at its turn, t after the scan: 0 .. 1. */
+static double left_out(const struct run *r, double bytes, double pending, int step, double t)
+{
+	double share = written_again(r, pending, t) / bytes;
+
+	if (!r->in.round)
+		share *= crowding(r, step);
+	return fmin(1, fmax(0, share));
+}
+
+/*
+ * What of bytes is sent in a round in which hot pages are left for later, and chunks that are hot
+ * come at its end (source_look.c).
+ */
 static double without_hot(const struct run *r, double bytes, double rate)
 {
 	double pending = simulator_written(r->m, slowed(r, r->since_ns));
 	double part = bytes / STEPS, t = 0, sent = 0;
+	bool postponed[STEPS] = { false };
 
-	for (int i = 0; i < STEPS && bytes > 0; i++) {
-		double share = written_again(r, pending, t) / bytes;
-		double goes;
+	for (int i = 0; i < 2 * STEPS && bytes > 0; i++) {
+		int step = i % STEPS;
+		double left, goes;
 
-		if (!r->in.round)
-			share *= crowding(r, i);
-		goes = part * (1 - fmin(1, fmax(0, share)));
+		if (i >= STEPS && !postponed[step])
+			continue;
+		left = left_out(r, bytes, pending, step, t);
+		postponed[step] = i < STEPS && left >= POSTPONED && left < 1;
+		if (postponed[step])
+			continue;
+		goes = part * (1 - left);
 		sent += goes;
 		t += goes / rate * 1e9;
 	}

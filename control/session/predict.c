@@ -48,7 +48,7 @@
  * so much of what the first probe took to begin and to end, which is starting processes and
  * asking each other much the same.
  */
-#define SETUP_SHARE 0.7
+#define SETUP_SHARE 0.55
 
 /* Bytes a second, 0: no limit. One that is very low is still probed with a few messages. */
 static json_int_t limit_of(const json_t *options)

@@ -241,7 +241,8 @@ static void a_first_pass_leaves_out_what_it_meets_late(void **state)
 	memset(m.places, 0, sizeof(m.places));
 	m.places[15] = m.places[14] = m.places[13] = m.places[12] = 0.25;
 	late = run(&m, &usual).round[0].sent_bytes;
-	assert_true(late < even && even < early && early < 1024 * MIB);
+	/* hot chunks that come early are put off to the end, but for the first of them */
+	assert_true(late < early && early < even && even < 900 * MIB);
 	/* by then all of it is written, and only the rest goes */
 	assert_true(fabs(late - 768 * MIB) < 2 * MIB);
 }
