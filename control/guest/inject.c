@@ -293,7 +293,7 @@ static _Noreturn void tracer(const struct order *o, int pipe_fd)
 	if (pipe_fd != 3)
 		dup2(pipe_fd, 3);
 	syscall(SYS_close_range, 4u, ~0u, 0u);
-	/* The thread stands still until we have had the processor a few times: at once, if we may. */
+	/* The thread stands still until we have had the processor a few times: soon. */
 	sched_setscheduler(0, SCHED_FIFO, &soon);
 	rep.err = trace(o, &rep);
 	_exit(io_write_full(3, &rep, sizeof(rep)) ? 1 : 0);
