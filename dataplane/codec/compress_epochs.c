@@ -2,6 +2,7 @@
 /* The compression policy once an epoch; see compress_epochs.h. */
 #include "dataplane/codec/compress_epochs.h"
 
+#include "lib/base/cleanup.h"
 #include "lib/base/clock.h"
 
 void compress_epochs_begin(struct compress_epochs *e, const struct compress_counters *now)
@@ -38,4 +39,17 @@ struct encode_mode compress_epochs_mode(const struct compress_epochs *e)
 		return (struct encode_mode){ .on = true, .only = true, .level = e->fixed_level };
 	choice = compress_policy_choice(&e->policy);
 	return (struct encode_mode){ choice.on, choice.only, choice.level };
+}
+
+void compress_epochs_stats(struct compress_epochs *e, struct encode_pool *pool, struct ipc_stats *t)
+{
+	struct encode_totals totals;
+	struct encode_mode mode;
+
+	encode_pool_totals(pool, &totals);
+	t->encode_cpu_ns = totals.cpu_ns;
+	SCOPED_LOCK(&e->lock);
+	mode = compress_epochs_mode(e);
+	t->encode_level = mode.on ? (uint32_t)mode.level : 0;
+	t->encode_changes = e->fixed_level ? 0 : e->policy.changes;
 }

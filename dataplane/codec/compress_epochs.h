@@ -34,5 +34,8 @@ bool compress_epochs_step(struct compress_epochs *e, const struct compress_count
 			  uint32_t streams, uint32_t workers);
 /* What encoders are to do. The lock is held, or nothing runs. */
 struct encode_mode compress_epochs_mode(const struct compress_epochs *e);
+/* Tells what encoders have used, and the choice that holds now. Takes the lock. */
+void compress_epochs_stats(struct compress_epochs *e, struct encode_pool *pool,
+			   struct ipc_stats *t);
 
 #endif

@@ -125,14 +125,6 @@ static int take_plan(struct server_stream *t)
 	return found;
 }
 
-static bool has_data(const struct chunk_plan *p)
-{
-	for (uint32_t i = 0; i < p->count; i++)
-		if (p->runs[i].encoding == WIRE_ENC_RAW)
-			return true;
-	return false;
-}
-
 static int send_raw(struct server_stream *t)
 {
 	int found = take_plan(t);
@@ -147,7 +139,7 @@ static int look_for_encoders(struct server_stream *t)
 
 	if (found <= 0)
 		return found;
-	if (!has_data(&t->plan))
+	if (!plan_has_data(&t->plan))
 		return server_send_plan(t, &t->plan);
 	encode_pool_offer(t->v->compress.pool, t->index - 1, &t->plan);
 	return 0;
@@ -192,18 +184,8 @@ int server_push_beside_encoders(struct server_stream *t)
 
 void server_compress_stats(struct server *v, struct ipc_stats *t)
 {
-	struct server_compress *c = &v->compress;
-	struct encode_totals totals;
-	struct encode_mode mode;
-
-	if (!c->pool)
-		return;
-	encode_pool_totals(c->pool, &totals);
-	t->encode_cpu_ns = totals.cpu_ns;
-	SCOPED_LOCK(&c->epochs.lock);
-	mode = compress_epochs_mode(&c->epochs);
-	t->encode_level = mode.on ? (uint32_t)mode.level : 0;
-	t->encode_changes = c->epochs.fixed_level ? 0 : c->epochs.policy.changes;
+	if (v->compress.pool)
+		compress_epochs_stats(&v->compress.epochs, v->compress.pool, t);
 }
 
 int server_compress_init(struct server *v)

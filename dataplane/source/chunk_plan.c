@@ -91,6 +91,14 @@ static uint32_t pages_that_fit(const struct plan_run *run, uint32_t left, uint64
 	return room < left ? (uint32_t)room : left;
 }
 
+bool plan_has_data(const struct chunk_plan *p)
+{
+	for (uint32_t i = 0; i < p->count; i++)
+		if (p->runs[i].encoding == WIRE_ENC_RAW)
+			return true;
+	return false;
+}
+
 bool plan_next_frame(const struct chunk_plan *p, struct plan_cursor *at, uint64_t max,
 		     struct plan_frame *f)
 {

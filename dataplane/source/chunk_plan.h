@@ -72,6 +72,9 @@ void plan_add_data(struct chunk_plan *p, uint32_t page, uint32_t pages, enum wir
 void plan_from_kinds(struct chunk_plan *p, const struct scheduler_chunk *c, const uint8_t *kinds,
 		     const uint8_t *snapshot);
 
+/* Whether any of it goes as it is, which encoders could do something about. */
+bool plan_has_data(const struct chunk_plan *p);
+
 /*
  * The next frame with at most max bytes of payload, or one page or encoded run if that is more.
  * False when nothing is left.

@@ -101,22 +101,8 @@ void source_compress_forget(struct source *src, const struct chunk_plan *plan)
 
 void source_compress_stats(struct source *src, struct ipc_stats *t)
 {
-	struct source_compress *c = &src->compress;
-	struct encode_totals totals;
-
-	if (!c->pool)
-		return;
-	encode_pool_totals(c->pool, &totals);
-	t->encode_cpu_ns = totals.cpu_ns;
-	SCOPED_LOCK(&c->epochs.lock);
-	if (c->epochs.fixed_level) {
-		t->encode_level = (uint32_t)c->epochs.fixed_level;
-	} else {
-		struct compress_choice choice = compress_policy_choice(&c->epochs.policy);
-
-		t->encode_level = choice.on ? (uint32_t)choice.level : 0;
-		t->encode_changes = c->epochs.policy.changes;
-	}
+	if (src->compress.pool)
+		compress_epochs_stats(&src->compress.epochs, src->compress.pool, t);
 }
 
 int source_compress_init(struct source *src, struct failure *f)

@@ -230,14 +230,6 @@ static int send_raw_chunk(struct stream *s)
 	return send_raw(s, &s->plan);
 }
 
-static bool has_data(const struct chunk_plan *p)
-{
-	for (uint32_t i = 0; i < p->count; i++)
-		if (p->runs[i].encoding == WIRE_ENC_RAW)
-			return true;
-	return false;
-}
-
 /* A chunk that encoders are to have, unless there is nothing in it for them. */
 static int look_for_encoders(struct stream *s)
 {
@@ -248,7 +240,7 @@ static int look_for_encoders(struct stream *s)
 		encode_pool_exhausted(pool);
 	if (found <= 0)
 		return found;
-	if (!has_data(&s->plan)) {
+	if (!plan_has_data(&s->plan)) {
 		source_compress_forget(s->source, &s->plan); /* the destination has zeros now */
 		return send_plan(s, &s->plan);
 	}
