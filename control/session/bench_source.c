@@ -211,7 +211,6 @@ int host_bench(struct host *h, const json_t *in, json_t **out, struct failure *f
 	const json_t *dest = json_object_get(in, "dest");
 	const json_t *options = json_object_get(in, "options");
 	char id[SESSION_ID_TEXT];
-	struct session *s;
 	json_t *request;
 	int err;
 
@@ -223,15 +222,10 @@ int host_bench(struct host *h, const json_t *in, json_t **out, struct failure *f
 	err = options_check(bench_option_rules, options, f);
 	if (err)
 		return err;
-	if (session_new_id(id))
-		return failure_set(f, -EIO, "internal", NULL, "no random numbers");
 	/* no VM can be called so: what stands in lists is not a name */
 	request = json_pack("{s:s, s:O, s:O}", "vm", "(bench)", "dest", dest, "options", options);
-	s = session_new(h, SESSION_BENCH, id, request);
+	err = session_begin(h, SESSION_BENCH, request, id, NULL, f);
 	json_decref(request);
-	if (!s)
-		return failure_set(f, -ENOMEM, "internal", NULL, "out of memory");
-	err = session_start(s, f);
 	if (!err)
 		*out = json_pack("{s:s}", "id", id);
 	return err;

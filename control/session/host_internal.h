@@ -23,8 +23,6 @@ void host_session_put(struct session *s);
 /* Makes, lists and starts a session and gets it. NULL with f. */
 struct session *host_session_open(struct host *h, enum session_side side, const char *id,
 				  json_t *request, struct failure *f);
-/* -EIO: no random numbers. */
-int session_new_id(char id[SESSION_ID_TEXT]);
 /* Makes a session that is listed nowhere yet; request is borrowed. NULL: out of memory. */
 struct session *session_new(struct host *h, enum session_side side, const char *id,
 			    json_t *request);
@@ -33,6 +31,12 @@ struct session *session_new(struct host *h, enum session_side side, const char *
  * thread (which then holds a reference). On failure it is freed.
  */
 int session_start(struct session *s, struct failure *f);
+/*
+ * Both, for a request of this host's, with a new id. out may be NULL: one with a thread of its own
+ * may have ended and been forgotten before this returns. -errno with f.
+ */
+int session_begin(struct host *h, enum session_side side, const json_t *request,
+		  char id[SESSION_ID_TEXT], struct session **out, struct failure *f);
 /* vm_claim.c: vm-busy if a session works on the VM of these words; 0 also if they do not tell. */
 int host_vm_is_free(struct host *h, const char *vm, struct failure *f);
 /* Says so in a list of VMs as guest_list() gives it. */

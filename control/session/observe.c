@@ -54,14 +54,8 @@ int host_observe(struct host *h, const json_t *in, int client_fd, observe_fn *fn
 {
 	char id[SESSION_ID_TEXT];
 	struct session *s;
-	int err;
+	int err = session_begin(h, SESSION_OBSERVER, in, id, &s, f);
 
-	if (session_new_id(id))
-		return failure_set(f, -EIO, "internal", NULL, "no random numbers");
-	s = session_new(h, SESSION_OBSERVER, id, (json_t *)in);
-	if (!s)
-		return failure_set(f, -ENOMEM, "internal", NULL, "out of memory");
-	err = session_start(s, f);
 	if (err)
 		return err;
 	err = observe(s, client_fd, fn, out, f);

@@ -356,7 +356,7 @@ void host_free(struct host *h)
 
 /* --- the local API --------------------------------------------------------------------------- */
 
-int session_new_id(char id[SESSION_ID_TEXT])
+static int new_id(char id[SESSION_ID_TEXT])
 {
 	uint8_t raw[IPC_ID_SIZE];
 
@@ -366,11 +366,25 @@ int session_new_id(char id[SESSION_ID_TEXT])
 	return 0;
 }
 
+int session_begin(struct host *h, enum session_side side, const json_t *request,
+		  char id[SESSION_ID_TEXT], struct session **out, struct failure *f)
+{
+	struct session *s;
+
+	if (new_id(id))
+		return failure_set(f, -EIO, "internal", NULL, "no random numbers");
+	s = session_new(h, side, id, (json_t *)request);
+	if (!s)
+		return failure_set(f, -ENOMEM, "internal", NULL, "out of memory");
+	if (out)
+		*out = s;
+	return session_start(s, f);
+}
+
 int host_migrate(struct host *h, const json_t *in, json_t **out, struct failure *f)
 {
 	static const char *const members[] = { "vm", "dest", "options", NULL };
 	char id[SESSION_ID_TEXT];
-	struct session *s;
 	int err;
 
 	if (!json_is_string(json_object_get(in, "vm")) ||
@@ -381,18 +395,11 @@ int host_migrate(struct host *h, const json_t *in, json_t **out, struct failure 
 	err = request_check(in, members, f);
 	if (!err)
 		err = options_check(migration_options, json_object_get(in, "options"), f);
-	if (err)
-		return err;
-	if (session_new_id(id))
-		return failure_set(f, -EIO, "internal", NULL, "no random numbers");
-	s = session_new(h, SESSION_SOURCE, id, (json_t *)in);
-	if (!s)
-		return failure_set(f, -ENOMEM, "internal", NULL, "out of memory");
-	err = session_start(s, f);
-	if (err)
-		return err;
-	*out = json_pack("{s:s}", "id", id);
-	return 0;
+	if (!err)
+		err = session_begin(h, SESSION_SOURCE, in, id, NULL, f);
+	if (!err)
+		*out = json_pack("{s:s}", "id", id);
+	return err;
 }
 
 int host_status(struct host *h, const char *id, uint64_t since, unsigned int wait_ms, json_t **out,
