@@ -52,7 +52,7 @@
 /* Sizes of two scans' finds must differ by so much for their durations to tell costs apart. */
 #define SCANS_DIFFER 1.5
 
-/* In post-copy the push reaches at least so much of the pre-copy rate. */
+/* Of the pre-copy rate, for the push: more if the link is the bound, less if processors are */
 #define PUSH_SHARE  0.6
 #define ERROR_DECAY 0.85 /* of an overrun's weight, a round */
 
