@@ -16,7 +16,10 @@ cancelled_at() {
 	shift 2
 	note "cancel by $how when $state"
 	move_start a b web "$@"
-	eventually 20 in_state a "$state" || fail "state $state is not reached"
+	case $state in
+	paused) in_the_pause a ;;
+	*) eventually 20 in_state a "$state" || fail "state $state is not reached" ;;
+	esac
 	case $how in
 	signal) kill -INT "$CLI_PID" ;;
 	command) cli a cancel "$(session_id a)" || fail "cancel" ;;

@@ -6,6 +6,9 @@
 . "$(dirname "$0")/lib.sh"
 
 ready_hosts
+# However little the last rounds leave, the pause can be seen.
+daemon_kill a
+TRANSHIP_FAULT=source.final-copy:sleep=2000 daemon_start a
 vm_start a web rate=100 ws=64
 beats_start web
 for side in a b; do

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # timeout: 150
-# The destination's transhipd hangs while it loads, or nothing comes over the link any more: the guest has stood still for --max-downtime and 3 s at most when it runs on at the source. What
-# hung and comes back never runs it.
+# The destination's transhipd hangs while it loads, or nothing comes over the link any more: the guest
+# has stood still for --max-downtime and 3 s at most when it runs on at the source. What hung and comes
+# back never runs it.
 . "$(dirname "$0")/lib.sh"
 
 ready_hosts
@@ -48,7 +49,7 @@ assert_clean b
 
 note "the link"
 daemon_kill a
-TRANSHIP_FAULT=source.final-copy:sleep=1000 daemon_start a
+TRANSHIP_FAULT=source.final-copy:sleep=2000 daemon_start a
 beats_start web
 move_start a b web
 eventually 20 in_state a paused || fail "no pause"

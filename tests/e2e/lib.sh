@@ -496,6 +496,15 @@ session_state() { session_json "$1" | jq -r .state; }
 session_id() { session_json "$1" | jq -r .id; }
 in_state() { [ "$(session_state "$1")" = "$2" ]; }
 
+# in_the_pause HOST: the session that copies there pauses its guest when its first pass is over, with all
+# that the guest wrote meanwhile left to be sent. Further rounds would make the pause shorter than
+# anybody can see, if the guest is slow on a busy machine.
+in_the_pause() {
+	eventually 20 in_state "$1" copying || fail "it does not copy"
+	cli "$1" switch "$(session_id "$1")" || fail "switch"
+	eventually 20 in_state "$1" paused || fail "the pause is not reached"
+}
+
 # --- nothing is left -----------------------------------------------------------------------------
 
 # assert_clean HOST [VM that may be there]: no process, RAM file, socket or tracking is left.
