@@ -9,27 +9,14 @@
  * are not missing stay as they were, the figures add up, and the VMM never sees a missing page as
  * it was before.
  */
-#include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
-#include <unistd.h>
-#include <zstd.h>
 
-#include "dataplane/destination/destination_internal.h"
 #include "lib/base/kernel_abi.h"
-#include "lib/base/log.h"
-#include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/fuzz_ram.h"
 
-#define REGIONS	    2u
-#define FILE_OFFSET (3ull * PAGE_BYTES)
-#define STREAM_MAX  (6u << 20)
-#define RUNS_MAX    40u
 #define TOUCHES_MAX 8u
 
 enum flags {
@@ -51,13 +38,8 @@ enum operation {
 	OPERATIONS,
 };
 
-static const uint64_t sizes[REGIONS] = { CHUNK_BYTES + 5 * PAGE_BYTES, 16 * PAGE_BYTES };
-
-/* All of it lives as long as the process; an input begins by emptying the files. */
-static struct region regions[REGIONS];
 static struct region_mapping mappings[REGIONS];
-static uint8_t *model[REGIONS], *guest[REGIONS], *stream;
-static size_t stream_len;
+static uint8_t *guest[REGIONS];
 static int missing_fd, uffd;
 
 struct touch {
@@ -95,27 +77,14 @@ static int open_userfaultfd(void)
 
 static void set_up(void)
 {
-	log_init("fuzz", LOG_LEVEL_ERROR);
-	stream = malloc(STREAM_MAX);
+	set_up_ram();
 	uffd = open_userfaultfd();
 	for (uint32_t i = 0; i < REGIONS; i++) {
 		struct region *r = &regions[i];
 
-		*r = (struct region){ .index = i,
-				      .page_size = PAGE_BYTES,
-				      .size = sizes[i],
-				      .file_offset = FILE_OFFSET };
-		r->fd = memfd_create("fuzz-postcopy", MFD_CLOEXEC);
-		fuzz_check(r->fd >= 0);
-		fuzz_check(!ftruncate(r->fd, (off_t)(FILE_OFFSET + r->size + PAGE_BYTES)));
-		fuzz_check(pwrite(r->fd, "before", 6, FILE_OFFSET - 6) == 6);
-		fuzz_check(pwrite(r->fd, "behind", 6, (off_t)(FILE_OFFSET + r->size)) == 6);
-		fuzz_check(!region_map(r, true));
-		model[i] = mmap(NULL, r->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-				-1, 0);
 		guest[i] =
 			mmap(NULL, r->size, PROT_READ | PROT_WRITE, MAP_SHARED, r->fd, FILE_OFFSET);
-		fuzz_check(stream && model[i] != MAP_FAILED && guest[i] != MAP_FAILED);
+		fuzz_check(guest[i] != MAP_FAILED);
 		mappings[i] = (struct region_mapping){ (uintptr_t)guest[i],
 						       (uintptr_t)guest[i] + r->size, 0 };
 		r->mappings = &mappings[i];
@@ -124,36 +93,6 @@ static void set_up(void)
 	missing_fd = memfd_create("fuzz-missing", MFD_CLOEXEC);
 	fuzz_check(missing_fd >= 0 &&
 		   !ftruncate(missing_fd, (off_t)postcopy_file_bytes(regions, REGIONS)));
-}
-
-/* Some zeros, some repetition, some noise. */
-static void pattern(uint8_t *to, size_t len, uint8_t seed)
-{
-	uint64_t v = seed * 0x9E3779B97F4A7C15ull + 1;
-
-	for (size_t i = 0; i < len; i += sizeof(v)) {
-		if (!(seed & 1))
-			v = v * 6364136223846793005ull + 1442695040888963407ull;
-		memcpy(to + i, &v, sizeof(v));
-	}
-}
-
-/* RAM as pre-copy left it: of some pages an older version, of others nothing. */
-static void prepare_ram(bool stale)
-{
-	for (uint32_t i = 0; i < REGIONS; i++) {
-		const struct region *r = &regions[i];
-
-		fuzz_check(!fallocate(r->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-				      FILE_OFFSET, (off_t)r->size));
-		madvise(model[i], r->size, MADV_DONTNEED);
-		for (uint64_t at = 0; stale && at < 40 * PAGE_BYTES && at < r->size;
-		     at += 3ull * PAGE_BYTES) {
-			pattern(model[i] + at, PAGE_BYTES, (uint8_t)(at >> PAGE_SHIFT));
-			fuzz_check(pwrite(r->fd, model[i] + at, PAGE_BYTES,
-					  (off_t)(FILE_OFFSET + at)) == PAGE_BYTES);
-		}
-	}
 }
 
 static void watch(bool begin)
@@ -224,44 +163,6 @@ static void choose_touches(struct build *b)
 
 /* --- the stream ------------------------------------------------------------------------------- */
 
-static void put(const void *bytes, size_t n)
-{
-	if (n > STREAM_MAX - stream_len)
-		n = STREAM_MAX - stream_len;
-	memcpy(stream + stream_len, bytes, n);
-	stream_len += n;
-}
-
-static void put_frame(const struct wire_frame *f)
-{
-	uint8_t bytes[WIRE_FRAME_SIZE];
-
-	wire_put_frame(bytes, f);
-	put(bytes, sizeof(bytes));
-}
-
-/* A run's pages as they are to be, and their payload. Returns its length. */
-static uint32_t run_payload(uint8_t *pages, uint8_t *to, const struct wire_run *run, uint8_t seed)
-{
-	size_t len = run->pages * (size_t)PAGE_BYTES, n;
-	static ZSTD_CCtx *zstd;
-
-	memset(pages, 0, len);
-	if (run->encoding == WIRE_ENC_ZERO || run->encoding == WIRE_ENC_HOLE)
-		return 0;
-	pattern(pages, len, seed);
-	if (run->encoding == WIRE_ENC_RAW) {
-		memcpy(to, pages, len);
-		return (uint32_t)len;
-	}
-	if (!zstd)
-		zstd = ZSTD_createCCtx();
-	ZSTD_CCtx_reset(zstd, ZSTD_reset_session_and_parameters);
-	ZSTD_CCtx_setParameter(zstd, ZSTD_c_checksumFlag, run->encoding == WIRE_ENC_DELTA);
-	n = ZSTD_compress2(zstd, to, len, pages, len);
-	return ZSTD_isError(n) ? 0 : (uint32_t)n;
-}
-
 /* Each page that has not come before is as it comes now. */
 static void follow(struct build *b, const struct region *r, uint64_t first, uint32_t count,
 		   const uint8_t *pages)
@@ -279,61 +180,29 @@ static void follow(struct build *b, const struct region *r, uint64_t first, uint
 	}
 }
 
-static void put_pages(struct build *b)
+/* DELTA has no place here */
+static uint8_t encoding_of(uint8_t byte)
 {
-	static uint8_t payload[2 * WIRE_PAYLOAD_MAX], content[CHUNK_BYTES];
-	uint8_t where = fuzz_u8(b->in), runs = fuzz_u8(b->in) % RUNS_MAX;
-	const struct region *r = &regions[where & 1];
-	struct wire_frame f = { .type = WIRE_PAGES, .region = (uint16_t)r->index };
-	uint8_t heads[RUNS_MAX * WIRE_RUN_SIZE];
-	uint32_t page = 0, pages, len = 0;
-	uint64_t left;
+	return byte % 21 / 5;
+}
 
-	f.offset = where & 2 && r->size > CHUNK_BYTES ? CHUNK_BYTES : 0;
-	left = (r->size - f.offset) >> PAGE_SHIFT;
-	pages = left < CHUNK_PAGES ? (uint32_t)left : CHUNK_PAGES;
-	for (; f.count < runs; f.count++) {
-		/* DELTA has no place here */
-		struct wire_run run = { .encoding = fuzz_u8(b->in) % 21 / 5 };
-		uint32_t count;
+static uint32_t run_payload(void *arg, const struct region *r, uint64_t first,
+			    const struct wire_run *run, uint8_t *to, uint8_t seed)
+{
+	static uint8_t pages[CHUNK_BYTES];
+	size_t len = run->pages * (size_t)PAGE_BYTES;
+	uint32_t length = 0;
 
-		page += fuzz_u8(b->in) % 32;
-		count = fuzz_u8(b->in);
-		count = count == 255 ? pages : 1 + count % 32;
-		if (page >= pages)
-			break;
-		run.page = (uint16_t)page;
-		run.pages = (uint16_t)(count < pages - page ? count : pages - page);
-		run.length = run_payload(content, payload + len, &run, fuzz_u8(b->in));
-		follow(b, r, (f.offset >> PAGE_SHIFT) + page, run.pages, content);
-		wire_put_run(heads + f.count * WIRE_RUN_SIZE, &run);
-		page += run.pages;
-		len += run.length;
+	memset(pages, 0, len);
+	if (run->encoding != WIRE_ENC_ZERO && run->encoding != WIRE_ENC_HOLE) {
+		pattern(pages, len, seed);
+		length = encode(to, pages, len, run->encoding, ZSTD_CLEVEL_DEFAULT, NULL);
 	}
-	f.length = f.count * WIRE_RUN_SIZE + len;
-	put_frame(&f);
-	put(heads, f.count * WIRE_RUN_SIZE);
-	put(payload, len);
+	follow(arg, r, first, run->pages, pages);
+	return length;
 }
 
-static void put_bytes(struct build *b, size_t n)
-{
-	const uint8_t *bytes = fuzz_bytes(b->in, &n);
-
-	put(bytes, n);
-	b->unknown = true;
-}
-
-static void damage(struct build *b)
-{
-	size_t back = 1 + fuzz_u16(b->in) % 2048;
-	uint8_t flip = fuzz_u8(b->in);
-
-	if (back > stream_len || !flip)
-		return;
-	stream[stream_len - back] ^= flip;
-	b->unknown = true;
-}
+static const struct run_ops run_ops = { encoding_of, run_payload };
 
 static void put_operation(struct build *b)
 {
@@ -341,7 +210,7 @@ static void put_operation(struct build *b)
 
 	switch (op) {
 	case OP_PAGES:
-		put_pages(b);
+		put_pages(b->in, &run_ops, b);
 		break;
 	case OP_ROUND_END:
 		put_frame(&(struct wire_frame){ .type = WIRE_ROUND_END, .number = fuzz_u8(b->in) });
@@ -350,7 +219,7 @@ static void put_operation(struct build *b)
 		put_frame(&(struct wire_frame){ .type = WIRE_BYE });
 		break;
 	case OP_DAMAGE:
-		damage(b);
+		b->unknown |= damage(b->in);
 		break;
 	case OP_FOREIGN: /* without payload; what has one comes by OP_HEADER */
 		put_frame(&(struct wire_frame){ .type = fuzz_u8(b->in) % WIRE_TYPES,
@@ -358,49 +227,12 @@ static void put_operation(struct build *b)
 		b->unknown = true;
 		break;
 	default:
-		put_bytes(b, op == OP_HEADER ? WIRE_FRAME_SIZE : fuzz_u8(b->in));
+		put_input(b->in, op == OP_HEADER ? WIRE_FRAME_SIZE : fuzz_u8(b->in));
+		b->unknown = true;
 	}
 }
 
 /* --- both ends -------------------------------------------------------------------------------- */
-
-struct peer {
-	int fds[2]; /* of both streams */
-	uint32_t index;
-};
-
-/* Sends the stream and drops what is asked and answered, until the other end closes both. */
-static void *source(void *arg)
-{
-	const struct peer *me = arg;
-	struct pollfd p[2] = { { .fd = me->fds[0] }, { .fd = me->fds[1] } };
-	size_t at = 0;
-
-	while (p[0].fd >= 0 || p[1].fd >= 0) {
-		uint8_t answers[4096];
-
-		for (uint32_t i = 0; i < 2; i++)
-			p[i].events = POLLIN;
-		if (at < stream_len)
-			p[me->index].events |= POLLOUT;
-		else
-			shutdown(me->fds[me->index], SHUT_WR);
-		poll(p, 2, -1);
-		if (p[me->index].revents & POLLOUT && at < stream_len) {
-			ssize_t n = send(me->fds[me->index], stream + at, stream_len - at,
-					 MSG_DONTWAIT | MSG_NOSIGNAL);
-
-			if (n < 0 && errno != EAGAIN)
-				at = stream_len;
-			at += n > 0 ? (size_t)n : 0;
-		}
-		for (uint32_t i = 0; i < 2; i++)
-			if (p[i].fd >= 0 && p[i].revents & (POLLIN | POLLHUP) &&
-			    recv(p[i].fd, answers, sizeof(answers), MSG_DONTWAIT) <= 0)
-				p[i].fd = -1;
-	}
-	return NULL;
-}
 
 /* What the data plane says of it must be so. */
 static void check_figures(const struct build *b, struct destination *d, bool early)
@@ -505,40 +337,6 @@ static int receive(struct build *b, uint8_t flags)
 	return err;
 }
 
-/* all: every page is as the model says; else those that were never missing. */
-static void compare(const struct build *b, bool all)
-{
-	static uint8_t buf[64 << 10];
-
-	for (uint32_t i = 0; i < REGIONS; i++)
-		for (uint64_t at = 0; at < sizes[i]; at += sizeof(buf)) {
-			size_t n = sizes[i] - at < sizeof(buf) ? sizes[i] - at : sizeof(buf);
-
-			fuzz_check(pread(regions[i].fd, buf, n, (off_t)(FILE_OFFSET + at)) ==
-				   (ssize_t)n);
-			for (size_t k = 0; k < n; k += PAGE_BYTES) {
-				uint64_t page = (at + k) >> PAGE_SHIFT;
-				const uint64_t *words =
-					page_set_chunk(&b->first, i, page / CHUNK_PAGES);
-
-				if (all || !page_set_has(words, page % CHUNK_PAGES))
-					fuzz_check(!memcmp(buf + k, model[i] + at + k, PAGE_BYTES));
-			}
-		}
-}
-
-static void check_surroundings(void)
-{
-	for (uint32_t i = 0; i < REGIONS; i++) {
-		char word[6];
-
-		fuzz_check(pread(regions[i].fd, word, 6, FILE_OFFSET - 6) == 6);
-		fuzz_check(!memcmp(word, "before", 6));
-		fuzz_check(pread(regions[i].fd, word, 6, (off_t)(FILE_OFFSET + sizes[i])) == 6);
-		fuzz_check(!memcmp(word, "behind", 6));
-	}
-}
-
 static void check_touches(const struct build *b)
 {
 	for (uint32_t i = 0; i < b->ntouches; i++) {
@@ -566,7 +364,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	while (in.left && stream_len < STREAM_MAX - 2 * WIRE_PAYLOAD_MAX)
 		put_operation(&b);
 	err = receive(&b, flags);
-	compare(&b, !err && !b.unknown);
+	/* every page is as the model says, or at least what was never missing */
+	compare_ram(!err && !b.unknown ? NULL : &b.first);
 	check_touches(&b);
 	check_surroundings();
 	page_set_release(&b.missing);

@@ -7,25 +7,13 @@
  * A stream that is accepted to its end must have made RAM equal to the model (unless bytes went
  * that the model does not know), and nothing before and behind the region may have changed.
  */
-#include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
-#include <unistd.h>
 #include <xxhash.h>
-#include <zstd.h>
 
-#include "dataplane/destination/destination_internal.h"
-#include "lib/base/log.h"
-#include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/fuzz_ram.h"
 
-#define REGIONS	    2u
-#define FILE_OFFSET (3ull * PAGE_BYTES)
-#define STREAM_MAX  (6u << 20)
-#define STATE_MAX   (64u << 10)
+#define STATE_MAX (64u << 10)
 
 enum flags {
 	FLAG_STALE = 1,
@@ -53,14 +41,6 @@ enum operation {
 	OPERATIONS,
 };
 
-static const uint64_t sizes[REGIONS] = { CHUNK_BYTES + 5 * PAGE_BYTES, 16 * PAGE_BYTES };
-
-/* All of it lives as long as the process; an input begins by emptying the files. */
-static struct region regions[REGIONS];
-static uint8_t *model[REGIONS];
-static uint8_t *stream;
-static size_t stream_len;
-
 struct build {
 	struct fuzz_input *in;
 	bool unknown;	 /* something went that the model does not follow */
@@ -68,64 +48,20 @@ struct build {
 	uint64_t state_bytes;
 };
 
-static void set_up(void)
+static uint8_t encoding_of(uint8_t byte)
 {
-	log_init("fuzz", LOG_LEVEL_ERROR);
-	stream = malloc(STREAM_MAX);
-	for (uint32_t i = 0; i < REGIONS; i++) {
-		struct region *r = &regions[i];
-
-		*r = (struct region){ .index = i,
-				      .page_size = PAGE_BYTES,
-				      .size = sizes[i],
-				      .file_offset = FILE_OFFSET };
-		r->fd = memfd_create("fuzz-stream", MFD_CLOEXEC);
-		fuzz_check(r->fd >= 0);
-		fuzz_check(!ftruncate(r->fd, (off_t)(FILE_OFFSET + r->size + PAGE_BYTES)));
-		fuzz_check(pwrite(r->fd, "before", 6, FILE_OFFSET - 6) == 6);
-		fuzz_check(pwrite(r->fd, "behind", 6, (off_t)(FILE_OFFSET + r->size)) == 6);
-		fuzz_check(!region_map(r, true));
-		model[i] = mmap(NULL, r->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-				-1, 0);
-		fuzz_check(stream && model[i] != MAP_FAILED);
-	}
+	return byte % 5;
 }
 
-static void put(const void *bytes, size_t n)
+/* The model is brought to what the run makes of RAM. */
+static uint32_t run_payload(void *arg, const struct region *r, uint64_t first,
+			    const struct wire_run *run, uint8_t *to, uint8_t seed)
 {
-	if (n > STREAM_MAX - stream_len)
-		n = STREAM_MAX - stream_len;
-	memcpy(stream + stream_len, bytes, n);
-	stream_len += n;
-}
-
-static void put_frame(const struct wire_frame *f)
-{
-	uint8_t bytes[WIRE_FRAME_SIZE];
-
-	wire_put_frame(bytes, f);
-	put(bytes, sizeof(bytes));
-}
-
-/* Some zeros, some repetition, some noise. */
-static void pattern(uint8_t *to, size_t len, uint8_t seed)
-{
-	uint64_t v = seed * 0x9E3779B97F4A7C15ull + 1;
-
-	for (size_t i = 0; i < len; i += sizeof(v)) {
-		if (!(seed & 1))
-			v = v * 6364136223846793005ull + 1442695040888963407ull;
-		memcpy(to + i, &v, sizeof(v));
-	}
-}
-
-/* The payload of a run, with the model brought to what it makes of RAM. Returns its length. */
-static uint32_t run_payload(uint8_t *to, uint8_t *ram, const struct wire_run *run, uint8_t seed)
-{
+	uint8_t *ram = model[r->index] + first * PAGE_BYTES;
+	size_t len = run->pages * (size_t)PAGE_BYTES;
 	static uint8_t before[CHUNK_BYTES];
-	size_t len = run->pages * PAGE_BYTES, n;
-	static ZSTD_CCtx *zstd;
 
+	(void)arg;
 	if (run->encoding == WIRE_ENC_ZERO || run->encoding == WIRE_ENC_HOLE) {
 		memset(ram, 0, len);
 		return 0;
@@ -135,62 +71,11 @@ static uint32_t run_payload(uint8_t *to, uint8_t *ram, const struct wire_run *ru
 		ram[seed * 16 % len] ^= 0x55;
 	else
 		pattern(ram, len, seed);
-	if (run->encoding == WIRE_ENC_RAW) {
-		memcpy(to, ram, len);
-		return (uint32_t)len;
-	}
-	if (!zstd)
-		zstd = ZSTD_createCCtx();
-	ZSTD_CCtx_reset(zstd, ZSTD_reset_session_and_parameters);
-	ZSTD_CCtx_setParameter(zstd, ZSTD_c_compressionLevel, 1);
-	ZSTD_CCtx_setParameter(zstd, ZSTD_c_checksumFlag, run->encoding == WIRE_ENC_DELTA);
-	if (run->encoding == WIRE_ENC_DELTA)
-		ZSTD_CCtx_refPrefix(zstd, before, len);
-	n = ZSTD_compress2(zstd, to, len, ram, len);
-	return ZSTD_isError(n) ? 0 : (uint32_t)n;
+	return encode(to, ram, len, run->encoding, 1,
+		      run->encoding == WIRE_ENC_DELTA ? before : NULL);
 }
 
-static uint32_t pages_of_chunk(const struct region *r, uint64_t offset)
-{
-	uint64_t left = (r->size - offset) >> PAGE_SHIFT;
-
-	return left < CHUNK_PAGES ? (uint32_t)left : CHUNK_PAGES;
-}
-
-static void put_pages(struct build *b)
-{
-	static uint8_t payload[2 * WIRE_PAYLOAD_MAX];
-	uint8_t where = fuzz_u8(b->in), runs = fuzz_u8(b->in) % 40;
-	const struct region *r = &regions[where & 1];
-	struct wire_frame f = { .type = WIRE_PAGES, .region = (uint16_t)r->index };
-	uint32_t page = 0, pages, len = 0;
-	uint8_t heads[40 * WIRE_RUN_SIZE];
-
-	f.offset = where & 2 && r->size > CHUNK_BYTES ? CHUNK_BYTES : 0;
-	pages = pages_of_chunk(r, f.offset);
-	for (; f.count < runs; f.count++) {
-		struct wire_run run = { .encoding = fuzz_u8(b->in) % 5 };
-		uint32_t count;
-
-		page += fuzz_u8(b->in) % 32;
-		count = fuzz_u8(b->in);
-		count = count == 255 ? pages : 1 + count % 32;
-		if (page >= pages)
-			break;
-		run.page = (uint16_t)page;
-		run.pages = (uint16_t)(count < pages - page ? count : pages - page);
-		run.length =
-			run_payload(payload + len, model[r->index] + f.offset + page * PAGE_BYTES,
-				    &run, fuzz_u8(b->in));
-		wire_put_run(heads + f.count * WIRE_RUN_SIZE, &run);
-		page += run.pages;
-		len += run.length;
-	}
-	f.length = f.count * WIRE_RUN_SIZE + len;
-	put_frame(&f);
-	put(heads, f.count * WIRE_RUN_SIZE);
-	put(payload, len);
-}
+static const struct run_ops run_ops = { encoding_of, run_payload };
 
 static void put_holes(struct build *b)
 {
@@ -246,33 +131,13 @@ static void put_state(struct build *b, enum operation op)
 	put(state, f.length);
 }
 
-static void put_bytes(struct build *b, enum operation op)
-{
-	size_t n = op == OP_HEADER ? WIRE_FRAME_SIZE : fuzz_u8(b->in);
-	const uint8_t *bytes = fuzz_bytes(b->in, &n);
-
-	put(bytes, n);
-	b->unknown = true;
-}
-
-static void damage(struct build *b)
-{
-	size_t back = 1 + fuzz_u16(b->in) % 2048;
-	uint8_t flip = fuzz_u8(b->in);
-
-	if (back > stream_len || !flip)
-		return;
-	stream[stream_len - back] ^= flip;
-	b->unknown = true;
-}
-
 static void put_operation(struct build *b)
 {
 	enum operation op = fuzz_u8(b->in) % OPERATIONS;
 
 	switch (op) {
 	case OP_PAGES:
-		put_pages(b);
+		put_pages(b->in, &run_ops, b);
 		break;
 	case OP_HOLES:
 		put_holes(b);
@@ -294,7 +159,7 @@ static void put_operation(struct build *b)
 		put_frame(&(struct wire_frame){ .type = WIRE_BYE });
 		break;
 	case OP_DAMAGE:
-		damage(b);
+		b->unknown |= damage(b->in);
 		break;
 	case OP_HELD:
 		put_frame(&(struct wire_frame){ .type = WIRE_HELD });
@@ -304,83 +169,8 @@ static void put_operation(struct build *b)
 			&(struct wire_frame){ .type = WIRE_HASHES, .region = fuzz_u8(b->in) & 1 });
 		break;
 	default:
-		put_bytes(b, op);
-	}
-}
-
-/* Sends the stream and drops what is answered, until the other end closes. */
-static void *source(void *arg)
-{
-	int fd = *(int *)arg;
-	size_t at = 0;
-	bool open = true;
-
-	while (open) {
-		struct pollfd p = { .fd = fd, .events = POLLIN };
-		uint8_t answers[4096];
-
-		if (at < stream_len)
-			p.events |= POLLOUT;
-		else
-			shutdown(fd, SHUT_WR);
-		poll(&p, 1, -1);
-		if (p.revents & POLLOUT && at < stream_len) {
-			ssize_t n =
-				send(fd, stream + at, stream_len - at, MSG_DONTWAIT | MSG_NOSIGNAL);
-
-			if (n < 0 && errno != EAGAIN)
-				break;
-			at += n > 0 ? (size_t)n : 0;
-		}
-		if (p.revents & (POLLIN | POLLHUP))
-			open = recv(fd, answers, sizeof(answers), MSG_DONTWAIT) > 0;
-	}
-	return NULL;
-}
-
-static void compare(void)
-{
-	static uint8_t buf[64 << 10];
-
-	for (uint32_t i = 0; i < REGIONS; i++) {
-		const struct region *r = &regions[i];
-
-		for (uint64_t at = 0; at < r->size; at += sizeof(buf)) {
-			size_t n = r->size - at < sizeof(buf) ? r->size - at : sizeof(buf);
-
-			fuzz_check(pread(r->fd, buf, n, (off_t)(FILE_OFFSET + at)) == (ssize_t)n);
-			fuzz_check(!memcmp(buf, model[i] + at, n));
-		}
-	}
-}
-
-static void check_surroundings(void)
-{
-	for (uint32_t i = 0; i < REGIONS; i++) {
-		char word[6];
-
-		fuzz_check(pread(regions[i].fd, word, 6, FILE_OFFSET - 6) == 6);
-		fuzz_check(!memcmp(word, "before", 6));
-		fuzz_check(pread(regions[i].fd, word, 6, (off_t)(FILE_OFFSET + sizes[i])) == 6);
-		fuzz_check(!memcmp(word, "behind", 6));
-	}
-}
-
-/* RAM as the session finds it: empty, or with what an earlier guest left. */
-static void prepare_ram(bool stale)
-{
-	for (uint32_t i = 0; i < REGIONS; i++) {
-		const struct region *r = &regions[i];
-
-		fuzz_check(!fallocate(r->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-				      FILE_OFFSET, (off_t)r->size));
-		madvise(model[i], r->size, MADV_DONTNEED);
-		for (uint64_t at = 0; stale && at < 40 * PAGE_BYTES && at < r->size;
-		     at += 3ull * PAGE_BYTES) {
-			pattern(model[i] + at, PAGE_BYTES, (uint8_t)(at >> PAGE_SHIFT));
-			fuzz_check(pwrite(r->fd, model[i] + at, PAGE_BYTES,
-					  (off_t)(FILE_OFFSET + at)) == PAGE_BYTES);
-		}
+		put_input(b->in, op == OP_HEADER ? WIRE_FRAME_SIZE : fuzz_u8(b->in));
+		b->unknown = true;
 	}
 }
 
@@ -391,6 +181,7 @@ static int receive(uint8_t flags, struct ipc_verified *verified)
 	struct stream streams[2] = { { .d = &d }, { .d = &d, .index = 1 } };
 	struct stream *st = &streams[!!(flags & FLAG_SECOND)];
 	struct failure f = { 0 };
+	struct peer peer = { .fds = { -1, -1 } };
 	pthread_t thread;
 	char why[96];
 	int sv[2], err;
@@ -400,6 +191,7 @@ static int receive(uint8_t flags, struct ipc_verified *verified)
 	d.event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	pthread_mutex_init(&d.lock, NULL);
 	fuzz_check(d.event_fd >= 0 && !socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv));
+	peer.fds[0] = sv[0];
 	fuzz_check(!place_init(&d.place, regions, REGIONS, PLACE_AUTO, flags & FLAG_THP, why,
 			       sizeof(why)));
 	d.place.encodings = (flags & FLAG_NO_ZSTD ? 0 : IPC_ENCODING_ZSTD) |
@@ -407,7 +199,7 @@ static int receive(uint8_t flags, struct ipc_verified *verified)
 	fuzz_check(!page_hash_init(&d.hash, s.config.secret, s.config.id));
 	fuzz_check(!state_hold_init(&d.state, STATE_MAX) && !rx_reader_init(&st->rx, -1));
 	fuzz_check(!placer_init(&st->placer, &d.place, &st->rx));
-	fuzz_check(!pthread_create(&thread, NULL, source, &sv[0]));
+	fuzz_check(!pthread_create(&thread, NULL, source, &peer));
 	err = stream_receive(st, sv[1], &f);
 	close(sv[1]);
 	pthread_join(thread, NULL);
@@ -432,13 +224,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct ipc_verified verified;
 
 	if (!stream)
-		set_up();
+		set_up_ram();
 	prepare_ram(flags & FLAG_STALE);
 	stream_len = 0;
 	while (in.left && stream_len < STREAM_MAX - 2 * WIRE_PAYLOAD_MAX)
 		put_operation(&b);
 	if (!receive(flags, &verified) && !b.unknown) {
-		compare();
+		compare_ram(NULL);
 		fuzz_check(b.wrong_hash || !verified.mismatches);
 	}
 	check_surroundings();

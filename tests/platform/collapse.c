@@ -6,34 +6,12 @@
  * reported; a huge page that comes to be under pages that are tracked hides nothing of them; parts
  * of one can be given back; and a memory cgroup that is full says so and kills nobody.
  */
-#include <sched.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "tests/platform/common.h"
 
 #define HUGE_PAGES 512ul /* small ones in a huge one */
-
-/* A file of a tmpfs that nobody else sees, which makes no huge pages by itself. */
-static int tmpfs_file(uint64_t size)
-{
-	char dir[] = "/tmp/tranship-collapse-XXXXXX", path[64];
-	int fd;
-
-	prove(mkdtemp(dir) != NULL, "%s", strerror(errno));
-	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
-	    mount("none", dir, "tmpfs", 0, "huge=never,size=64m")) {
-		rmdir(dir);
-		skip("cannot mount a tmpfs: %s", strerror(errno));
-	}
-	snprintf(path, sizeof(path), "%s/file", dir);
-	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	prove(fd >= 0 && !ftruncate(fd, (off_t)size), "%s", strerror(errno));
-	umount2(dir, MNT_DETACH);
-	rmdir(dir);
-	return fd;
-}
 
 static void collapse(uint8_t *at)
 {
@@ -323,7 +301,7 @@ static void full_cgroup(void)
 int main(void)
 {
 	makes_huge_pages("memfd", memfd_of(4 * HUGE));
-	makes_huge_pages("tmpfs, huge=never", tmpfs_file(4 * HUGE));
+	makes_huge_pages("tmpfs, huge=never", tmpfs_file(4 * HUGE, "never"));
 	unaligned_mapping();
 	split_is_tracked_by_small_pages();
 	collapsed_under_tracking();

@@ -5,12 +5,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -159,6 +161,27 @@ static inline uint64_t tracked_categories(struct tracked *t, uint64_t page)
 	};
 
 	return ioctl(t->pagemap, PAGEMAP_SCAN_IOCTL, &q) == 1 ? found.categories : 0;
+}
+
+/* A file of a tmpfs that nobody else sees; huge: its pages, as the mount option has it. */
+static inline int tmpfs_file(uint64_t size, const char *huge)
+{
+	char dir[] = "/tmp/tranship-tmpfs-XXXXXX", path[64], options[64];
+	int fd;
+
+	prove(mkdtemp(dir) != NULL, "%s", strerror(errno));
+	snprintf(options, sizeof(options), "huge=%s,size=64m", huge);
+	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+	    mount("none", dir, "tmpfs", 0, options)) {
+		rmdir(dir);
+		skip("cannot mount a tmpfs with huge=%s: %s", huge, strerror(errno));
+	}
+	snprintf(path, sizeof(path), "%s/file", dir);
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	prove(fd >= 0 && !ftruncate(fd, (off_t)size), "%s", strerror(errno));
+	umount2(dir, MNT_DETACH);
+	rmdir(dir);
+	return fd;
 }
 
 #endif

@@ -3,31 +3,7 @@
  * A transparent huge page of shmem is reported whole for one byte written; a protecting scan that
  * ends inside one splits it and must not lose what was written to it.
  */
-#include <sched.h>
-#include <sys/mount.h>
-#include <sys/stat.h>
-
 #include "tests/platform/common.h"
-
-/* A file on a tmpfs of huge pages that nobody else sees; it goes with this process. */
-static int open_huge_file(uint64_t size)
-{
-	char dir[] = "/tmp/tranship-thp-XXXXXX", path[64];
-	int fd;
-
-	prove(mkdtemp(dir) != NULL, "%s", strerror(errno));
-	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
-	    mount("none", dir, "tmpfs", 0, "huge=always,size=64m")) {
-		rmdir(dir);
-		skip("cannot mount a tmpfs of huge pages: %s", strerror(errno));
-	}
-	snprintf(path, sizeof(path), "%s/file", dir);
-	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	prove(fd >= 0 && !ftruncate(fd, (off_t)size), "%s", strerror(errno));
-	umount2(dir, MNT_DETACH);
-	rmdir(dir);
-	return fd;
-}
 
 int main(void)
 {
@@ -35,7 +11,7 @@ int main(void)
 	struct tracked t;
 	long n;
 
-	tracked_map(&t, open_huge_file(4 * HUGE), 4 * HUGE);
+	tracked_map(&t, tmpfs_file(4 * HUGE, "always"), 4 * HUGE);
 	madvise(t.map, 4 * HUGE, MADV_HUGEPAGE);
 	memset(t.map, 1, 2 * HUGE);
 	tracked_register(&t);

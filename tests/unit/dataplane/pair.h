@@ -213,9 +213,9 @@ static inline struct ipc_config pair_config(const struct pair *p, enum ipc_role 
 	return c;
 }
 
-static inline void pair_start_destination(struct pair *p, struct sockaddr_in *at)
+/* A listening socket on a port of the loopback, which is in *at. */
+static inline int pair_listener(struct sockaddr_in *at)
 {
-	struct ipc_config c = pair_config(p, IPC_ROLE_DESTINATION);
 	socklen_t len = sizeof(*at);
 	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
@@ -223,9 +223,24 @@ static inline void pair_start_destination(struct pair *p, struct sockaddr_in *at
 	at->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	pair_check(listener >= 0 && !bind(listener, (struct sockaddr *)at, len) &&
 		   !listen(listener, 64) && !getsockname(listener, (struct sockaddr *)at, &len));
+	return listener;
+}
+
+/* A data plane of the destination that knows its part and its RAM. */
+static inline void pair_spawn_destination(struct pair *p, enum ipc_role role)
+{
+	struct ipc_config c = pair_config(p, role);
+
 	pair_spawn(&p->dst);
 	pair_send(&p->dst, IPC_CONFIG, &c, -1);
 	pair_send_regions(p, &p->dst, false);
+}
+
+static inline void pair_start_destination(struct pair *p, struct sockaddr_in *at)
+{
+	int listener = pair_listener(at);
+
+	pair_spawn_destination(p, IPC_ROLE_DESTINATION);
 	pair_send(&p->dst, IPC_LISTEN, NULL, listener);
 	close(listener);
 	pair_send(&p->dst, IPC_START, NULL, -1);

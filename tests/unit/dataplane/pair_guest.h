@@ -28,6 +28,7 @@ struct guest {
 	struct guest_control {
 		int armed; /* 1, or -errno */
 		int stop, stopped;
+		int hot_only; /* as HOT_ONLY, for a while */
 		uint64_t writes;
 	} * control; /* shared */
 };
@@ -53,12 +54,14 @@ static inline void live(struct guest *g, unsigned int what)
 
 	while (!__atomic_load_n(&g->control->stop, __ATOMIC_ACQUIRE)) {
 		uint64_t page;
+		bool hot;
 
 		x ^= x << 13;
 		x ^= x >> 7;
 		x ^= x << 17;
-		page = (x >> 8) % 8 || (what & HOT_ONLY) ? (x >> 20) % (pages / 4)
-							 : (x >> 20) % pages;
+		hot = (x >> 8) % 8 || (what & HOT_ONLY) ||
+		      __atomic_load_n(&g->control->hot_only, __ATOMIC_RELAXED);
+		page = (x >> 20) % (hot ? pages / 4 : pages);
 		if ((what & PUNCHES) && (x >> 11) % 512 == 0) {
 			uint64_t n = 1 + (x >> 50) % 40;
 
@@ -128,6 +131,12 @@ static inline void guest_end(struct guest *g, struct pair *p)
 	munmap(g->map, g->size);
 	munmap(g->control, 4096);
 	fd_close(&p->tracker_fd);
+}
+
+/* From now on the guest writes the hot quarter only, or again all of it. */
+static inline void guest_keep_hot(struct guest *g, bool hot)
+{
+	__atomic_store_n(&g->control->hot_only, hot, __ATOMIC_RELAXED);
 }
 
 /* Waits until the guest has written so often again. */

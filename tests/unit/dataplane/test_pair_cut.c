@@ -58,10 +58,18 @@ static bool begin(struct pair *p, struct guest *g, const struct how *how)
 	return true;
 }
 
-static void end(struct pair *p, struct guest *g)
+/* A test from the begin to the end. */
+static void run(const struct how *how,
+		void (*test)(struct pair *p, struct guest *g, const struct how *how))
 {
-	pair_quit(p);
-	guest_end(g, p);
+	struct guest g;
+	struct pair p;
+
+	if (!begin(&p, &g, how))
+		skip();
+	test(&p, &g, how);
+	pair_quit(&p);
+	guest_end(&g, &p);
 }
 
 /* Some of it is under way when the CUT comes. */
@@ -89,21 +97,19 @@ static struct ipc_sent cut_round(struct pair *p, uint32_t n, uint64_t rate)
 }
 
 /* Rounds of which each second one is cut, while the guest writes; then all that is left. */
-static void cut_live(const struct how *how)
+static void cut_live(struct pair *p, struct guest *g, const struct how *how)
 {
 	struct ipc_scanned scanned;
 	struct ipc_sent sent;
-	struct guest g;
-	struct pair p;
 
-	if (!begin(&p, &g, how))
-		skip();
-	sent = pair_round(&p, 1);
+	sent = pair_round(p, 1);
 	assert_int_equal(sent.flags, 0);
 	for (uint32_t n = 2; n <= 7; n++) {
-		let_it_write(&g, 4000);
-		scanned = pair_scan(&p, 0);
-		sent = n % 2 ? pair_round(&p, n) : cut_round(&p, n, how->rate);
+		let_it_write(g, 40000);
+		/* what is written again before its turn is left out: not all of the round */
+		guest_keep_hot(g, !(n % 2) && how->flags & IPC_SEND_DEFER);
+		scanned = pair_scan(p, 0);
+		sent = n % 2 ? pair_round(p, n) : cut_round(p, n, how->rate);
 		assert_int_equal(sent.round, n);
 		assert_int_equal(sent.flags, n % 2 ? 0 : IPC_SENT_CUT);
 		if (n % 2)
@@ -113,99 +119,100 @@ static void cut_live(const struct how *how)
 		assert_true(sent.total.pending_pages > 0);
 		assert_true(sent.total.pending_pages + sent.pages <= scanned.pending_pages);
 	}
-	guest_stop(&g);
-	pair_scan(&p, IPC_SCAN_BARRIER);
-	p.send_flags = 0;
-	pair_round(&p, 8);
-	assert_int_equal(pair_scan(&p, IPC_SCAN_BARRIER).pending_pages, 0);
-	assert_true(pair_same(p.src_ram[0], p.dst_ram[0], p.size[0]));
-	assert_int_equal(pair_verify(&p).mismatches, 0);
-	end(&p, &g);
+	guest_stop(g);
+	pair_scan(p, IPC_SCAN_BARRIER);
+	p->send_flags = 0;
+	pair_round(p, 8);
+	assert_int_equal(pair_scan(p, IPC_SCAN_BARRIER).pending_pages, 0);
+	assert_true(pair_same(p->src_ram[0], p->dst_ram[0], p->size[0]));
+	assert_int_equal(pair_verify(p).mismatches, 0);
 }
 
 static void test_cut_plain(void **state)
 {
 	(void)state;
-	cut_live(&(struct how){ .streams = 1, .tx = IPC_TX_SENDFILE, .what = WRITES });
-	cut_live(&(struct how){ .streams = 4, .tx = IPC_TX_SEND, .what = WRITES });
-	cut_live(&(struct how){ .streams = 2, .tx = IPC_TX_URING, .what = WRITES });
+	run(&(struct how){ .streams = 1, .tx = IPC_TX_SENDFILE, .what = WRITES }, cut_live);
+	run(&(struct how){ .streams = 4, .tx = IPC_TX_SEND, .what = WRITES }, cut_live);
+	run(&(struct how){ .streams = 2, .tx = IPC_TX_URING, .what = WRITES }, cut_live);
 }
 
 static void test_cut_with_dma_and_discards(void **state)
 {
 	(void)state;
-	cut_live(&(struct how){ .streams = 2, .track_dma = true, .what = WRITES | PUNCHES });
+	run(&(struct how){ .streams = 2, .track_dma = true, .what = WRITES | PUNCHES }, cut_live);
 }
 
 static void test_cut_deferring(void **state)
 {
 	(void)state;
-	cut_live(&(struct how){ .streams = 2, .flags = IPC_SEND_DEFER, .what = WRITES });
+	run(&(struct how){ .streams = 2, .flags = IPC_SEND_DEFER, .what = WRITES }, cut_live);
 }
 
 /* Encoders hold chunks, and queue them. */
 static void test_cut_compressed(void **state)
 {
 	(void)state;
-	cut_live(&(struct how){ .streams = 2,
-				.compress = IPC_COMPRESS_ZSTD,
-				.delta_cache = 32u << 20,
-				.rate = SLOW / 256, /* of a page only a word goes */
-				.flags = IPC_SEND_DEFER,
-				.what = WRITES });
-	cut_live(&(struct how){ .streams = 3, .compress = IPC_COMPRESS_AUTO, .what = WRITES });
+	run(&(struct how){ .streams = 2,
+			   .compress = IPC_COMPRESS_ZSTD,
+			   .delta_cache = 32u << 20,
+			   .rate = SLOW / 256, /* of a page only a word goes */
+			   .flags = IPC_SEND_DEFER,
+			   .what = WRITES },
+	    cut_live);
+	run(&(struct how){ .streams = 3, .compress = IPC_COMPRESS_AUTO, .what = WRITES }, cut_live);
 }
 
 /* What is remembered of pages that were sent does not hold of those that were not. */
 static void test_cut_with_page_hashes(void **state)
 {
 	(void)state;
-	cut_live(&(struct how){ .streams = 2, .page_size = CHUNK_BYTES, .what = WRITES | FLIPS });
+	run(&(struct how){ .streams = 2, .page_size = CHUNK_BYTES, .what = WRITES | FLIPS },
+	    cut_live);
 }
 
 /* It owes holes: CUT has no effect on it. */
-static void test_a_first_round_goes_on(void **state)
+static void a_first_round_goes_on(struct pair *p, struct guest *g, const struct how *how)
 {
-	struct how how = { .streams = 2, .what = WRITES };
 	struct ipc_sent sent;
-	struct guest g;
-	struct pair p;
 
-	(void)state;
-	if (!begin(&p, &g, &how))
-		skip();
-	guest_stop(&g);
-	sent = cut_round(&p, 1, SLOW);
+	(void)how;
+	guest_stop(g);
+	sent = cut_round(p, 1, SLOW);
 	assert_int_equal(sent.flags, 0);
 	assert_int_equal(sent.pages, PAGES);
 	assert_int_equal(sent.total.pending_pages, 0);
-	end(&p, &g);
+}
+
+static void test_a_first_round_goes_on(void **state)
+{
+	(void)state;
+	run(&(struct how){ .streams = 2, .what = WRITES }, a_first_round_goes_on);
 }
 
 /* After the round's end it is nothing, and means nothing to the next one. */
-static void test_too_late(void **state)
+static void too_late(struct pair *p, struct guest *g, const struct how *how)
 {
-	struct how how = { .streams = 2, .what = WRITES };
 	struct ipc_scanned scanned;
 	struct ipc_sent sent;
-	struct guest g;
-	struct pair p;
 
-	(void)state;
-	if (!begin(&p, &g, &how))
-		skip();
-	pair_send(&p.src, IPC_CUT, NULL, -1);
-	pair_round(&p, 1);
-	pair_send(&p.src, IPC_CUT, NULL, -1);
-	let_it_write(&g, 500);
-	guest_stop(&g);
-	scanned = pair_scan(&p, IPC_SCAN_BARRIER);
-	pair_send(&p.src, IPC_CUT, NULL, -1);
-	sent = pair_round(&p, 2);
+	(void)how;
+	pair_send(&p->src, IPC_CUT, NULL, -1);
+	pair_round(p, 1);
+	pair_send(&p->src, IPC_CUT, NULL, -1);
+	let_it_write(g, 500);
+	guest_stop(g);
+	scanned = pair_scan(p, IPC_SCAN_BARRIER);
+	pair_send(&p->src, IPC_CUT, NULL, -1);
+	sent = pair_round(p, 2);
 	assert_int_equal(sent.flags, 0);
 	assert_int_equal(sent.pages, scanned.pending_pages);
-	assert_true(pair_same(p.src_ram[0], p.dst_ram[0], p.size[0]));
-	end(&p, &g);
+	assert_true(pair_same(p->src_ram[0], p->dst_ram[0], p->size[0]));
+}
+
+static void test_too_late(void **state)
+{
+	(void)state;
+	run(&(struct how){ .streams = 2, .what = WRITES }, too_late);
 }
 
 /* Every page that differs at the destination is in the set. */
@@ -222,40 +229,40 @@ static void assert_named(const struct pair *p, const struct page_set *named)
 }
 
 /* What was left by a cut is named at the switch to post-copy, with the rest. */
-static void test_what_is_left_is_handed_over(void **state)
+static void what_is_left_is_handed_over(struct pair *p, struct guest *g, const struct how *how)
 {
-	struct how how = { .streams = 2, .what = WRITES };
 	struct region region = { .size = PAGES << 12 };
 	struct ipc_scanned scanned;
 	struct page_set named;
 	struct ipc_sent sent;
-	struct guest g;
-	struct pair p;
 	int fd;
 
-	(void)state;
-	if (!begin(&p, &g, &how))
-		skip();
+	(void)how;
 	fd = memfd_create("missing", MFD_CLOEXEC);
 	pair_check(!ftruncate(fd, (off_t)postcopy_file_bytes(&region, 1)));
 	assert_int_equal(page_set_init(&named, &region, 1, fd, 0, NULL), 0);
-	pair_send(&p.dst, IPC_MISSING, NULL, fd);
-	pair_round(&p, 1);
-	let_it_write(&g, 4000);
-	pair_scan(&p, 0);
-	sent = cut_round(&p, 2, SLOW);
+	pair_send(&p->dst, IPC_MISSING, NULL, fd);
+	pair_round(p, 1);
+	let_it_write(g, 4000);
+	pair_scan(p, 0);
+	sent = cut_round(p, 2, SLOW);
 	assert_int_equal(sent.flags, IPC_SENT_CUT);
-	guest_stop(&g);
-	scanned = pair_scan(&p, IPC_SCAN_BARRIER);
+	guest_stop(g);
+	scanned = pair_scan(p, IPC_SCAN_BARRIER);
 	assert_true(scanned.pending_pages >= sent.total.pending_pages);
-	pair_send(&p.src, IPC_HAND_OVER, NULL, -1);
-	assert_int_equal(pair_expect(&p.src, IPC_HANDED_OVER)->count.bytes, scanned.pending_pages);
-	assert_int_equal(pair_expect(&p.dst, IPC_HANDED_OVER)->count.bytes, scanned.pending_pages);
+	pair_send(&p->src, IPC_HAND_OVER, NULL, -1);
+	assert_int_equal(pair_expect(&p->src, IPC_HANDED_OVER)->count.bytes, scanned.pending_pages);
+	assert_int_equal(pair_expect(&p->dst, IPC_HANDED_OVER)->count.bytes, scanned.pending_pages);
 	assert_int_equal(page_set_count(&named), scanned.pending_pages);
-	assert_named(&p, &named);
+	assert_named(p, &named);
 	page_set_release(&named);
 	close(fd);
-	end(&p, &g);
+}
+
+static void test_what_is_left_is_handed_over(void **state)
+{
+	(void)state;
+	run(&(struct how){ .streams = 2, .what = WRITES }, what_is_left_is_handed_over);
 }
 
 /* A cancel in the middle of it. */

@@ -10,6 +10,7 @@
 
 #include "control/guest/guest_qemu_internal.h"
 #include "lib/base/clock.h"
+#include "tests/unit/at_once.h"
 #include "tests/unit/control/guest/check_ok.h"
 #include "tests/unit/control/guest/qemu_fixture.h"
 #include "tests/unit/control/guest/state_pipe.h"
@@ -483,5 +484,5 @@ int main(void)
 		cmocka_unit_test_setup_teardown(barrier, start_source, stop_all),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return run_at_once(tests, sizeof(tests) / sizeof(tests[0]));
 }

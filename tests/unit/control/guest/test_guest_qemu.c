@@ -11,11 +11,11 @@
 #include <sys/mount.h>
 
 #include "control/admission/disk_identity.h"
-#include "control/admission/preflight.h"
 #include "control/guest/guest_qemu_internal.h"
 #include "control/guest/proc_maps.h"
 #include "lib/base/clock.h"
 #include "tests/unit/control/guest/check_ok.h"
+#include "tests/unit/control/guest/first_error.h"
 #include "tests/unit/control/guest/qemu_fixture.h"
 
 static struct fixture a, b;
@@ -39,19 +39,6 @@ static void start_shared(struct fixture *x, const char *tag)
 	fixture_init(x, tag);
 	fixture_shared_ram(x);
 	fixture_start(x);
-}
-
-/* The first error's code in check()'s answer, "" if there is none. */
-static const char *first_error(void)
-{
-	static struct failure verdict;
-	json_t *checks = json_array();
-
-	failure_clear(&verdict);
-	OK(g->ops->check(g, checks, &f));
-	checks_verdict(checks, &verdict);
-	json_decref(checks);
-	return verdict.code;
 }
 
 /* --- finding ---------------------------------------------------------------------------------- */
@@ -360,10 +347,10 @@ static void a_writer_outside_is_refused(void **state)
 		pause();
 	}
 	assert_int_equal(read(ends[0], &c, 1), 1);
-	assert_string_equal(first_error(), "outside-writer");
+	assert_string_equal(first_error_of(g), "outside-writer");
 	kill(child, SIGKILL);
 	waitpid(child, NULL, 0);
-	assert_string_equal(first_error(), "");
+	assert_string_equal(first_error_of(g), "");
 	close(fd);
 	close(ends[0]);
 	close(ends[1]);
@@ -405,7 +392,7 @@ static void states_that_cannot_move(void **state)
 	fixture_arg(&a, "defer");
 	fixture_start(&a);
 	OK(guest_open(&g, a.name, &f));
-	assert_string_equal(first_error(), "vm-not-running");
+	assert_string_equal(first_error_of(g), "vm-not-running");
 }
 
 /* --- tracking --------------------------------------------------------------------------------- */

@@ -9,9 +9,9 @@
 #include <sys/mount.h>
 #include <sys/vfs.h>
 
-#include "control/admission/preflight.h"
 #include "control/guest/guest_qemu_internal.h"
 #include "tests/unit/control/guest/check_ok.h"
+#include "tests/unit/control/guest/first_error.h"
 #include "tests/unit/control/guest/qemu_fixture.h"
 
 static struct fixture a;
@@ -46,19 +46,6 @@ static int release(void **state)
 	return 0;
 }
 
-/* The first error's code in check()'s answer, "" if there is none. */
-static const char *first_error(void)
-{
-	static struct failure verdict;
-	json_t *checks = json_array();
-
-	failure_clear(&verdict);
-	OK(g->ops->check(g, checks, &f));
-	checks_verdict(checks, &verdict);
-	json_decref(checks);
-	return verdict.code;
-}
-
 static void described(void **state)
 {
 	const struct guest_region *r;
@@ -91,7 +78,7 @@ static void described(void **state)
 	assert_true(opened.st_ino == st.st_ino && opened.st_dev == st.st_dev);
 	assert_int_equal(pwrite(fd, "x", 1, 0), -1); /* read-only */
 	close(fd);
-	assert_string_equal(first_error(), "");
+	assert_string_equal(first_error_of(g), "");
 	/* Removed, as some managers do: still found, still opened. */
 	unlink(a.ram);
 	OK(g->ops->describe(g, &f));
@@ -112,7 +99,7 @@ static void private_ram_is_refused(void **state)
 	assert_int_equal(g->desc.nregions, 1);
 	assert_int_equal(g->desc.regions[0].backing, GUEST_BACKING_PRIVATE);
 	assert_true(g->desc.regions[0].size == 64u << 20);
-	assert_string_equal(first_error(), "ram-not-shared");
+	assert_string_equal(first_error_of(g), "ram-not-shared");
 	int fd;
 	assert_int_equal(g->ops->open_ram(g, 0, false, &fd, &f), -EOPNOTSUPP);
 	assert_non_null(strstr(f.hint, "memory-backend-file"));
@@ -131,7 +118,7 @@ static void share_off_is_refused(void **state)
 	fixture_arg(&a, "memory-backend-file,id=ram0,size=64M,mem-path=%s,share=off", a.ram);
 	fixture_start(&a);
 	OK(guest_open(&g, a.name, &f));
-	assert_string_equal(first_error(), "ram-not-shared");
+	assert_string_equal(first_error_of(g), "ram-not-shared");
 }
 
 static void guest_sees(unsigned int guest_address, const char *value)
@@ -190,7 +177,7 @@ static void memfds(void **state)
 	close(fd[1]);
 	sent_whole = guest_qemu_of(g)->version[0] > 8 ||
 		     (guest_qemu_of(g)->version[0] == 8 && guest_qemu_of(g)->version[1] >= 1);
-	assert_string_equal(first_error(), sent_whole ? "ram-memfd" : "");
+	assert_string_equal(first_error_of(g), sent_whole ? "ram-memfd" : "");
 }
 
 static bool mount_huge_pages(void)
@@ -229,7 +216,7 @@ static void huge_pages(void **state)
 	assert_true(g->desc.regions[0].hugetlb && g->desc.regions[0].page_size == 2u << 20);
 	assert_true(g->desc.regions[0].prealloc);
 	assert_int_equal(g->desc.regions[0].nmappings, 1);
-	assert_string_equal(first_error(), "");
+	assert_string_equal(first_error_of(g), "");
 	OK(g->ops->open_ram(g, 0, true, &fd, &f));
 	assert_int_equal(fstatfs(fd, &fs), 0);
 	assert_int_equal(fs.f_bsize, 2 << 20);

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include "tests/unit/at_once.h"
 #include "tests/unit/control/session_fixture.h"
 
 static int begin(void **unused)
@@ -26,6 +27,16 @@ static json_t *move(enum side from, enum side to, json_t *options)
 
 	assert_true(begin_move(from, to, "vm", options, id));
 	return await_end(from, id);
+}
+
+/* Begins a move with so many bytes a second, until it copies. */
+static void begin_slow_move(json_int_t bandwidth, char id[40])
+{
+	json_t *options = plain_options(B, "vm");
+
+	json_object_set_new(options, "bandwidth", json_integer(bandwidth));
+	assert_true(begin_move(A, B, "vm", options, id));
+	await_state(A, id, "copying");
 }
 
 static void assert_status(json_t *session, const char *status, const char *code)
@@ -364,13 +375,10 @@ static void paused_stays_paused(void **unused)
 /* By its user, who finds it so at the destination. */
 static void paused_while_it_is_copied(void **unused)
 {
-	json_t *slow = plain_options(B, "vm");
 	char id[40];
 
 	(void)unused;
-	json_object_set_new(slow, "bandwidth", json_integer(16 << 20));
-	assert_true(begin_move(A, B, "vm", slow, id));
-	await_state(A, id, "copying");
+	begin_slow_move(16 << 20, id);
 	json_decref(vm_tell(A, "vm", "pause"));
 	assert_status(await_end(A, id), "completed", "");
 	assert_false(vm_runs(B, "vm"));
@@ -491,13 +499,10 @@ static void cancel(const char *id)
 
 static void one_session_a_vm(void **unused)
 {
-	json_t *slow = plain_options(B, "vm");
 	char first[40];
 
 	(void)unused;
-	json_object_set_new(slow, "bandwidth", json_integer(4 << 20));
-	assert_true(begin_move(A, B, "vm", slow, first));
-	await_state(A, first, "copying");
+	begin_slow_move(4 << 20, first);
 	/* the VM that moves, and the VM that is moved to */
 	assert_status(move(A, B, plain_options(B, "vm")), "refused", "vm-busy");
 	vm_begin(A, "two", false);
@@ -623,13 +628,10 @@ static void an_ambiguous_id_is_refused(void **unused)
 
 static void cancelled_while_copying(void **unused)
 {
-	json_t *slow = plain_options(B, "vm");
 	char id[40];
 
 	(void)unused;
-	json_object_set_new(slow, "bandwidth", json_integer(1 << 20));
-	assert_true(begin_move(A, B, "vm", slow, id));
-	await_state(A, id, "copying");
+	begin_slow_move(1 << 20, id);
 	cancel(id);
 	assert_status(await_end(A, id), "cancelled", "cancelled");
 	assert_status(await_end(A, id), "cancelled", "cancelled");
@@ -986,5 +988,5 @@ int main(void)
 		CASE(nothing_leaks),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return run_at_once(tests, sizeof(tests) / sizeof(tests[0]));
 }

@@ -11,9 +11,13 @@
  *
  * The guests are synthetic and real processes, and so are the daemons, data planes and guards.
  */
+#include <assert.h>
+
+#include "tests/unit/at_once.h"
 #include "tests/unit/control/session_fixture.h"
 
 #define SETTLE_MS 60000
+#define CASES_MAX 200
 
 /* Where the guest is in the end. */
 enum place { AT_SOURCE, AT_DESTINATION, ANYWHERE };
@@ -250,22 +254,6 @@ static void begin_case(const struct crash *c, const char *action)
 	begin_move(A, B, "vm", plain_options(B, "vm"), id);
 }
 
-static void each(const struct crash *list, size_t n, void (*run)(const struct crash *c))
-{
-	const char *only = getenv("TRANSHIP_TEST_ONLY");
-
-	for (size_t i = 0; i < n; i++) {
-		uint64_t start = clock_ns();
-
-		if (only && !strstr(list[i].site, only))
-			continue;
-		fixture_begin(NULL);
-		run(&list[i]);
-		fixture_end(NULL);
-		print_message("   %.0f ms\n", clock_ms_since(start));
-	}
-}
-
 static void killed_once(const struct crash *c)
 {
 	second_fault = NULL;
@@ -334,52 +322,61 @@ static void told_to_end(const struct crash *c)
 	check(&(struct crash){ c->site, c->victim, ANYWHERE });
 }
 
-#define EACH(list, run) each(list, sizeof(list) / sizeof(list[0]), run)
+/* What is done at each place of a list. */
+struct plan {
+	const struct crash *list;
+	size_t n;
+	void (*run)(const struct crash *c);
+	const char *name;
+};
 
-static void at_every_place(void **unused)
-{
-	(void)unused;
-	EACH(crashes, killed_once);
-}
+struct single {
+	const struct plan *plan;
+	const struct crash *c;
+	char name[120];
+};
 
-static void while_it_is_undone(void **unused)
+static void run_single(void **state)
 {
-	(void)unused;
-	EACH(undone, killed_once);
-}
+	const struct single *single = *state;
+	uint64_t start = clock_ns();
 
-static void twice(void **unused)
-{
-	(void)unused;
-	EACH(in_the_pause, killed_twice);
-}
-
-static void both(void **unused)
-{
-	(void)unused;
-	EACH(in_the_pause, killed_with_its_peer);
-}
-
-static void stopped(void **unused)
-{
-	(void)unused;
-	EACH(in_the_pause, stopped_for_a_while);
-}
-
-static void ended(void **unused)
-{
-	(void)unused;
-	EACH(in_the_pause, told_to_end);
+	single->plan->run(single->c);
+	print_message("   %.0f ms\n", clock_ms_since(start));
 }
 
 int main(void)
 {
-#define CASE(name) cmocka_unit_test_teardown(name, fixture_end)
-	const struct CMUnitTest tests[] = {
-		CASE(at_every_place), CASE(while_it_is_undone),
-		CASE(twice),	      CASE(both),
-		CASE(stopped),	      CASE(ended),
+#define EACH(list, run)                                                                            \
+	{                                                                                          \
+		list, sizeof(list) / sizeof(list[0]), run, #run                                    \
+	}
+	static const struct plan plans[] = {
+		EACH(crashes, killed_once),
+		EACH(undone, killed_once),
+		EACH(in_the_pause, killed_twice),
+		EACH(in_the_pause, killed_with_its_peer),
+		EACH(in_the_pause, stopped_for_a_while),
+		EACH(in_the_pause, told_to_end),
 	};
+	const char *only = getenv("TRANSHIP_TEST_ONLY");
+	static struct CMUnitTest tests[CASES_MAX];
+	static struct single singles[CASES_MAX];
+	size_t n = 0;
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	for (size_t i = 0; i < sizeof(plans) / sizeof(plans[0]); i++)
+		for (size_t k = 0; k < plans[i].n; k++) {
+			struct single *one = &singles[n];
+
+			assert(n < CASES_MAX);
+			one->plan = &plans[i];
+			one->c = &plans[i].list[k];
+			if (only && !strstr(one->c->site, only))
+				continue;
+			snprintf(one->name, sizeof(one->name), "%s_%s", plans[i].name,
+				 one->c->site);
+			tests[n++] = (struct CMUnitTest){ one->name, run_single, fixture_begin,
+							  fixture_end, one };
+		}
+	return run_at_once(tests, n);
 }

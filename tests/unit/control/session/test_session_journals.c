@@ -97,6 +97,23 @@ static bool is_there(unsigned int n, const char *side)
 	return !access(path, F_OK);
 }
 
+/* The session of that number when it has ended, or after a second. */
+static json_t *await_terminal(unsigned int n)
+{
+	json_t *out = NULL;
+	char id[40];
+
+	snprintf(id, sizeof(id), "%032x", n);
+	for (int tries = 0; tries < 100; tries++) {
+		json_decref(out);
+		assert_int_equal(host_status(host, id, 0, 0, &out, &f), 0);
+		if (json_is_true(json_object_get(out, "terminal")))
+			break;
+		usleep(10000);
+	}
+	return out;
+}
+
 static size_t listed(void)
 {
 	json_t *list = NULL;
@@ -232,18 +249,9 @@ static void a_vm_that_has_gone(void **unused)
 		put(n, "destination", cases[n].before, 1000, ",\"pid\":1999999999");
 	start();
 	for (unsigned int n = 0; n < 6; n++) {
-		json_t *out = NULL;
+		json_t *out = await_terminal(n);
 		const char *state;
-		char id[40];
 
-		snprintf(id, sizeof(id), "%032x", n);
-		for (int tries = 0; tries < 100; tries++) {
-			json_decref(out);
-			assert_int_equal(host_status(host, id, 0, 0, &out, &f), 0);
-			if (json_is_true(json_object_get(out, "terminal")))
-				break;
-			usleep(10000);
-		}
 		state = json_string_value(json_object_get(out, "state"));
 		if (strcmp(state, cases[n].after))
 			fail_msg("%s became %s, not %s", cases[n].before, state, cases[n].after);
@@ -254,20 +262,14 @@ static void a_vm_that_has_gone(void **unused)
 /* A person who knows better says so, also of a VM that has gone. */
 static void unresolved_is_given_up(void **unused)
 {
-	json_t *out = NULL;
+	json_t *out;
 	char id[40];
 
 	(void)unused;
 	put(7, "destination", "unresolved", 1000, ",\"pid\":1999999999");
 	start();
-	snprintf(id, sizeof(id), "%032x", 7);
-	for (int tries = 0; tries < 100; tries++) {
-		json_decref(out);
-		assert_int_equal(host_status(host, id, 0, 0, &out, &f), 0);
-		if (json_is_true(json_object_get(out, "terminal")))
-			break;
-		usleep(10000);
-	}
+	out = await_terminal(7);
+	snprintf(id, sizeof(id), "%s", json_string_value(json_object_get(out, "id")));
 	json_decref(out);
 	assert_int_equal(host_resolve(host, id, "run-here", &out, &f), -EBUSY);
 	failure_clear(&f);

@@ -4,6 +4,7 @@
  * Daemons that lose each other in the pause, for longer than anybody waits: words that are owed,
  * sessions that resolve themselves, and those that a person has to decide.
  */
+#include "tests/unit/at_once.h"
 #include "tests/unit/control/session_fixture.h"
 
 #define RUN_HERE_MS 5000 /* control/session/destination_peer.c */
@@ -353,11 +354,12 @@ static void both_sides_of_one_host_die(void **unused)
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, fixture_begin, fixture_end)
+	/* the longest first */
 	const struct CMUnitTest tests[] = {
-		CASE(an_abort_is_repeated_until_it_is_heard),
-		CASE(an_abort_is_owed_over_a_restart),
 		CASE(unresolved_resolves_itself),
 		CASE(a_person_ran_it_at_the_source_meanwhile),
+		CASE(an_abort_is_repeated_until_it_is_heard),
+		CASE(an_abort_is_owed_over_a_restart),
 		CASE(a_committed_destination_is_left_alone),
 		CASE(a_person_runs_it_at_the_destination),
 		CASE(a_person_gives_it_up_at_the_destination),
@@ -367,5 +369,5 @@ int main(void)
 		CASE(both_sides_of_one_host_die),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return run_at_once(tests, sizeof(tests) / sizeof(tests[0]));
 }

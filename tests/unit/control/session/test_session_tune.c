@@ -3,6 +3,7 @@
  * Changing one's mind about a session: two hosts inside this process, real data planes and a
  * synthetic guest that writes 20 MiB/s.
  */
+#include "tests/unit/at_once.h"
 #include "tests/unit/control/session_fixture.h"
 
 static int begin(void **unused)
@@ -24,6 +25,16 @@ static json_t *hopeless(void)
 	json_object_set_new(options, "max_downtime_ms", json_integer(40));
 	json_object_set_new(options, "compress", json_string("off"));
 	return options;
+}
+
+/* The same, whose first pass takes two seconds. */
+static void begin_rounds(char id[40])
+{
+	json_t *options = hopeless();
+
+	json_object_set_new(options, "bandwidth", json_integer(8 << 20));
+	json_object_set_new(options, "max_downtime_ms", json_integer(20));
+	assert_true(begin_move(A, B, "vm", options, id));
 }
 
 /* The answer, or NULL and f. in is stolen. */
@@ -133,13 +144,11 @@ static void more_bandwidth_lets_it_end(void **unused)
 
 static void switched_over_by_its_user(void **unused)
 {
-	json_t *options = hopeless(), *session, *result;
+	json_t *session, *result;
 	char id[40];
 
 	(void)unused;
-	json_object_set_new(options, "bandwidth", json_integer(8 << 20));
-	json_object_set_new(options, "max_downtime_ms", json_integer(20));
-	assert_true(begin_move(A, B, "vm", options, id));
+	begin_rounds(id);
 	await_state(A, id, "copying");
 	json_decref(ask(A, id, "switch", NULL));
 	session = ends(id, "completed");
@@ -202,21 +211,25 @@ static void shows(const char *id, const char *reason)
 	json_decref(j);
 }
 
-/* A round that would take minutes ends when a person wants the switch-over. */
-static void a_round_is_cut(void **unused)
+/* A second round that would take minutes, when a person wants the switch-over. */
+static void until_a_round_is_cut(char id[40])
 {
-	json_t *options = hopeless(), *session;
-	char id[40];
-
-	(void)unused;
-	json_object_set_new(options, "bandwidth", json_integer(8 << 20));
-	json_object_set_new(options, "max_downtime_ms", json_integer(20));
-	assert_true(begin_move(A, B, "vm", options, id));
+	begin_rounds(id);
 	await_round(id, 2);
 	tune(id, json_pack("{s:i}", "bandwidth", 64 << 10));
 	await_goal(id, "bandwidth", 64 << 10);
 	json_decref(ask(A, id, "switch", NULL));
 	await_event(id, "is cut short: asked for by the user");
+}
+
+/* A round that would take minutes ends when a person wants the switch-over. */
+static void a_round_is_cut(void **unused)
+{
+	json_t *session;
+	char id[40];
+
+	(void)unused;
+	until_a_round_is_cut(id);
 	/* what is on its way, and the pause, need not last */
 	tune(id, json_pack("{s:i}", "bandwidth", 0));
 	session = ends(id, "completed");
@@ -250,21 +263,12 @@ static void the_first_round_is_waited_for(void **unused)
 
 static void cancelled_in_a_cut_round(void **unused)
 {
-	json_t *options = hopeless(), *session;
 	char id[40];
 
 	(void)unused;
-	json_object_set_new(options, "bandwidth", json_integer(8 << 20));
-	json_object_set_new(options, "max_downtime_ms", json_integer(20));
-	assert_true(begin_move(A, B, "vm", options, id));
-	await_round(id, 2);
-	tune(id, json_pack("{s:i}", "bandwidth", 64 << 10));
-	await_goal(id, "bandwidth", 64 << 10);
-	json_decref(ask(A, id, "switch", NULL));
-	await_event(id, "is cut short");
+	until_a_round_is_cut(id);
 	json_decref(ask(A, id, "cancel", NULL));
-	session = ends(id, "cancelled");
-	json_decref(session);
+	json_decref(ends(id, "cancelled"));
 	assert_true(vm_runs(A, "vm"));
 	assert_false(vm_runs(B, "vm"));
 	assert_no_strangers();
@@ -445,5 +449,5 @@ int main(void)
 		CASE(too_late_for_goals),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return run_at_once(tests, sizeof(tests) / sizeof(tests[0]));
 }

@@ -179,17 +179,14 @@ static void test_pages_that_are_there(void **state)
 
 static void be_the_destination(void)
 {
-	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	struct sockaddr_in at = { .sin_family = AF_INET };
-	socklen_t len = sizeof(at);
+	struct sockaddr_in at;
 	struct failure f = { 0 };
 	struct ipc_config c;
+	int listener;
 
 	prepare();
 	c = pair_config(&v.p, IPC_ROLE_POSTCOPY_DESTINATION);
-	at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	pair_check(!bind(listener, (struct sockaddr *)&at, len) && !listen(listener, 8) &&
-		   !getsockname(listener, (struct sockaddr *)&at, &len));
+	listener = pair_listener(&at);
 	vmm_start_source(&v, &at);
 	for (uint32_t i = 0; i < STREAMS; i++) {
 		int fd = accept(listener, NULL, NULL);

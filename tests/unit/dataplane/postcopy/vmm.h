@@ -7,6 +7,7 @@
 #ifndef TRANSHIP_TESTS_POSTCOPY_VMM_H
 #define TRANSHIP_TESTS_POSTCOPY_VMM_H
 
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sys/ioctl.h>
@@ -143,17 +144,11 @@ static inline bool vmm_init(struct vmm *v, uint32_t streams)
 static inline void vmm_start_destination(struct vmm *v, struct sockaddr_in *at)
 {
 	struct pair *p = &v->p;
-	struct ipc_config c = pair_config(p, IPC_ROLE_POSTCOPY_DESTINATION);
-	socklen_t len = sizeof(*at);
-	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	/* a link's: the queue that is pushed into is smaller than two segments of the loopback */
+	int listener = pair_listener(at), segment = 8948;
 
-	*at = (struct sockaddr_in){ .sin_family = AF_INET };
-	at->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	pair_check(listener >= 0 && !bind(listener, (struct sockaddr *)at, len) &&
-		   !listen(listener, 64) && !getsockname(listener, (struct sockaddr *)at, &len));
-	pair_spawn(&p->dst);
-	pair_send(&p->dst, IPC_CONFIG, &c, -1);
-	pair_send_regions(p, &p->dst, false);
+	pair_check(!setsockopt(listener, IPPROTO_TCP, TCP_MAXSEG, &segment, sizeof(segment)));
+	pair_spawn_destination(p, IPC_ROLE_POSTCOPY_DESTINATION);
 	for (uint32_t i = 0; i < p->nregions; i++) {
 		struct ipc_mapping m = { .region = i,
 					 .start = (uintptr_t)v->map[i],
@@ -223,9 +218,7 @@ static inline void vmm_touch(struct vmm *v, uint32_t region, uint64_t page, uint
 	uint64_t *known = &v->stamps[region][page];
 	off_t offset = (off_t)(page * 4096);
 
-	pair_check(!(v->p.memfd_flags & MFD_HUGETLB)
-			   ? pread(v->p.src_ram[region], want, 4096, offset) == 4096
-			   : pread(v->p.src_ram[region], want, 4096, offset) == 4096);
+	pair_check(pread(v->p.src_ram[region], want, 4096, offset) == 4096);
 	if (*known)
 		want[0] = *known;
 	if (memcmp(at, want, 4096)) {
