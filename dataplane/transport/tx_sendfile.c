@@ -3,14 +3,15 @@
  * Transmission by reference: the RAM file's page-cache pages go to the socket themselves.
  *
  * Theory of operation
- *   Headers and short slices are gathered into one sendmsg, which copies; long slices go by
- *   reference. The socket is corked from the first frame that says `more` to the next that does
- *   not, so that headers and payloads leave in full segments.
+ *   Headers, and slices with data of their own, are gathered into one sendmsg, which copies; the
+ *   guest memory that follows goes by reference, if there is enough of it in one go: single pages
+ *   with gaps between them as well as whole chunks. The socket is corked from the first frame that
+ *   says `more` to the next that does not, so that headers and payloads leave in full segments.
  *
- *   By reference is through a pipe: vmsplice takes the pages out of our mapping, splice gives them
- *   to the socket. sendfile is the same with a pipe of 16 pages inside the kernel and a look-up in
- *   the page cache for each page; it remains for hosts that grant no larger pipe, except for
- *   hugetlbfs, which has no sendfile (EINVAL). Loopback, 512 MiB, processor seconds of the sender
+ *   By reference is through a pipe: vmsplice takes the pages out of our mapping, wherever in it
+ *   they are, splice gives them to the socket. sendfile is the same with a pipe of 16 pages inside
+ *   the kernel and a look-up in the page cache for each page; it remains for hosts that grant no
+ *   larger pipe, except for hugetlbfs, which has no sendfile (EINVAL). Loopback, 512 MiB, processor seconds of the sender
  *   per GB, medians of 5: pipe of 256 pages 0.05, of 64 0.07, of 16 0.10, sendfile 0.10, splice
  *   from the file through 256 pages 0.07, send 0.17.
  *
@@ -31,9 +32,11 @@
 #include "lib/base/log.h"
 
 /*
- * Slices shorter than this are copied. bench/tx, loopback, medians of 5: sender's processor seconds
- * per GB by reference and by copy: 64 KiB slices 0.17 and 0.18, 128 KiB 0.13 and 0.17, 256 KiB 0.11
- * and 0.17, 2 MiB 0.08 and 0.15. Below 64 KiB each call costs more than it saves.
+ * Less than this in one go is copied, for each call costs more than it saves: with a call for every
+ * slice of 64 KiB the sender took 0.17 processor seconds per GB by reference and 0.18 by copy.
+ * Where one call takes as many slices as a pipe has room for, their length hardly matters: of 4 KiB
+ * 0.12 and 0.19, 8 KiB 0.09 and 0.20, 64 KiB 0.06 and 0.15, 2 MiB 0.05 and 0.13 (bench/tx,
+ * loopback, medians of 5).
  */
 #define BY_REFERENCE_MIN (64u * 1024)
 
@@ -145,35 +148,85 @@ static int pipe_to_socket(struct tx *t, int pipe_fd, size_t left)
 	return 0;
 }
 
-static int by_vmsplice(struct tx_sendfile *t, const struct region *r, uint64_t offset,
-		       uint64_t left)
+/* Guest memory in as many parts as there are; the vector is used up. */
+static int by_vmsplice(struct tx_sendfile *t, const struct region *r, struct iovec *iov,
+		       unsigned int count)
 {
-	while (left) {
-		struct iovec iov = { r->map + offset, left };
-		ssize_t n = vmsplice(t->pipe[1], &iov, 1, 0);
-		int err;
+	int err = 0;
+
+	while (!err && count) {
+		ssize_t n = vmsplice(t->pipe[1], iov, count, 0);
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && errno == EFAULT) {
-			t->base.counters.copied_bytes += left;
-			return tx_send_copy(&t->base, r, offset, left, MSG_MORE);
+			t->base.counters.copied_bytes += PAGE_BYTES;
+			err = tx_send_faulted(&t->base, r, &iov, &count, MSG_MORE);
+			continue;
 		}
 		if (n < 0)
 			return -errno;
 		err = pipe_to_socket(&t->base, t->pipe[0], (size_t)n);
-		if (err)
-			return err;
-		offset += (uint64_t)n;
-		left -= (uint64_t)n;
+		tx_iov_advance(&iov, &count, (size_t)n);
 	}
-	return 0;
+	return err;
 }
 
-static int by_reference(struct tx_sendfile *t, const struct region *r, const struct tx_slice *s)
+/* What is not sent yet of a frame, in its order: parts to copy, then guest memory. */
+struct gathered {
+	struct iovec iov[TX_IOVS_MAX];
+	unsigned int copies, count; /* the first `copies` of `count` */
+	uint64_t memory;	    /* bytes of the rest */
+};
+
+/* Too little to be worth a call of its own. */
+static void copy_memory(struct tx_sendfile *t, struct gathered *g)
 {
-	return t->piped || r->hugetlb ? by_vmsplice(t, r, s->offset, s->length)
-				      : by_sendfile(&t->base, r, s->offset, s->length);
+	t->base.counters.copied_bytes += g->memory;
+	g->copies = g->count;
+	g->memory = 0;
+}
+
+static int send_gathered(struct tx_sendfile *t, const struct region *r, struct gathered *g,
+			 int flags)
+{
+	int err;
+
+	if (g->memory < BY_REFERENCE_MIN)
+		copy_memory(t, g);
+	err = tx_send_iov(&t->base, r, g->iov, g->copies, g->memory ? MSG_MORE : flags);
+	if (!err)
+		err = by_vmsplice(t, r, g->iov + g->copies, g->count - g->copies);
+	g->copies = g->count = 0;
+	g->memory = 0;
+	return err;
+}
+
+/* A slice behind what is gathered, which is sent if it cannot go together with it. */
+static int add_slice(struct tx_sendfile *t, const struct region *r, struct gathered *g,
+		     const struct tx_slice *s)
+{
+	bool memory = !s->data && (t->piped || r->hugetlb);
+	int err = 0;
+
+	if (!memory && g->memory >= BY_REFERENCE_MIN)
+		err = send_gathered(t, r, g, MSG_MORE);
+	else if (!memory)
+		copy_memory(t, g);
+	if (err)
+		return err;
+	if (!memory && !s->data && s->length >= BY_REFERENCE_MIN) {
+		err = send_gathered(t, r, g, MSG_MORE);
+		return err ? err : by_sendfile(&t->base, r, s->offset, s->length);
+	}
+	g->iov[g->count++] = tx_iov_of_slice(r, s);
+	if (memory) {
+		g->memory += s->length;
+	} else {
+		g->copies = g->count;
+		t->base.counters.copied_bytes += s->length;
+	}
+	return 0;
 }
 
 static int sendfile_frame(struct tx *base, const void *head, size_t head_len,
@@ -181,28 +234,20 @@ static int sendfile_frame(struct tx *base, const void *head, size_t head_len,
 			  bool more)
 {
 	struct tx_sendfile *t = of(base);
-	struct iovec iov[TX_IOVS_MAX];
-	unsigned int gathered = 1;
+	struct gathered g;
 	int err = 0;
 
 	if (count > TX_SLICES_MAX)
 		return -EINVAL;
 	if (more || count) /* uncorking is what pushes the end of a payload */
 		cork(t, true);
-	iov[0] = (struct iovec){ .iov_base = (void *)head, .iov_len = head_len };
-	for (uint32_t i = 0; !err && i < count; i++) {
-		if (slices[i].data || slices[i].length < BY_REFERENCE_MIN) {
-			iov[gathered++] = tx_iov_of_slice(r, &slices[i]);
-			base->counters.copied_bytes += slices[i].length;
-			continue;
-		}
-		err = tx_send_iov(base, r, iov, gathered, MSG_MORE);
-		gathered = 0;
-		if (!err)
-			err = by_reference(t, r, &slices[i]);
-	}
+	g.iov[0] = (struct iovec){ .iov_base = (void *)head, .iov_len = head_len };
+	g.copies = g.count = 1;
+	g.memory = 0;
+	for (uint32_t i = 0; !err && i < count; i++)
+		err = add_slice(t, r, &g, &slices[i]);
 	if (!err)
-		err = tx_send_iov(base, r, iov, gathered, more ? MSG_MORE : 0);
+		err = send_gathered(t, r, &g, more ? MSG_MORE : 0);
 	if (!more)
 		cork(t, false);
 	return err;
