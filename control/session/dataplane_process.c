@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -22,6 +23,7 @@
 #define QUIT_WAIT_MS 1000 /* a data plane ends within milliseconds; this is for a stuck one */
 #define SEND_WAIT_S  10
 #define CHILD_IPC_FD 3
+#define LAST_NICE    19
 #define BUSY_NS	     (200 * NSEC_PER_MSEC) /* of processor time; waking up costs 1 ms a second */
 
 /* Between fork and exec: only async-signal-safe calls. */
@@ -325,8 +327,24 @@ bool dataplane_stop_hear(struct dataplane *d, struct failure *why)
 	return failed;
 }
 
+/* Of its main thread, which undoes what it has when the others are gone. */
+static void set_priority(const struct dataplane *d, int nice)
+{
+	if (d->pid > 0 && setpriority(PRIO_PROCESS, (id_t)d->pid, nice))
+		log_debug("priority of data plane %d: %s", d->pid, strerror(errno));
+}
+
+void dataplane_dismiss(struct dataplane *d)
+{
+	set_priority(d, LAST_NICE);
+	if (d->sock >= 0)
+		ipc_send(d->sock, IPC_QUIT, NULL, -1);
+	fd_close(&d->sock);
+}
+
 void dataplane_stop(struct dataplane *d)
 {
+	set_priority(d, 0); /* somebody waits for it now */
 	if (d->sock >= 0)
 		ipc_send(d->sock, IPC_QUIT, NULL, -1);
 	if (d->pid > 0) {

@@ -373,7 +373,7 @@ static int handle_dataplane(struct destination *d)
 	/* Once the state is loaded the data plane has done its work. */
 	if (d->s->state >= SESSION_PREPARED) {
 		if (err)
-			dataplane_stop(&d->dp);
+			dataplane_dismiss(&d->dp);
 		else if (m.head.type == IPC_PROGRESS)
 			note_stats(d, &m.body.stats);
 		/* It ends with the source's: no goodbye will come. */

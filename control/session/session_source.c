@@ -335,8 +335,9 @@ static int release(struct source *c)
 	json_decref(ran);
 	guard_stop(&c->guard);
 	source_unthrottle(c);
-	dataplane_stop(&c->dp);
+	dataplane_dismiss(&c->dp);
 	source_release_guest(c);
+	dataplane_stop(&c->dp);
 	return 0;
 }
 

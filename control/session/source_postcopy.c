@@ -476,7 +476,7 @@ int source_postcopy_serve(struct source *c)
 		json_decref(ran);
 	}
 	guard_stop(&c->guard);
-	dataplane_stop(&c->dp); /* the tracker has done its work */
+	/* The first data plane stays: undoing its mapping would take processors from this. */
 	c->post.heard_ns = clock_ns();
 	fault_at("source.serving");
 	while (!host_ending(c->s->host)) {

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -259,6 +260,27 @@ static void one_that_hangs_is_ended(void **unused)
 	dataplane_stop(&d);
 }
 
+/* Nobody waits for it before somebody asks whether it is gone. */
+static void one_that_is_dismissed(void **unused)
+{
+	pid_t pid;
+
+	(void)unused;
+	start("trap '' TERM; cat <&3 >/dev/null; exec sleep 1000");
+	pid = d.pid;
+	dataplane_dismiss(&d);
+	assert_int_equal(d.sock, -1);
+	assert_int_equal(d.pid, pid);
+	assert_int_equal(kill(pid, 0), 0);
+	if (!geteuid())
+		assert_int_equal(getpriority(PRIO_PROCESS, (id_t)pid), 19);
+	dataplane_stop(&d);
+	assert_int_equal(d.pid, 0);
+	assert_int_equal(kill(pid, 0), -1);
+	assert_int_equal(errno, ESRCH);
+	dataplane_dismiss(&d); /* harmless */
+}
+
 /* What is ignored stays ignored over exec: the child must get the default back. */
 static void nothing_is_inherited(void **unused)
 {
@@ -308,6 +330,7 @@ int main(void)
 		CASE(failed_because_the_vm_ends),
 		CASE(noticed),
 		CASE(one_that_hangs_is_ended),
+		CASE(one_that_is_dismissed),
 		CASE(nothing_is_inherited),
 	};
 
