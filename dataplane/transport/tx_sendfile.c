@@ -11,12 +11,12 @@
  *   By reference is through a pipe: vmsplice takes the pages out of our mapping, wherever in it
  *   they are, splice gives them to the socket. sendfile is the same with a pipe of 16 pages inside
  *   the kernel and a look-up in the page cache for each page; it remains for hosts that grant no
- *   larger pipe, except for hugetlbfs, which has no sendfile (EINVAL). Loopback, 512 MiB, processor seconds of the sender
- *   per GB, medians of 5: pipe of 256 pages 0.05, of 64 0.07, of 16 0.10, sendfile 0.10, splice
- *   from the file through 256 pages 0.07, send 0.17.
+ *   larger pipe, except for hugetlbfs, which has no sendfile (EINVAL). Loopback, 512 MiB,
+ *   processor seconds of the sender per GB, medians of 5: pipe of 256 pages 0.05, of 64 0.07, of 16
+ *   0.10, sendfile 0.10, splice from the file through 256 pages 0.07, send 0.17.
  *
  *   A page that was punched since it was looked at is not there to be taken (EFAULT, see
- *   page_reader.h): what is left of the slice is copied, as zeros where nothing is.
+ *   page_reader.h): it is copied, as the zeros that it is.
  */
 #include <errno.h>
 #include <fcntl.h>
