@@ -5,13 +5,8 @@
 . "$(dirname "$0")/lib.sh"
 
 hosts_up
-exec 8>/run/lock/tranship-hugepages.lock
-flock 8
-PAGES_BEFORE=$(cat /proc/sys/vm/nr_hugepages)
-huge_free() { awk '/HugePages_Free/ { print $2 }' /proc/meminfo; }
 # Both hosts take from the machine's one pool: 128 MiB twice.
-echo $((PAGES_BEFORE + 130)) >/proc/sys/vm/nr_hugepages
-[ "$(huge_free)" -ge 130 ] || skip "the machine has no 130 free huge pages"
+huge_pages 130 || skip "the machine has no 130 free huge pages"
 free_before=$(huge_free)
 daemon_start a
 daemon_start b

@@ -58,8 +58,7 @@ vm_verify b web
 note "QEMU leaves it in postmigrate when its move fails, which is told, and may run on"
 vm_tell b web go
 vm_qmp b web stop
-daemon_kill a
-TRANSHIP_FAULT=destination.loaded:error daemon_start a
+daemon_again a destination.loaded:error
 move b a web
 want_status 3
 if [ "$(vm_status b web)" = postmigrate ]; then # QEMU since 8.2 puts it back
@@ -89,8 +88,7 @@ move b a web --detach
 want_status 0
 want '.status == "started" and (.id | length > 0)'
 id=$(jq -r .id <<<"$RESULT")
-gone() { no_pids b -f '^[^ ]*qemu-system'; }
-eventually 20 gone || fail "the detached session does not end"
+await_no_vm b
 eventually 5 vm_runs a web || fail "it does not run at the destination"
 vm_verify a web
 note "and its result outlives the daemon; a dry run is not taken for a move"
@@ -99,8 +97,7 @@ eventually 5 ended b || fail "the detached session does not end"
 eventually 5 ended a || fail "the detached session does not end at the destination"
 before=$(cli b status "$id" --json | jq -Sc .result)
 for host in a b; do
-	daemon_kill $host
-	daemon_start $host
+	daemon_again $host
 done
 RESULT=$(cli b status "$id" --json | jq -c .result)
 [ "$(jq -Sc . <<<"$RESULT")" = "$before" ] || fail "not $before"

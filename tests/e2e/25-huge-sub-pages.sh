@@ -6,12 +6,7 @@
 . "$(dirname "$0")/lib.sh"
 
 hosts_up
-exec 8>/run/lock/tranship-hugepages.lock
-flock 8
-PAGES_BEFORE=$(cat /proc/sys/vm/nr_hugepages)
-huge_free() { awk '/HugePages_Free/ { print $2 }' /proc/meminfo; }
-echo $((PAGES_BEFORE + 130)) >/proc/sys/vm/nr_hugepages
-[ "$(huge_free)" -ge 130 ] || skip "the machine has no 130 free huge pages"
+huge_pages 130 || skip "the machine has no 130 free huge pages"
 daemon_start a
 daemon_start b
 checked_move web "backing=huge ram=128 rate=4 ws=96 grain=1" --verify

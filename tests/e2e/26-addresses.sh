@@ -41,11 +41,12 @@ vm_verify b web
 # Post-copy: streams of its own, faults on the first address.
 vm_tell b web go
 vm_end b web
-vm_start a post rate=60 ws=120 grain=16
+vm_start a post ram=128 rate=60 ws=100 grain=16
 beats_start post
 post_carries() { in_state a running && [ "$(streams_to 10.77.0.2)" = "$1" ] && [ "$(streams_to 10.77.0.3)" = "$2" ]; }
-move_start a b post --mode postcopy --streams 4 --bandwidth 120Mbit --compress off
+move_start a b post --mode postcopy --streams 4 --bandwidth 300Mbit --compress off
 eventually 60 post_carries 3 2 || fail "post-copy's streams are not spread over both addresses"
+linger post 10 20Mbit
 [ -z "$(on b ss -Hltn)" ] || fail "a listener is left on b"
 note "the data plane of b is killed"
 kill -KILL "$(dataplane_pid b | tail -1)"

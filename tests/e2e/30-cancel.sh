@@ -7,7 +7,7 @@
 . "$(dirname "$0")/lib.sh"
 
 ready_hosts
-vm_start a web rate=100 ws=64
+vm_start a web ram=128 rate=100 ws=64
 beats_start web
 
 # cancelled_at STATE HOW OPTIONS...
@@ -31,7 +31,7 @@ cancelled_at() {
 	if [ "$state" = new ]; then
 		kill -CONT "$(daemon_pid b)"
 	fi
-	eventually 10 no_pids b -f '^[^ ]*qemu-system' || fail "a VM is left on b"
+	await_no_vm b 10
 	assert_clean b
 	assert_clean a web
 }

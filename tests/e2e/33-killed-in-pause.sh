@@ -6,13 +6,13 @@
 . "$(dirname "$0")/lib.sh"
 
 ready_hosts
-vm_start a web rate=100 ws=64
+vm_start a web ram=128 rate=100 ws=64
 beats_start web
 
-# First beat after a moment of CLOCK_MONOTONIC, in ms after it.
+# The first beat after a moment of CLOCK_MONOTONIC: TOOK ms after it.
 beat_after() {
-	sleep 1.5
-	awk -v t="$1" '$1 > t { printf "%d\n", ($1 - t) / 1e6; exit }' "$LOGS/web.trace"
+	TOOK=$(awk -v t="$1" '$1 > t { printf "%d\n", ($1 - t) / 1e6; exit }' "$LOGS/web.trace")
+	[ -n "$TOOK" ]
 }
 monotonic() { awk '{ printf "%.0f\n", $1 * 1e9 }' /proc/uptime; }
 
@@ -31,12 +31,12 @@ for victim in daemon-a daemon-b dataplane-a dataplane-b; do
 	move_end
 	want_status 3
 	want '.status == "failed"'
-	took=$(beat_after "$killed")
-	note "the guest beats again after $took ms"
-	[ -n "$took" ] && [ "$took" -lt 1000 ] || fail "the guest runs only after ${took:-} ms"
+	eventually 10 beat_after "$killed" || fail "the guest does not beat"
+	note "the guest beats again after $TOOK ms"
+	[ "$TOOK" -lt 1000 ] || fail "the guest runs only after $TOOK ms"
 	case $victim in daemon-*) daemon_start "$host" ;; esac
 	assert_runs a web
-	eventually 15 no_pids b -f '^[^ ]*qemu-system' || fail "a VM is left on b"
+	await_no_vm b 15
 	assert_clean b
 	assert_clean a web
 	vm_verify a web

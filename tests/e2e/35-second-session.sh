@@ -7,7 +7,7 @@
 ready_hosts
 vm_start a web rate=5
 beats_start web
-move_start a b web --bandwidth 150Mbit
+move_start a b web --bandwidth 80Mbit
 eventually 10 in_state a copying || fail "not copying"
 # The VM's monitor is held by then: it is refused for the session, not for the monitor, at once.
 pid=$(on a pgrep -f 'qemu-system.*guest=web')
@@ -36,6 +36,7 @@ done
 assert_runs a other
 vm_end a other
 in_state a copying || fail "the first was disturbed"
+cli a tune "$(session_id a)" --bandwidth unlimited || fail "tune"
 move_end
 want_completed
 vm_verify b web

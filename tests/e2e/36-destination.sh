@@ -41,7 +41,7 @@ for when in before during; do
 	want '.error.message | test("destination has no memory .*No space left on device")'
 	want '.error.hint | length > 0'
 	assert_runs a web
-	eventually 10 no_pids b -f '^[^ ]*qemu-system' || fail "a VM is left on b"
+	await_no_vm b 10
 	assert_clean b
 done
 on b mount -o remount,size=4G /dev/shm
@@ -85,7 +85,7 @@ move_end
 want_status 3
 assert_runs a web
 "$HOSTS" link "$DIR" up
-eventually 20 no_pids b -f '^[^ ]*qemu-system' || fail "a VM is left on b"
+await_no_vm b
 assert_clean b
 
 note "it does not answer: the time limit counts before anything is copied"
@@ -97,7 +97,7 @@ kill -CONT "$daemon" "$(awk '/^PPid:/ { print $2 }' "/proc/$daemon/status")"
 want_status 3
 want_code timeout
 assert_runs a web
-eventually 30 no_pids b -f '^[^ ]*qemu-system' || fail "a VM is left on b"
+await_no_vm b 30
 
 note "the link carries nothing: likewise"
 "$HOSTS" link "$DIR" mute
@@ -106,7 +106,7 @@ want_status 3
 want_code timeout
 assert_runs a web
 "$HOSTS" link "$DIR" up
-eventually 30 no_pids b -f '^[^ ]*qemu-system' || fail "a VM is left on b"
+await_no_vm b 30
 assert_clean b
 
 note "gone"

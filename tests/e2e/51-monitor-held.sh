@@ -52,13 +52,12 @@ assert_runs a web
 # it lives, loaded, and waits for what its source says: to be thrown away, as soon as it can be
 vm_pid b web >/dev/null || fail "the VM of b was ended"
 release
-eventually 30 no_pids b -f '^[^ ]*qemu-system' || fail "a VM is left on b"
+await_no_vm b 30
 assert_clean b
 assert_clean a web
 
 note "at the source, committed and not told"
-daemon_kill a
-TRANSHIP_FAULT=source.journal.committed.after:kill daemon_start a
+daemon_again a source.journal.committed.after:kill
 pid=$(daemon_pid a)
 move_start a b web
 eventually 20 died "$pid" || fail "not committed"

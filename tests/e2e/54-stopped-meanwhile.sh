@@ -44,8 +44,7 @@ goes_on b
 vm_end b web
 
 note "and the move fails after that"
-daemon_kill a
-TRANSHIP_FAULT=source.load:error daemon_start a
+daemon_again a source.load:error
 vm_start a web rate=20 ram=192
 stopped_in_copying
 move_end

@@ -48,8 +48,7 @@ n=0
 for qemu in 7 10; do
 	[ $qemu = 7 ] || [ -x "$QEMU10" ] || continue
 	note "in the moment before the pause, QEMU $qemu"
-	daemon_kill a
-	TRANSHIP_FAULT=source.journal.paused.after:sleep=2000 daemon_start a
+	daemon_again a source.journal.paused.after:sleep=2000
 	vm_start a web rate=20 ram=192 qemu=$qemu
 	move_start a b web
 	eventually 20 in_the_gap $((++n)) || fail "no pause"

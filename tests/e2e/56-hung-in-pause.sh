@@ -25,45 +25,37 @@ stood_still() {
 	want_beats '.longest_gap_ms > 2000 and .longest_gap_ms < 6500'
 }
 
-note "transhipd of b, when it is to load"
-daemon_kill b
-TRANSHIP_FAULT=destination.load:stop daemon_start b
-beats_start web
-move_start a b web
-stood_still
-go_on
-eventually 20 no_pids b -f '^[^ ]*qemu-system' || fail "a VM is left on b"
-eventually 10 all_over b || fail "its session goes on: $(sessions b)"
-assert_clean b
-assert_clean a web
+nothing_left() {
+	await_no_vm b
+	eventually 10 all_over b || fail "its session goes on: $(sessions b)"
+	assert_clean b
+	assert_clean a web
+}
 
-note "the same, and it has loaded it"
-daemon_kill b
-TRANSHIP_FAULT=destination.loaded:stop daemon_start b
-beats_start web
-move_start a b web
-stood_still
-go_on
-eventually 20 no_pids b -f '^[^ ]*qemu-system' || fail "a VM is left on b"
-assert_clean b
+for site in load loaded; do
+	note "transhipd of b, at its $site"
+	daemon_again b destination.$site:stop
+	beats_start web
+	move_start a b web
+	stood_still
+	go_on
+	nothing_left
+done
 
 note "the link"
-daemon_kill a
-TRANSHIP_FAULT=source.final-copy:sleep=2000 daemon_start a
+daemon_again a source.final-copy:sleep=2000
 beats_start web
 move_start a b web
 eventually 20 in_state a paused || fail "no pause"
 "$HOSTS" link "$DIR" down
 stood_still
 "$HOSTS" link "$DIR" up
-eventually 20 no_pids b -f '^[^ ]*qemu-system' || fail "a VM is left on b"
-assert_clean b
+nothing_left
 vm_verify a web
 vm_tell a web go
 
 note "transhipd of a"
-daemon_kill a
-TRANSHIP_FAULT=source.load:stop daemon_start a
+daemon_again a source.load:stop
 pid=$(daemon_pid a)
 outer=$(awk '/^PPid/ { print $2 }' "/proc/$pid/status")
 beats_start web
@@ -76,9 +68,7 @@ want_beats '.switches == [] and .longest_gap_ms > 5000 and .longest_gap_ms < 130
 kill -CONT "$outer"
 eventually 10 test ! -d "/proc/$pid" || fail "transhipd on a lives on"
 TRANSHIP_FAULT='' daemon_start a
-eventually 20 no_pids b -f '^[^ ]*qemu-system' || fail "a VM is left on b"
-assert_clean b
-assert_clean a web
+nothing_left
 
 note "and the next move"
 beats_start web

@@ -11,7 +11,6 @@ TRANSHIP_FAULT=destination.journal.committed.after:kill daemon_start b
 vm_start a web rate=30 ram=128
 daemon=$(daemon_pid b)
 move_start a b web
-died() { [ ! -d "/proc/$1" ]; }
 eventually 30 died "$daemon" || fail "the destination was not told to run it"
 note "nobody knows who runs it, and nobody does"
 move_end

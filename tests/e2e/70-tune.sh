@@ -6,24 +6,16 @@
 # bandwidth still counts.
 . "$(dirname "$0")/lib.sh"
 
-# session_says FILTER: of the session that runs on HOST (a).
-session_says() {
-	SESSION=$(session_json "${HOST:-a}") || return 1
-	SESSION=$(cli "${HOST:-a}" status "$(jq -r .id <<<"$SESSION")" --json)
-	jq -e "$1" <<<"$SESSION" >/dev/null
-}
-session_of_b_says() { HOST=b session_says "$1"; }
-
 ready_hosts
-vm_start a web ram=192 rate=60 ws=48
+vm_start a web ram=128 rate=60 ws=48
 beats_start web
 
 note "held up by its bandwidth"
 move_start a b web --mode precopy --impact 0 --compress off --bandwidth 50Mbit --max-downtime 150ms
 eventually 10 in_state a copying || fail "not copying"
 id=$(session_id a)
-eventually 10 session_says '.progress.wire_bytes > 1000000' || fail "nothing is sent"
-session_says '.goals | .bandwidth == 6250000 and .max_downtime_ms == 150 and .impact == 0' ||
+eventually 10 session_says a '.progress.wire_bytes > 1000000' || fail "nothing is sent"
+session_says a '.goals | .bandwidth == 6250000 and .max_downtime_ms == 150 and .impact == 0' ||
 	fail "goals: $SESSION"
 cli a status "$id" | grep -q 'goals .*50.0 Mbit/s' || fail "status does not show the goals"
 cli a tune "$id" --bandwidth unlimited || fail "tune"
@@ -40,7 +32,7 @@ note "switched over by its user"
 move_start b a web --mode precopy --impact 0 --compress off --bandwidth 200Mbit --max-downtime 60ms
 eventually 10 in_state b copying || fail "not copying"
 # The full pass is behind it, and what is written meanwhile cannot be sent within 60 ms.
-eventually 60 session_of_b_says '.progress.round >= 2 and .progress.reason != ""' ||
+eventually 60 session_says b '.progress.round >= 2 and .progress.reason != ""' ||
 	fail "it does not get to its second round: $SESSION"
 cli b switch "$(session_id b)" || fail "switch"
 move_end
@@ -62,18 +54,18 @@ code_of() { jq -r .error.code; }
 	fail "the impact was tuned after the switch-over"
 [ "$(cli a switch "$id" --json 2>/dev/null | code_of)" = session-state ] ||
 	fail "switched over a second time"
-eventually 5 session_says '.goals.bandwidth == 125000' || fail "not tuned: $SESSION"
+eventually 5 session_says a '.goals.bandwidth == 125000' || fail "not tuned: $SESSION"
 # What faults fetch is not left any more, also where it is not pushed; nothing of pre-copy is shown.
-eventually 20 session_says '.progress.postcopy.faults > 200' || fail "no faults: $SESSION"
+eventually 20 session_says a '.progress.postcopy.faults > 200' || fail "no faults: $SESSION"
 lefts_agree() {
 	jq -ne --argjson a "$(cli a status "$id" --json | jq .progress.pending_bytes)" \
 		--argjson b "$(cli b status "$id" --json | jq .progress.pending_bytes)" \
 		'($a - $b) | fabs < 3000000'
 }
 eventually 20 lefts_agree || fail "the two sides do not agree on what is left"
-session_says '.progress | .dirty_rate == 0 and .predicted_downtime_ms == 0 and .postcopy.p99_us > 0' ||
+session_says a '.progress | .dirty_rate == 0 and .predicted_downtime_ms == 0 and .postcopy.p99_us > 0' ||
 	fail "$SESSION"
-HOST=b session_says '.progress | .percent > 0 and .postcopy.faults > 0' || fail "$SESSION"
+session_says b '.progress | .percent > 0 and .postcopy.faults > 0' || fail "$SESSION"
 cli a status "$id" >"$LOGS/status"
 grep -q 'post-copy .* left' "$LOGS/status" && grep -q 'faults .* median .* p99' "$LOGS/status" ||
 	fail "$(cat "$LOGS/status")"
@@ -92,8 +84,7 @@ vm_verify b web
 vm_tell b web go
 
 note "pre-copy after all, when post-copy was decided on and nothing is connected yet"
-daemon_kill b
-TRANSHIP_FAULT=source.postcopy:sleep=3000 daemon_start b
+daemon_again b source.postcopy:sleep=3000
 move_start b a web --mode auto --impact 0 --bandwidth 200Mbit --compress off --max-downtime 40ms
 eventually 60 grep -q 'postcopy after' "$LOGS/transhipd-b.log" || fail "post-copy is not decided on"
 cli b tune "$(session_id b)" --mode precopy --max-downtime 4s || fail "tune"

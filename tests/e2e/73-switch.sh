@@ -6,13 +6,6 @@
 # and status says so. Nothing is lost.
 . "$(dirname "$0")/lib.sh"
 
-# session_says HOST FILTER: of the session that runs there.
-session_says() {
-	SESSION=$(session_json "$1") || return 1
-	SESSION=$(cli "$1" status "$(jq -r .id <<<"$SESSION")" --json)
-	jq -e "$2" <<<"$SESSION" >/dev/null
-}
-
 # in_a_long_round FROM TO OPTIONS...: a first pass at 200 Mbit/s, then 20 Mbit/s for what was written
 # meanwhile, tens of MiB.
 in_a_long_round() {
@@ -31,20 +24,25 @@ cut_was() {
 	note "$(jq -c '{cut: [.rounds[] | select(.cut)], downtime_ms, total_ms}' <<<"$RESULT")"
 }
 
+# From a to b, in the second round.
+switched_over() {
+	in_a_long_round a b --mode precopy --max-downtime 30ms
+	id=$(session_id a)
+	cli a switch "$id" || fail "switch"
+	eventually 10 session_says a 'any(.events[]; .text | test("cut short: asked for by the user"))' ||
+		fail "the round is not cut: $SESSION"
+	# The pause must not take as long as the round would have.
+	cli a tune "$id" --bandwidth unlimited || fail "tune"
+	move_end
+	cut_was asked
+}
+
 ready_hosts
-vm_start a web ram=256 rate=40 ws=128
+vm_start a web ram=192 rate=40 ws=128
 beats_start web
 
 note "switched over in its second round"
-in_a_long_round a b --mode precopy --max-downtime 30ms
-id=$(session_id a)
-cli a switch "$id" || fail "switch"
-eventually 10 session_says a 'any(.events[]; .text | test("cut short: asked for by the user"))' ||
-	fail "the round is not cut: $SESSION"
-# The pause must not take as long as the round would have.
-cli a tune "$id" --bandwidth unlimited || fail "tune"
-move_end
-cut_was asked
+switched_over
 want '.reason == "asked for by the user"'
 assert_runs b web
 vm_verify b web
@@ -88,15 +86,8 @@ vm_end b web
 # guest to go now does not wait for another round because of it.
 note "with a disk that is written past the page cache"
 truncate -s 16M "$DIR/disk.img"
-vm_start a web ram=256 rate=40 ws=128 disk="$DIR/disk.img" disk_options=cache=none,aio=native
-in_a_long_round a b --mode precopy --max-downtime 30ms
-id=$(session_id a)
-cli a switch "$id" || fail "switch"
-eventually 10 session_says a 'any(.events[]; .text | test("cut short: asked for by the user"))' ||
-	fail "the round is not cut: $SESSION"
-cli a tune "$id" --bandwidth unlimited || fail "tune"
-move_end
-cut_was asked
+vm_start a web ram=192 rate=40 ws=128 disk="$DIR/disk.img" disk_options=cache=none,aio=native
+switched_over
 # At the begin and before the switch-over; the round after the cut one is the pause's, in which all is left.
 cli a status "$id" --json | jq -e '[.events[] | select(.text | test("block I/O drained"))] | length == 2' \
 	>/dev/null || fail "not drained: $(cli a status "$id" --json | jq -c .events)"

@@ -30,11 +30,7 @@ if [ -x "$QEMU10" ]; then
 fi
 
 note "huge pages"
-exec 8>/run/lock/tranship-hugepages.lock
-flock -w 60 8 || fail "somebody else holds the pool of huge pages"
-PAGES_BEFORE=$(cat /proc/sys/vm/nr_hugepages)
-echo $((PAGES_BEFORE + 130)) >/proc/sys/vm/nr_hugepages
-if [ "$(grep -oP 'HugePages_Free:\s+\K.*' /proc/meminfo)" -ge 130 ]; then
+if huge_pages 130; then
 	post_copied huge 'rate=60 ws=48 ram=128 backing=huge' --bandwidth 400Mbit
 else
 	note "no memory for huge pages: not tried"

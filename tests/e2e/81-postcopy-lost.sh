@@ -6,19 +6,20 @@
 . "$(dirname "$0")/lib.sh"
 
 ready_hosts
-serving() { in_state a running && [ "$(dataplane_pid b | wc -l)" -ge 1 ]; }
-events() { cli "$1" status --json "$(session_id "$1")" 2>/dev/null; }
 
 begin() { # NAME: up to the middle of a post-copy
-	vm_start a "$1" rate=60 ws=200 grain=16
+	vm_start a "$1" ram=128 rate=60 ws=100 grain=16
 	beats_start "$1"
 	move_start a b "$1" --mode postcopy --bandwidth 300Mbit
 	eventually 40 serving || fail "post-copy does not begin"
+	id=$(session_id a)
+	linger "$1" 10 20Mbit
 	sleep 0.5
 	serving || fail "post-copy was over too soon to lose anything"
 }
 
 finish() { # NAME
+	cli a tune "$id" --bandwidth unlimited || note "it is over already"
 	move_end
 	want_completed
 	want '.mode == "postcopy" and .postcopy.complete'
@@ -32,7 +33,6 @@ finish() { # NAME
 
 note "the link is down for 3 s, and the source's VMM is killed: its RAM is kept"
 begin link
-id=$(session_id a)
 ! out=$(cli a cancel "$id" 2>&1) || fail "a cancel was accepted after the switch-over"
 note "cancel: $out"
 [[ $out == *"cannot be cancelled any more: the guest runs at the destination"*"[session-state]"* ]] ||
@@ -47,7 +47,6 @@ finish link
 for side in a b; do
 	note "the data plane of $side is killed"
 	begin "killed$side"
-	id=$(session_id a)
 	[ $side = b ] || on a ip link set mig0 down
 	kill -KILL "$(dataplane_pid $side | tail -1)"
 	if [ $side = a ]; then

@@ -6,7 +6,6 @@
 . "$(dirname "$0")/lib.sh"
 
 ready_hosts
-serving() { in_state a running && [ "$(dataplane_pid b | wc -l)" -ge 1 ]; }
 done_on() { cli "$1" status --json | jq -e --arg id "$2" '[.. | objects | select(.id? == $id)] |
 	first | .terminal and .state == "done"' >/dev/null; }
 
@@ -18,15 +17,15 @@ shows() {
 for what in b a a-and-its-vm; do
 	side=${what%%-*}
 	note "transhipd of $side is killed ($what)"
-	vm_start a "vm$side" rate=40 ws=200 grain=16
+	vm_start a "vm$side" ram=128 rate=40 ws=100 grain=16
 	beats_start "vm$side"
-	move_start a b "vm$side" --mode postcopy --bandwidth 200Mbit
+	move_start a b "vm$side" --mode postcopy --bandwidth 300Mbit
 	eventually 40 serving || fail "post-copy does not begin"
 	id=$(session_id a)
+	linger "vm$side" 10 40Mbit
+	eventually 5 shows a '.goals.bandwidth == 5000000' || fail "not tuned"
 	sleep 0.5
 	serving || fail "post-copy was over too soon"
-	cli a tune "$id" --bandwidth 150Mbit || fail "tune"
-	eventually 5 shows a '.goals.bandwidth == 18750000' || fail "not tuned"
 	daemon_kill $side
 	if [ "$what" != "$side" ]; then
 		kill -KILL "$(vm_pid a "vm$side")"
@@ -36,10 +35,12 @@ for what in b a a-and-its-vm; do
 	daemon_start $side
 	# what is left is known at once, and what was asked for still counts
 	if [ $side = b ]; then
-		shows b '.terminal or (.progress | .total_bytes == 268435456 and .pending_bytes > 0
+		shows b '.terminal or (.progress | .total_bytes == 134217728 and .pending_bytes > 0
 			and .percent > 0 and .percent < 100)' || fail "the destination shows $SHOWN"
 	fi
-	eventually 5 shows a '.goals.bandwidth == 18750000' || fail "forgotten: $SHOWN"
+	eventually 5 shows a '.goals.bandwidth == 5000000' || fail "forgotten: $SHOWN"
+	# the rest sooner, and not so soon that nothing is to be told of it
+	cli a tune "$id" --bandwidth 150Mbit || note "it is over already"
 	STATUS=0
 	wait "$MOVE" || STATUS=$?
 	eventually 60 done_on a "$id" || fail "the source does not come to its end"
@@ -47,7 +48,7 @@ for what in b a a-and-its-vm; do
 	[ $side = a ] || [ "$STATUS" = 0 ] || fail "exit $STATUS"
 	shows a '.result | .status == "completed" and (.rounds | length) >= 1 and .downtime_ms > 1
 		and .downtime.pause_ms > 0 and .total_ms > 1500 and .setup_ms > 0
-		and .ram.wire_bytes > 1000000 and .ram.total_bytes == 268435456
+		and .ram.wire_bytes > 1000000 and .ram.total_bytes == 134217728
 		and .tracker == "pagemap" and .cpu_ms.source > 0 and .cpu_ms.destination > 0' ||
 		fail "the account: $(jq -c .result <<<"$SHOWN")"
 	shows a '.result.postcopy | .complete and .faults > 0

@@ -7,9 +7,8 @@
 . "$(dirname "$0")/lib.sh"
 
 ready_hosts
-serving() { in_state a running && [ "$(dataplane_pid b | wc -l)" -ge 1 ]; }
 
-vm_start a web rate=40 ws=200 grain=16
+vm_start a web ram=128 rate=40 ws=100 grain=16
 move_start a b web --mode postcopy --bandwidth 200Mbit
 eventually 40 serving || fail "post-copy does not begin"
 id=$(session_id a)
@@ -34,13 +33,13 @@ note "given up there, as its source has gone"
 vm_end a web
 vm_start a two rate=40 ws=100 ram=128 grain=16
 beats_start two
-move_start a b two --mode postcopy --bandwidth 100Mbit
+move_start a b two --mode postcopy --bandwidth 300Mbit
 eventually 40 serving || fail "post-copy does not begin"
 id=$(session_id a)
+linger two 10 20Mbit
 ! out=$(cli b resolve "$id" --give-up 2>&1) || fail "a guest that is served was given up"
 [[ $out == *"the source serves its pages"* ]] || fail "not the reason: $out"
 daemon_kill a
-wait "$MOVE"
 eventually 10 cli b resolve "$id" --give-up || fail "resolve --give-up at the destination"
 assert_no_vm b two
 cli b status "$id" --json | jq -e '.state == "failed"' >/dev/null || fail "it is not over"
@@ -48,6 +47,7 @@ assert_clean b
 TRANSHIP_FAULT=source.journal.failed.before:kill daemon_start a
 unresolved() { cli a status "$id" --json | jq -e '.state == "unresolved"'; }
 eventually 40 unresolved || fail "the source does not ask for a decision"
+wait "$MOVE"
 [ "$(vm_qmp a two query-status | jq -r .running)" = false ] || fail "it runs by itself"
 note "what a person decides outlives transhipd, which dies when the guest has run on"
 pid=$(daemon_pid a)

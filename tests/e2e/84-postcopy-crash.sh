@@ -6,7 +6,7 @@
 . "$(dirname "$0")/lib.sh"
 
 hosts_up
-vm_start a web rate=60 ws=100 ram=192
+vm_start a web rate=60 ws=64 ram=96
 beats_start web
 # site, what it is, where the guest is then: here or there
 while read -r site what where; do

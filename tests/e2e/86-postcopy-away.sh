@@ -17,11 +17,9 @@ begin() { # NAME: up to the middle of a post-copy
 	move_start a b "$1" --mode postcopy --compress off --bandwidth 150Mbit
 	mv "$LOGS/result" "$LOGS/result-$1"
 	eventually 40 in_state a running || fail "post-copy does not begin"
+	linger "$1" 1 500kbit
 	ID[$1]=$(session_id a)
 	CLI[$1]=$MOVE
-	cli a tune "${ID[$1]}" --bandwidth 500kbit >/dev/null || fail "tune"
-	# what it asks for itself is not limited
-	vm_tell b "$1" "rate 1" >/dev/null || fail "the guest does not answer"
 }
 
 # One after the other: a session that has not ended is found by its being the only one.

@@ -6,7 +6,6 @@
 . "$(dirname "$0")/lib.sh"
 
 ready_hosts
-started() { daemon_kill b; TRANSHIP_FAULT=$1 daemon_start b; }
 web="ram=128 rate=60 ws=64 grain=16"
 
 for mode in auto hybrid; do
@@ -19,7 +18,7 @@ for mode in auto hybrid; do
 done
 
 note "it cannot be prepared: a longer pause is allowed in the end"
-started destination.postcopy:error
+daemon_again b destination.postcopy:error
 # shellcheck disable=SC2086
 vm_start a web $web
 beats_start web
@@ -39,11 +38,11 @@ assert_untracked "$(vm_pid b web)"
 vm_end b web
 
 note "it cannot be prepared: nothing else converges"
-started destination.postcopy:error
-# shellcheck disable=SC2086
-vm_start a web $web
+daemon_again b destination.postcopy:error
+# It is given up after a number of rounds: short ones.
+vm_start a web ram=64 rate=100 ws=32
 beats_start web
-move a b web --mode hybrid --impact 0 --compress off --bandwidth 200Mbit --max-downtime 50ms
+move a b web --mode hybrid --impact 0 --compress off --bandwidth 400Mbit --max-downtime 50ms
 want_status 3
 want_code not-converging
 assert_runs a web
@@ -51,7 +50,7 @@ assert_clean b
 assert_clean a web
 
 note "it was asked for by name"
-started destination.postcopy:error
+daemon_again b destination.postcopy:error
 move a b web --mode postcopy --compress off --bandwidth 400Mbit
 want_status 3
 want_code peer-failed

@@ -3,8 +3,8 @@
 # timeout: 240
 # The commands that README.md, the man pages, docs/qemu.md and docs/benchmarking.md show are run as they
 # stand there, from an installed tree, on the hosts 10.1.0.1 (the first) and 10.1.0.2 (the second). Not
-# literal: a bench is given little time, what ends in "..." is ended, and /path/to/ is left out. ssh is
-# the real one where there is an sshd, else something that forwards a socket.
+# literal: what measures is given little time and memory, what ends in "..." is ended, and /path/to/ is
+# left out. ssh is the real one where there is an sshd, else something that forwards a socket.
 # shellcheck disable=SC2034
 . "$(dirname "$0")/lib.sh"
 
@@ -63,12 +63,12 @@ prepare() {
 
 	if ! vm_runs a web1; then
 		[ -z "$(vm_pid b web1)" ] || vm_end b web1
-		vm_start a web1 rate=20
+		vm_start a web1 ram=128 rate=20
 	fi
 	[[ $block =~ --incoming\ qemu:/run/vm/([a-z0-9]+)\.qmp ]] || return 0
 	name=${BASH_REMATCH[1]}
 	[[ $block != */run/b.sock* ]] || host=a
-	vm_start $host "$name" incoming=1
+	vm_start $host "$name" ram=128 incoming=1
 }
 
 # One command of a block as a line of the script that a runs; those of the second host are run here.
@@ -76,7 +76,13 @@ command_line() {
 	local line=$1 socket=/run/tranship/transhipd.sock
 
 	[[ ! $line =~ --socket\ ([^ ]+) ]] || socket=${BASH_REMATCH[1]}
-	[[ $line != "tranship bench"*--time* ]] && line=${line/#tranship bench/tranship bench --time 300ms}
+	[[ $line == *--time* ]] || line=${line/#tranship bench/tranship bench --time 300ms}
+	[[ $line == *--memory* ]] || line=${line/#tranship bench/tranship bench --memory 32MiB}
+	line=${line/--omit 1s/--omit 100ms}
+	case $line in
+	*--seconds* | *--model*) ;;
+	*) line=$(sed -E 's/^tranship (dirty-rate|predict)/& --seconds 1/' <<<"$line") ;;
+	esac
 	case $line in
 	*"# on the second")
 		on b bash -c "$line" >>"$LOGS/second.log" 2>&1

@@ -162,6 +162,12 @@ daemon_kill() {
 	eventually 10 test ! -d "/proc/$pid" || fail "transhipd on $1 does not die"
 }
 
+# daemon_again HOST [FAULT]: killed and started, with a fault or without.
+daemon_again() {
+	daemon_kill "$1"
+	TRANSHIP_FAULT=${2:-} daemon_start "$1"
+}
+
 dataplane_pid() { host_pids "$1" -x tranship-datapl; }
 
 ready_hosts() {
@@ -318,6 +324,16 @@ vm_qmp() {
 mapped_huge() {
 	awk '/^ShmemPmdMapped:/ { n += $2 } END { print n + 0 }' "/proc/$(vm_pid "$1" "$2")/smaps"
 }
+
+# huge_pages N: so many of 2 MiB are free, for this case alone; false if the machine has not got them.
+huge_pages() {
+	exec 8>/run/lock/tranship-hugepages.lock
+	flock -w 60 8 || fail "somebody else holds the pool of huge pages"
+	PAGES_BEFORE=$(cat /proc/sys/vm/nr_hugepages)
+	echo $((PAGES_BEFORE + $1)) >/proc/sys/vm/nr_hugepages
+	[ "$(huge_free)" -ge "$1" ]
+}
+huge_free() { awk '/HugePages_Free/ { print $2 }' /proc/meminfo; }
 
 vm_status() { vm_qmp "$1" "$2" query-status | jq -r .status; }
 
@@ -495,6 +511,20 @@ session_json() { cli "$1" status --json | jq -ce '[.. | objects | select(has("st
 session_state() { session_json "$1" | jq -r .state; }
 session_id() { session_json "$1" | jq -r .id; }
 in_state() { [ "$(session_state "$1")" = "$2" ]; }
+# Of that session, which is SESSION: session_says HOST FILTER
+session_says() {
+	SESSION=$(session_json "$1") || return 1
+	SESSION=$(cli "$1" status "$(jq -r .id <<<"$SESSION")" --json)
+	jq -e "$2" <<<"$SESSION" >/dev/null
+}
+# It is served from a at b, in post-copy.
+serving() { in_state a running && [ "$(dataplane_pid b | wc -l)" -ge 1 ]; }
+# It lasts, until it is tuned again: its guest asks for little, and little else comes.
+# linger VM MIB_A_SECOND BANDWIDTH
+linger() {
+	cli a tune "$(session_id a)" --bandwidth "$3" >/dev/null || fail "tune"
+	vm_tell b "$1" "rate $2" >/dev/null || fail "the guest does not answer"
+}
 
 # in_the_pause HOST: the session that copies there pauses its guest when its first pass is over, with all
 # that the guest wrote meanwhile left to be sent. Further rounds would make the pause shorter than
@@ -529,6 +559,9 @@ assert_clean() {
 }
 
 no_pids() { ! host_pids "$@"; }
+
+# await_no_vm HOST [SECONDS (20)]: the VMs that a session has launched there end.
+await_no_vm() { eventually "${2:-20}" no_pids "$1" -f '^[^ ]*qemu-system' || fail "a VM is left on $1"; }
 
 # No userfaultfd in the VMM, no mapping still registered with one.
 assert_untracked() {
