@@ -10,6 +10,38 @@
 #include "lib/base/clock.h"
 #include "tests/unit/dataplane/pair_guest.h"
 
+/* RAM at the source, and a guest that writes it; a host that cannot track it is passed over. */
+static void begin(struct pair *p, struct guest *g, uint64_t seed, unsigned int what)
+{
+	p->src_ram[0] = pair_memfd(p, p->size[0]);
+	pair_fill(p->src_ram[0], p->size[0], seed);
+	if (!guest_start(g, p, what)) {
+		pair_close_ram(p);
+		skip();
+	}
+}
+
+/* Both sides hold the same. */
+static void end(struct pair *p, struct guest *g)
+{
+	assert_true(pair_same(p->src_ram[0], p->dst_ram[0], p->size[0]));
+	assert_int_equal(pair_verify(p).mismatches, 0);
+	pair_quit(p);
+	guest_end(g, p);
+}
+
+static void start_observer(struct pair *p)
+{
+	struct ipc_config c = pair_config(p, IPC_ROLE_OBSERVER);
+
+	pair_spawn(&p->src);
+	pair_send(&p->src, IPC_CONFIG, &c, -1);
+	pair_send_regions(p, &p->src, true);
+	pair_send_tracker(p);
+	pair_send(&p->src, IPC_START, NULL, -1);
+	pair_expect(&p->src, IPC_READY);
+}
+
 static void move_live(enum ipc_tx tx, uint32_t streams, unsigned int what)
 {
 	struct pair p = PAIR_INIT(streams, tx);
@@ -17,14 +49,9 @@ static void move_live(enum ipc_tx tx, uint32_t streams, unsigned int what)
 	struct ipc_sent sent;
 	struct guest g;
 
-	p.src_ram[0] = pair_memfd(&p, p.size[0]);
 	p.dst_ram[0] = pair_memfd(&p, p.size[0]);
-	pair_fill(p.src_ram[0], p.size[0], 11);
 	pair_fill(p.dst_ram[0], p.size[0], 12);
-	if (!guest_start(&g, &p, what)) {
-		pair_close_ram(&p);
-		skip();
-	}
+	begin(&p, &g, 11, what);
 	pair_start(&p);
 	assert_int_equal(p.ready.tracker, IPC_TRACKER_PAGEMAP);
 	scanned = pair_scan(&p, IPC_SCAN_FIRST);
@@ -43,10 +70,7 @@ static void move_live(enum ipc_tx tx, uint32_t streams, unsigned int what)
 	assert_true(sent.total.sent_pages > p.size[0] / 4096);
 	/* Nothing is left, and both sides hold the same. */
 	assert_int_equal(pair_scan(&p, IPC_SCAN_BARRIER).pending_pages, 0);
-	assert_true(pair_same(p.src_ram[0], p.dst_ram[0], p.size[0]));
-	assert_int_equal(pair_verify(&p).mismatches, 0);
-	pair_quit(&p);
-	guest_end(&g, &p);
+	end(&p, &g);
 }
 
 /*
@@ -60,12 +84,7 @@ static void flip_live(enum ipc_tx tx, uint32_t streams)
 	struct guest g;
 
 	p.page_size = CHUNK_BYTES;
-	p.src_ram[0] = pair_memfd(&p, p.size[0]);
-	pair_fill(p.src_ram[0], p.size[0], 15);
-	if (!guest_start(&g, &p, WRITES | FLIPS)) {
-		pair_close_ram(&p);
-		skip();
-	}
+	begin(&p, &g, 15, WRITES | FLIPS);
 	pair_start(&p);
 	pair_scan(&p, IPC_SCAN_FIRST);
 	pair_round(&p, 1);
@@ -78,10 +97,7 @@ static void flip_live(enum ipc_tx tx, uint32_t streams)
 	pair_scan(&p, IPC_SCAN_BARRIER);
 	sent = pair_round(&p, 11);
 	assert_true(sent.total.same_bytes > 0);
-	assert_true(pair_same(p.src_ram[0], p.dst_ram[0], p.size[0]));
-	assert_int_equal(pair_verify(&p).mismatches, 0);
-	pair_quit(&p);
-	guest_end(&g, &p);
+	end(&p, &g);
 }
 
 static void test_live_flips(void **state)
@@ -102,14 +118,9 @@ static void test_live_again(void **state)
 	struct guest g;
 
 	(void)state;
-	p.src_ram[0] = pair_memfd(&p, p.size[0]);
 	p.dst_ram[0] = pair_memfd(&p, p.size[0]);
-	pair_fill(p.src_ram[0], p.size[0], 16);
 	pair_fill(p.dst_ram[0], p.size[0], 16);
-	if (!guest_start(&g, &p, WRITES | FLIPS | HOT_ONLY)) {
-		pair_close_ram(&p);
-		skip();
-	}
+	begin(&p, &g, 16, WRITES | FLIPS | HOT_ONLY);
 	let_it_write(&g, 500);
 	pair_start(&p);
 	pair_scan(&p, IPC_SCAN_FIRST);
@@ -125,10 +136,7 @@ static void test_live_again(void **state)
 	guest_stop(&g);
 	pair_scan(&p, IPC_SCAN_BARRIER);
 	pair_round(&p, 5);
-	assert_true(pair_same(p.src_ram[0], p.dst_ram[0], p.size[0]));
-	assert_int_equal(pair_verify(&p).mismatches, 0);
-	pair_quit(&p);
-	guest_end(&g, &p);
+	end(&p, &g);
 }
 
 /*
@@ -146,12 +154,7 @@ static void defer_live(enum ipc_compress compress, uint32_t page_size)
 	p.level = compress == IPC_COMPRESS_ZSTD;
 	p.rate = 400 << 20;
 	p.send_flags = IPC_SEND_DEFER;
-	p.src_ram[0] = pair_memfd(&p, p.size[0]);
-	pair_fill(p.src_ram[0], p.size[0], 21);
-	if (!guest_start(&g, &p, WRITES)) {
-		pair_close_ram(&p);
-		skip();
-	}
+	begin(&p, &g, 21, WRITES);
 	pair_start(&p);
 	pair_scan(&p, IPC_SCAN_FIRST);
 	for (uint32_t n = 1; n <= 4; n++) {
@@ -165,10 +168,7 @@ static void defer_live(enum ipc_compress compress, uint32_t page_size)
 	p.send_flags = 0;
 	pair_round(&p, 5);
 	assert_int_equal(pair_scan(&p, IPC_SCAN_BARRIER).pending_pages, 0);
-	assert_true(pair_same(p.src_ram[0], p.dst_ram[0], p.size[0]));
-	assert_int_equal(pair_verify(&p).mismatches, 0);
-	pair_quit(&p);
-	guest_end(&g, &p);
+	end(&p, &g);
 }
 
 static void test_live_deferred(void **state)
@@ -213,12 +213,7 @@ static void test_small_round(void **state)
 	struct guest g;
 
 	(void)state;
-	p.src_ram[0] = pair_memfd(&p, p.size[0]);
-	pair_fill(p.src_ram[0], p.size[0], 13);
-	if (!guest_start(&g, &p, WRITES)) {
-		pair_close_ram(&p);
-		skip();
-	}
+	begin(&p, &g, 13, WRITES);
 	pair_start(&p);
 	pair_scan(&p, IPC_SCAN_FIRST);
 	guest_stop(&g);
@@ -239,33 +234,19 @@ static void test_small_round(void **state)
 	}
 	print_message("scan and round take %.2f ms, of 300 scattered pages %.2f ms\n", best[0],
 		      best[1]);
-	assert_true(pair_same(p.src_ram[0], p.dst_ram[0], p.size[0]));
-	pair_quit(&p);
-	guest_end(&g, &p);
+	end(&p, &g);
 }
 
 static void test_observer(void **state)
 {
 	struct pair p = PAIR_INIT(0, IPC_TX_AUTO);
-	struct ipc_config c;
 	struct ipc_scan scan = { .flags = IPC_SCAN_FIRST | IPC_SCAN_OBSERVE };
 	struct ipc_scanned s;
 	struct guest g;
 
 	(void)state;
-	p.src_ram[0] = pair_memfd(&p, p.size[0]);
-	pair_fill(p.src_ram[0], p.size[0], 14);
-	if (!guest_start(&g, &p, WRITES)) {
-		pair_close_ram(&p);
-		skip();
-	}
-	c = pair_config(&p, IPC_ROLE_OBSERVER);
-	pair_spawn(&p.src);
-	pair_send(&p.src, IPC_CONFIG, &c, -1);
-	pair_send_regions(&p, &p.src, true);
-	pair_send_tracker(&p);
-	pair_send(&p.src, IPC_START, NULL, -1);
-	pair_expect(&p.src, IPC_READY);
+	begin(&p, &g, 14, WRITES);
+	start_observer(&p);
 	pair_send(&p.src, IPC_SCAN, &scan, -1);
 	pair_expect(&p.src, IPC_SCANNED);
 	let_it_write(&g, 5000);
@@ -291,23 +272,11 @@ static void test_observer_periods(void **state)
 	struct pair p = PAIR_INIT(0, IPC_TX_AUTO);
 	struct ipc_scan scan = { .flags = IPC_SCAN_FIRST | IPC_SCAN_OBSERVE | IPC_SCAN_PERIODS };
 	struct ipc_scanned s[8], first;
-	struct ipc_config c;
 	struct guest g;
 
 	(void)state;
-	p.src_ram[0] = pair_memfd(&p, p.size[0]);
-	pair_fill(p.src_ram[0], p.size[0], 14);
-	if (!guest_start(&g, &p, WRITES | HOT_ONLY)) {
-		pair_close_ram(&p);
-		skip();
-	}
-	c = pair_config(&p, IPC_ROLE_OBSERVER);
-	pair_spawn(&p.src);
-	pair_send(&p.src, IPC_CONFIG, &c, -1);
-	pair_send_regions(&p, &p.src, true);
-	pair_send_tracker(&p);
-	pair_send(&p.src, IPC_START, NULL, -1);
-	pair_expect(&p.src, IPC_READY);
+	begin(&p, &g, 14, WRITES | HOT_ONLY);
+	start_observer(&p);
 	pair_send(&p.src, IPC_SCAN, &scan, -1);
 	first = pair_expect(&p.src, IPC_SCANNED)->scanned;
 	assert_in_range(first.populated_pages, 1, p.size[0] / 4096);
@@ -353,11 +322,7 @@ static void test_vmm_dies(void **state)
 	struct guest g;
 
 	(void)state;
-	p.src_ram[0] = pair_memfd(&p, p.size[0]);
-	if (!guest_start(&g, &p, WRITES)) {
-		pair_close_ram(&p);
-		skip();
-	}
+	begin(&p, &g, 17, WRITES);
 	pair_start(&p);
 	pair_scan(&p, IPC_SCAN_FIRST);
 	guest_end(&g, &p);

@@ -137,17 +137,26 @@ static void an_abort_is_owed_over_a_restart(void **unused)
 }
 
 /* The destination was told to run it and died; it stays away for longer than anybody waits. */
-static void unresolved_resolves_itself(void **unused)
+static void lose_the_destination(void)
 {
 	json_t *session;
 
-	(void)unused;
 	begin(NULL, "destination.journal.committed.after:kill");
 	await_death(B);
 	session = await_end(A, id);
 	assert_string_equal(text(session, "state"), "unresolved");
 	assert_string_equal(text(json_object_get(session, "result"), "status"), "unresolved");
+	assert_non_null(strstr(text(json_object_get(session, "error"), "hint"),
+			       "end its QEMU there first"));
 	json_decref(session);
+}
+
+static void unresolved_resolves_itself(void **unused)
+{
+	json_t *session;
+
+	(void)unused;
+	lose_the_destination();
 	assert_false(vm_runs(A, "vm") || vm_runs(B, "vm"));
 	/* a restart in between changes nothing of that */
 	daemon_kill(A, SIGKILL);
@@ -171,16 +180,8 @@ static void unresolved_resolves_itself(void **unused)
  */
 static void a_person_ran_it_at_the_source_meanwhile(void **unused)
 {
-	json_t *session;
-
 	(void)unused;
-	begin(NULL, "destination.journal.committed.after:kill");
-	await_death(B);
-	session = await_end(A, id);
-	assert_string_equal(text(session, "state"), "unresolved");
-	assert_non_null(strstr(text(json_object_get(session, "error"), "hint"),
-			       "end its QEMU there first"));
-	json_decref(session);
+	lose_the_destination();
 	assert_true(resolve(A, "run-here"));
 	assert_true(vm_runs(A, "vm"));
 	daemon_start(B, NULL);
