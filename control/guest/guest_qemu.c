@@ -11,7 +11,8 @@
  *
  *   Nothing in the VM is changed by opening, describing and checking it. arm() leaves one
  *   userfaultfd in it (guest_qemu_track.c); pause() and incoming() change migration capabilities
- *   (guest_qemu_handover.c). Each is undone on every way out, free() included.
+ *   (guest_qemu_handover.c). Each is undone on every way out, free() included. What postcopy()
+ *   leaves in it is not: its pages are still to come, whoever brings them (guest_qemu_postcopy.c).
  */
 #include <errno.h>
 #include <poll.h>
@@ -38,7 +39,9 @@ static void guest_qemu_free(struct guest *g)
 {
 	struct guest_qemu *q = guest_qemu_of(g);
 
-	if (q->uffd >= 0)
+	if (q->faults)
+		fd_close(&q->uffd); /* the VMM's stays: what is missing would read as zeros */
+	else if (q->uffd >= 0)
 		guest_qemu_disarm(g);
 	if (q->q && guest_alive(g)) {
 		qmp_set_time_limit(q->q, FREE_LIMIT_MS);

@@ -23,6 +23,7 @@ struct guest_qemu {
 	/* Tracking: the userfaultfd inside the VMM. */
 	int uffd;	 /* ours, -1: not armed */
 	int remote_uffd; /* its number in the VMM */
+	bool faults;	 /* post-copy's: only disarm() ends it */
 
 	/* Hand-over. */
 	int state_fd;		  /* a copy of what QEMU saves to, -1: not saving; see resume */

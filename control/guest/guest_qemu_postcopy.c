@@ -137,6 +137,7 @@ int guest_qemu_postcopy(struct guest *g, int *fd, json_t **residue, struct failu
 		guest_qemu_disarm(g);
 		return err;
 	}
+	q->faults = true;
 	*residue = guest_qemu_residue(q);
 	*fd = fcntl(q->uffd, F_DUPFD_CLOEXEC, 0);
 	return *fd < 0 ? failure_set(f, -errno, "internal", NULL, "fcntl: %m") : 0;
@@ -154,6 +155,7 @@ int guest_qemu_postcopy_adopt(struct guest *g, const json_t *residue, int *fd, s
 		return err;
 	}
 	q->remote_uffd = number;
+	q->faults = true;
 	*fd = fcntl(q->uffd, F_DUPFD_CLOEXEC, 0);
 	return *fd < 0 ? failure_set(f, -errno, "internal", NULL, "fcntl: %m") : 0;
 }

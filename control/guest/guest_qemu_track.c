@@ -117,6 +117,7 @@ void guest_qemu_disarm(struct guest *g)
 				 f.message);
 	}
 	fd_close(&q->uffd);
+	q->faults = false;
 }
 
 int guest_qemu_tracker_probe(char *why, size_t len)

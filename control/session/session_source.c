@@ -488,6 +488,7 @@ void source_init(struct source *c, struct session *s)
 void source_release(struct source *c)
 {
 	explicit_bzero(c->secret, sizeof(c->secret));
+	dataplane_stop(&c->dp);
 	source_postcopy_release(c);
 	throttle_free(c->brake);
 	guest_free(c->g);

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # timeout: 300
-# Either transhipd is killed in post-copy and started again: the guest waits, and then goes on. So it
-# does if the source's VMM was killed too: its RAM is still there.
+# Either transhipd is killed in post-copy, or the destination's told to end, and started again: the
+# guest waits, and then goes on. So it does if the source's VMM was killed too: its RAM is still there.
 . "$(dirname "$0")/lib.sh"
 
 ready_hosts
@@ -14,7 +14,7 @@ shows() {
 	SHOWN=$(cli "$1" status "$id" --json) && jq -e "$2" <<<"$SHOWN" >/dev/null
 }
 
-for what in b a a-and-its-vm; do
+for what in b b-is-told a a-and-its-vm; do
 	side=${what%%-*}
 	note "transhipd of $side is killed ($what)"
 	vm_start a "vm$side" ram=128 rate=40 ws=100 grain=16
@@ -26,8 +26,13 @@ for what in b a a-and-its-vm; do
 	eventually 5 shows a '.goals.bandwidth == 5000000' || fail "not tuned"
 	sleep 0.5
 	serving || fail "post-copy was over too soon"
-	daemon_kill $side
-	if [ "$what" != "$side" ]; then
+	if [ "$what" = b-is-told ]; then
+		kill -TERM "$(daemon_pid b)"
+		eventually 10 no_pids b -x transhipd || fail "transhipd on b does not end"
+	else
+		daemon_kill $side
+	fi
+	if [ "$what" = a-and-its-vm ]; then
 		kill -KILL "$(vm_pid a "vm$side")"
 		rm -f "$DIR/a/vm/vm$side".*
 	fi

@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 
 #include "control/guest/guest_qemu_internal.h"
+#include "control/guest/uffd.h"
 #include "lib/base/clock.h"
 #include "tests/unit/at_once.h"
 #include "tests/unit/control/guest/check_ok.h"
@@ -391,6 +392,24 @@ static void refuses_what_does_not_wait(void **state)
 	expect_untouched(src);
 }
 
+/* A mapping of it waits at what is missing. */
+static bool watched(pid_t pid)
+{
+	char path[64], *line = NULL;
+	bool found = false;
+	size_t room = 0;
+	FILE *smaps;
+
+	snprintf(path, sizeof(path), "/proc/%d/smaps", (int)pid);
+	smaps = fopen(path, "re");
+	assert_non_null(smaps);
+	while (!found && getline(&line, &room, smaps) > 0)
+		found = !strncmp(line, "VmFlags:", 8) && strstr(line, " um");
+	free(line);
+	fclose(smaps);
+	return found;
+}
+
 static void an_unused_destination_is_as_before(void **state)
 {
 	(void)state;
@@ -402,6 +421,30 @@ static void an_unused_destination_is_as_before(void **state)
 	expect_untouched(dst);
 	OK(dst->ops->incoming(dst, &f)); /* and can be used again */
 	assert_false(dst->desc.running);
+}
+
+/* What is missing of a guest that runs would read as zeros: a transhipd that ends lets it wait. */
+static void faults_outlive_whoever_asked_for_them(void **state)
+{
+	json_t *residue = NULL;
+	int fd, number;
+
+	(void)state;
+	OK(dst->ops->incoming(dst, &f));
+	OK(dst->ops->postcopy(dst, &fd, &residue, &f));
+	close(fd);
+	guest_free(dst);
+	dst = NULL;
+	number = (int)json_integer_value(json_object_get(residue, "userfaultfd"));
+	OK(uffd_adopt(b.pid, number, &fd, &f));
+	close(fd);
+	assert_true(watched(b.pid));
+	guest_disarm_residue(residue);
+	assert_false(watched(b.pid));
+	assert_int_equal(uffd_adopt(b.pid, number, &fd, &f), -ENOENT);
+	failure_clear(&f);
+	json_decref(residue);
+	dst = opened(&b);
 }
 
 static void rubbish_is_not_loaded(void **state)
@@ -477,6 +520,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(the_source_dies, start_source, stop_all),
 		cmocka_unit_test_setup_teardown(refuses_what_does_not_wait, start_source, stop_all),
 		cmocka_unit_test_setup_teardown(an_unused_destination_is_as_before, start_both,
+						stop_all),
+		cmocka_unit_test_setup_teardown(faults_outlive_whoever_asked_for_them, start_both,
 						stop_all),
 		cmocka_unit_test_setup_teardown(rubbish_is_not_loaded, start_both, stop_all),
 		cmocka_unit_test_setup_teardown(a_locked_image_is_seen_in_time, start_both,
