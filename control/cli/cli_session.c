@@ -161,7 +161,9 @@ static void print_rounds(FILE *to, const json_t *p)
 	fprintf(to, "  rates      %s sent, %s/s dirtied\n",
 		units_format_rate(number(p, "throughput"), a, sizeof(a)),
 		units_format_size((uint64_t)number(p, "dirty_rate"), b, sizeof(b)));
-	fprintf(to, "  pause      %.0f ms, if it came now\n", number(p, "predicted_downtime_ms"));
+	if (number(p, "predicted_downtime_ms") > 0)
+		fprintf(to, "  pause      %.0f ms, if it came now\n",
+			number(p, "predicted_downtime_ms"));
 }
 
 static void print_progress(FILE *to, const json_t *p)

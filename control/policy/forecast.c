@@ -97,12 +97,12 @@ static json_t *costs_json(const struct simulator_model *m)
 	double threads = m->scan_threads ? m->scan_threads : 1;
 	double scan = m->ram_bytes / GIB * m->scan_ns_per_gib / threads / 1e6;
 
-	return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f}", "scan_ms", scan, "arm_ms",
+	return json_pack("{s:f, s:f, s:f, s:I, s:I, s:I}", "scan_ms", scan, "arm_ms",
 			 m->populated_bytes / GIB * m->arm_ns_per_gib / 1e6, "floor_ms",
 			 m->pause_ns / 1e6 + m->pause_scans * scan, "bitmap_bytes",
-			 m->ram_bytes / PAGE_SIZE / 8, "source_memory_bytes",
-			 BITMAPS * m->ram_bytes / PAGE_SIZE / 8, "page_table_bytes",
-			 m->populated_bytes / TABLE_PART);
+			 (json_int_t)(m->ram_bytes / PAGE_SIZE / 8), "source_memory_bytes",
+			 (json_int_t)(BITMAPS * m->ram_bytes / PAGE_SIZE / 8), "page_table_bytes",
+			 (json_int_t)(m->populated_bytes / TABLE_PART));
 }
 
 static json_t *goals_json(const struct policy_goals *g)
@@ -122,7 +122,7 @@ json_t *forecast(const struct model *m)
 		json_array_append_new(modes, mode_json(m, POLICY_MODE_HYBRID));
 		json_array_append_new(modes, mode_json(m, POLICY_MODE_POSTCOPY));
 	}
-	return json_pack("{s:s, s:f, s:f, s:o, s:o, s:o}", "name", m->name, "ram_bytes",
-			 m->sim.ram_bytes, "spread", FORECAST_SPREAD, "goals",
+	return json_pack("{s:s, s:I, s:f, s:o, s:o, s:o}", "name", m->name, "ram_bytes",
+			 (json_int_t)m->sim.ram_bytes, "spread", FORECAST_SPREAD, "goals",
 			 goals_json(&m->goals), "costs", costs_json(&m->sim), "modes", modes);
 }

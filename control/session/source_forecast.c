@@ -5,6 +5,7 @@
  * VM may write less by then. But it is said.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "control/admission/preflight.h"
@@ -37,15 +38,18 @@ static const json_t *entry_of(const json_t *forecast, const char *mode)
 	return NULL;
 }
 
-static void warn(struct source *c, const char *because)
+static void warn(struct source *c, const char *reason, const char *because)
 {
 	bool may_postcopy = c->can.postcopy && mode_of(c) == POLICY_MODE_PRECOPY;
-	SCOPED_LOCK(&c->s->lock);
+	bool late = !strcmp(reason, policy_reason_name(POLICY_TIMED_OUT));
+	char hint[160];
 
-	check_add(c->s->checks, "forecast", "", CHECK_WARNING, "not-converging",
-		  may_postcopy ? "Allow a longer --max-downtime, more --bandwidth or --impact, or "
-				 "post-copy: --mode auto."
-			       : "Allow a longer --max-downtime, more --bandwidth or --impact.",
+	snprintf(hint, sizeof(hint),
+		 "Allow %sa longer --max-downtime, more --bandwidth or --impact%s.",
+		 late ? "more time with --timeout, " : "",
+		 may_postcopy ? ", or post-copy: --mode auto" : "");
+	SCOPED_LOCK(&c->s->lock);
+	check_add(c->s->checks, "forecast", "", CHECK_WARNING, "not-converging", hint,
 		  "As it is now the migration would be given up: %s.", because);
 }
 
@@ -56,6 +60,7 @@ static void judge(struct source *c)
 	const json_t *entry = entry_of(c->forecast, mode);
 	const json_t *end = json_object_get(entry, "end");
 	const char *because = json_string_value(json_object_get(entry, "because"));
+	const char *reason = json_string_value(json_object_get(entry, "reason"));
 
 	if (!end)
 		return;
@@ -63,7 +68,7 @@ static void judge(struct source *c)
 	json_object_set(c->forecast, "end", (json_t *)end);
 	json_object_set(c->forecast, "because", json_object_get(entry, "because"));
 	if (!strcmp(json_string_value(end) ?: "", policy_action_name(POLICY_GIVE_UP)))
-		warn(c, because ? because : "");
+		warn(c, reason ?: "", because ?: "");
 }
 
 int source_forecast(struct source *c)

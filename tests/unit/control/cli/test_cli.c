@@ -310,6 +310,23 @@ static void test_status_of_what_was_not_moved(void **state)
 	assert_null(strstr(out_text, "failed"));
 }
 
+/* What nobody can tell yet is not shown as nothing. */
+static void test_status_of_the_first_pass(void **state)
+{
+	json_t *progress;
+
+	(void)state;
+	fake.answer = json_loads(COPYING, 0, NULL);
+	progress = json_object_get(fake.answer, "progress");
+	json_object_set_new(progress, "predicted_downtime_ms", json_real(0));
+	assert_int_equal(RUN("status", FAKE_ID), CLI_DONE);
+	want_in(out_text, "dirtied");
+	assert_null(strstr(out_text, "if it came now"));
+	json_object_set_new(progress, "predicted_downtime_ms", json_real(23.4));
+	assert_int_equal(RUN("status", FAKE_ID), CLI_DONE);
+	want_in(out_text, "pause      23 ms, if it came now");
+}
+
 /* Nothing of pre-copy is shown when the guest runs already. */
 static void test_status_in_postcopy(void **state)
 {
@@ -491,6 +508,7 @@ int main(void)
 		CASE(test_dirty_rate),
 		CASE(test_status),
 		CASE(test_status_of_what_was_not_moved),
+		CASE(test_status_of_the_first_pass),
 		CASE(test_status_in_postcopy),
 		CASE(test_status_of_a_destination),
 		CASE(test_status_watch),

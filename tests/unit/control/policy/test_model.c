@@ -81,6 +81,8 @@ static void the_total_is_at_least_what_the_path_takes(void **state)
 									  : m.sim.link_rate;
 	assert_true(number(mode, "total_ms", "expected") > content / rate * 1000);
 	assert_true(number(out, "costs", "bitmap_bytes") == m.sim.ram_bytes / 32768);
+	/* to the byte */
+	assert_int_equal(json_integer_value(json_object_get(out, "ram_bytes")), 1ull << 40);
 	json_decref(out);
 }
 

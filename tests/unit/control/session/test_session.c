@@ -444,12 +444,12 @@ static void dry_run(void **unused)
 }
 
 /* Nothing stands against it but what is asked for: not refused, and told. */
-static void dry_run_of_what_is_hopeless(void **unused)
+static void hopeless(json_int_t timeout_ms)
 {
 	json_t *options = with_switch("dry_run"), *session, *forecast, *check = NULL;
 	size_t i, warnings = 0;
 
-	(void)unused;
+	json_object_set_new(options, "timeout_ms", json_integer(timeout_ms));
 	json_object_set_new(options, "mode", json_string("precopy"));
 	json_object_set_new(options, "bandwidth", json_integer(1 << 20));
 	json_object_set_new(options, "impact", json_integer(0));
@@ -462,10 +462,22 @@ static void dry_run_of_what_is_hopeless(void **unused)
 	assert_in_range((uint64_t)json_number_value(json_object_get(
 				json_object_get(forecast, "measured"), "path_bytes_per_s")),
 			1 << 18, 3 << 19);
-	json_array_foreach (json_object_get(session, "checks"), i, check)
-		warnings += !strcmp(text(check, "code"), "not-converging");
+	json_array_foreach (json_object_get(session, "checks"), i, check) {
+		if (strcmp(text(check, "code"), "not-converging"))
+			continue;
+		warnings++;
+		/* what stands against it is what the hint is about */
+		assert_int_equal(strstr(text(check, "hint"), "--timeout") != NULL, timeout_ms > 0);
+	}
 	assert_int_equal(warnings, 1);
 	assert_status(session, "completed", "");
+}
+
+static void dry_run_of_what_is_hopeless(void **unused)
+{
+	(void)unused;
+	hopeless(0);
+	hopeless(100);
 	still_movable();
 }
 
