@@ -21,6 +21,12 @@ static const int8_t around[] = { 0, 1, 2, 3, -1 };
 #define QUEUE_NS (700 * 1000ull)
 #define RATE_NS	 (10 * NSEC_PER_MSEC)
 
+/*
+ * With room for less than two, TCP sends one and waits for its timer, 40 ms. Those of loopback are
+ * 64 KiB; of others these are no bound.
+ */
+#define SEGMENTS_LEAST 4u
+
 /* While a push waits for the bandwidth limit it looks whether it is to end. */
 #define PACE_MAX_NS (20 * NSEC_PER_MSEC)
 
@@ -352,29 +358,37 @@ static void set_queue(struct server_stream *t, uint64_t bytes)
 		log_debug("SO_SNDBUF: %s", strerror(errno));
 }
 
+/* Of one stream, so that all have that of PUSH_QUEUE, or at least what TCP can go on with. */
+static uint64_t share(const struct server_stream *t, uint64_t of_all)
+{
+	uint64_t bytes = of_all / (t->v->s->config.streams - 1);
+
+	return bytes > t->queue_least ? bytes : t->queue_least;
+}
+
 void server_bound_queue(struct server_stream *t)
 {
-	uint32_t pushing = t->v->s->config.streams - 1;
 	struct tcp_info info = { 0 };
 	socklen_t len = sizeof(info);
 
 	t->near = !getsockopt(t->fd, IPPROTO_TCP, TCP_INFO, &info, &len) && info.tcpi_rtt < NEAR_US;
-	set_queue(t, (t->near ? PUSH_QUEUE_MIN : PUSH_QUEUE) / pushing);
+	t->queue_least = SEGMENTS_LEAST * (uint64_t)info.tcpi_snd_mss;
+	set_queue(t, share(t, t->near ? PUSH_QUEUE_MIN : PUSH_QUEUE));
 }
 
 /* What the link carries in QUEUE_NS, as it has turned out. */
 void server_adapt_queue(struct server_stream *t)
 {
-	uint64_t now = clock_ns(), passed = now - t->rate_ns, pushing = t->v->s->config.streams - 1;
+	uint64_t now = clock_ns(), passed = now - t->rate_ns;
 	uint64_t bytes = t->tx->counters.wire_bytes - t->rate_bytes, want;
 
 	if (!t->near || passed < RATE_NS)
 		return;
 	want = bytes * QUEUE_NS / passed;
-	if (want > PUSH_QUEUE / pushing)
-		want = PUSH_QUEUE / pushing;
-	if (want < PUSH_QUEUE_MIN / pushing)
-		want = PUSH_QUEUE_MIN / pushing;
+	if (want > share(t, PUSH_QUEUE))
+		want = share(t, PUSH_QUEUE);
+	if (want < share(t, PUSH_QUEUE_MIN))
+		want = share(t, PUSH_QUEUE_MIN);
 	if (t->rate_ns && (want * 4 > t->queue * 5 || want * 5 < t->queue * 4))
 		set_queue(t, want);
 	t->rate_ns = now;

@@ -12,10 +12,10 @@
  *
  *   Bytes ahead of a fault. What the push streams have given to the kernel goes over the link
  *   before an answer does, so that is little. Between near hosts it is what the link carries in
- *   less than a millisecond, PUSH_QUEUE_MIN to PUSH_QUEUE in all their sockets' buffers, and that
- *   is enough to fill it; between distant ones the buffers are left to the kernel, and only what
- *   is not sent yet is bounded. The answers' packets have priority where the host's queues know
- *   one.
+ *   less than a millisecond, PUSH_QUEUE_MIN to PUSH_QUEUE in all their sockets' buffers (more where
+ *   a few segments are more, as on loopback), and that is enough to fill it; between distant ones
+ *   the buffers are left to the kernel, and only what is not sent yet is bounded. The answers'
+ *   packets have priority where the host's queues know one.
  *
  *   Compression. With --compress what is pushed goes through the encoders of pre-copy
  *   (encode_pool.h), in parts of PART_PAGES, so that little lies between the choice of a chunk
@@ -82,7 +82,7 @@ struct server_stream {
 	struct push_counts counts;
 	uint64_t wire_bytes, zero_copy_bytes; /* atomic */
 	bool near;			      /* a pushing stream's, as what follows */
-	uint64_t queue;			      /* bytes: its bound */
+	uint64_t queue, queue_least;	      /* bytes: its bound, and what that is at least */
 	uint64_t rate_ns, rate_bytes; /* when the rate was last looked at, and sent by then */
 	bool woken;		      /* v->lock: there may be something to do beside encoders */
 	struct chunk_plan plan, rest;

@@ -7,7 +7,6 @@
 #ifndef TRANSHIP_TESTS_POSTCOPY_VMM_H
 #define TRANSHIP_TESTS_POSTCOPY_VMM_H
 
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sys/ioctl.h>
@@ -144,10 +143,8 @@ static inline bool vmm_init(struct vmm *v, uint32_t streams)
 static inline void vmm_start_destination(struct vmm *v, struct sockaddr_in *at)
 {
 	struct pair *p = &v->p;
-	/* a link's: the queue that is pushed into is smaller than two segments of the loopback */
-	int listener = pair_listener(at), segment = 8948;
+	int listener = pair_listener(at);
 
-	pair_check(!setsockopt(listener, IPPROTO_TCP, TCP_MAXSEG, &segment, sizeof(segment)));
 	pair_spawn_destination(p, IPC_ROLE_POSTCOPY_DESTINATION);
 	for (uint32_t i = 0; i < p->nregions; i++) {
 		struct ipc_mapping m = { .region = i,
