@@ -215,7 +215,7 @@ static void print_help(FILE *to)
 
 static void print_command_help(FILE *to, const struct cli_command *c)
 {
-	fprintf(to, "usage: tranship %s %s%s\n\n%s\n\n", c->name, c->words,
+	fprintf(to, "usage: tranship %s%s%s%s\n\n%s\n\n", c->name, *c->words ? " " : "", c->words,
 		c->options ? " [options]" : "", c->help);
 	print_options(to, c->options);
 	print_options(to, cli_common_options);

@@ -111,11 +111,10 @@ struct guest_ops {
 	/*
 	 * Destination, waiting: from now on every access to RAM faults and waits for whoever holds
 	 * *fd, a userfaultfd (the caller's), until disarm. -EOPNOTSUPP (unsupported-option) where
-	 * that cannot be had. *residue: as of arm. adopt: takes over what the journal says of it.
+	 * that cannot be had. *residue: as of arm; uffd_adopt() takes over what it says.
 	 * free() leaves it as it is: what is missing would read as zeros.
 	 */
 	int (*postcopy)(struct guest *g, int *fd, json_t **residue, struct failure *f);
-	int (*postcopy_adopt)(struct guest *g, const json_t *residue, int *fd, struct failure *f);
 
 	/*
 	 * Stops the vCPUs and drains block I/O. And runs it on, unless stop found it stopped

@@ -68,7 +68,6 @@ static const struct guest_ops guest_qemu_ops = {
 	.arm = guest_qemu_arm,
 	.disarm = guest_qemu_disarm,
 	.postcopy = guest_qemu_postcopy,
-	.postcopy_adopt = guest_qemu_postcopy_adopt,
 	.stop = guest_qemu_stop,
 	.cont = guest_qemu_cont,
 	.pause = guest_qemu_pause,

@@ -93,7 +93,6 @@ void guest_qemu_disarm(struct guest *g);
 json_t *guest_qemu_residue(struct guest_qemu *q);
 /* guest_qemu_postcopy.c */
 int guest_qemu_postcopy(struct guest *g, int *fd, json_t **residue, struct failure *f);
-int guest_qemu_postcopy_adopt(struct guest *g, const json_t *residue, int *fd, struct failure *f);
 /* guest_disarm_residue() of this kind. */
 void guest_qemu_disarm_residue(const json_t *residue);
 /* 0 if this kernel can track from outside; -errno and why. */

@@ -11,7 +11,7 @@
  *
  *   QEMU's own descriptor stays open: if we and the data plane die, faults wait instead of being
  *   given zeros. guest_qemu_disarm() undoes it as it does for tracking, and after a crash
- *   guest_qemu_disarm_residue(); guest_qemu_postcopy_adopt() takes it over instead.
+ *   guest_qemu_disarm_residue(); uffd_adopt() takes it over instead.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -139,23 +139,6 @@ int guest_qemu_postcopy(struct guest *g, int *fd, json_t **residue, struct failu
 	}
 	q->faults = true;
 	*residue = guest_qemu_residue(q);
-	*fd = fcntl(q->uffd, F_DUPFD_CLOEXEC, 0);
-	return *fd < 0 ? failure_set(f, -errno, "internal", NULL, "fcntl: %m") : 0;
-}
-
-int guest_qemu_postcopy_adopt(struct guest *g, const json_t *residue, int *fd, struct failure *f)
-{
-	struct guest_qemu *q = guest_qemu_of(g);
-	int number = (int)json_integer_value(json_object_get(residue, "userfaultfd"));
-	int err = uffd_adopt(g->pid, number, &q->uffd, f);
-
-	*fd = -1;
-	if (err) {
-		q->uffd = -1;
-		return err;
-	}
-	q->remote_uffd = number;
-	q->faults = true;
 	*fd = fcntl(q->uffd, F_DUPFD_CLOEXEC, 0);
 	return *fd < 0 ? failure_set(f, -errno, "internal", NULL, "fcntl: %m") : 0;
 }

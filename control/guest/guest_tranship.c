@@ -403,27 +403,13 @@ static int tranship_throttle(struct guest *g, const char *owner, struct throttle
 			   "not say which threads they are.");
 }
 
-static int no_postcopy(struct failure *f)
-{
-	return failure_set(f, -EOPNOTSUPP, "unsupported-option", "Use --mode precopy.",
-			   "A VMM with libtranship cannot be post-copied in this version.");
-}
-
 static int tranship_postcopy(struct guest *g, int *fd, json_t **residue, struct failure *f)
 {
 	(void)g;
 	*fd = -1;
 	*residue = NULL;
-	return no_postcopy(f);
-}
-
-static int tranship_postcopy_adopt(struct guest *g, const json_t *residue, int *fd,
-				   struct failure *f)
-{
-	(void)g;
-	(void)residue;
-	*fd = -1;
-	return no_postcopy(f);
+	return failure_set(f, -EOPNOTSUPP, "unsupported-option", "Use --mode precopy.",
+			   "A VMM with libtranship cannot be post-copied in this version.");
 }
 
 static const struct guest_ops tranship_ops = {
@@ -434,7 +420,6 @@ static const struct guest_ops tranship_ops = {
 	.arm = tranship_arm,
 	.disarm = tranship_disarm,
 	.postcopy = tranship_postcopy,
-	.postcopy_adopt = tranship_postcopy_adopt,
 	.stop = tranship_stop,
 	.cont = tranship_resume,
 	.pause = tranship_pause,
