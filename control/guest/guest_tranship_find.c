@@ -114,7 +114,7 @@ static int open_found(struct guest **out, const struct search *s, const char *wh
 {
 	if (!s->hits)
 		return failure_set(f, -ENOENT, "vm-not-found", "`tranship list` shows the VMs.",
-				   "no VM with libtranship is %s", what);
+				   "there is no VM that is %s.", what);
 	if (s->hits > 1)
 		return failure_set(f, -EEXIST, "vm-ambiguous", "Give its socket: tranship:/path.",
 				   "%u VMs with libtranship are %s", s->hits, what);

@@ -76,6 +76,7 @@ static void not_found(void **state)
 	snprintf(vm, sizeof(vm), "pid:%d", getpid());
 	assert_true(guest_open(&g, vm, &f) < 0);
 	assert_string_equal(f.code, "vm-not-found");
+	assert_non_null(strstr(f.message, "no VM that is process"));
 }
 
 static void equal_names_are_ambiguous(void **state)
