@@ -233,13 +233,14 @@ int host_peer_status(struct host *h, const char *id, json_t **out, struct failur
 	struct session *s = host_session_get(h, id, SESSION_DESTINATION, f);
 	enum session_state state;
 	json_t *figures = NULL;
-	bool complete = false, ran;
+	bool complete = false, served = false, ran;
 	int err;
 
 	if (s) {
 		pthread_mutex_lock(&s->lock);
 		state = s->state;
 		complete = s->postcopy_complete;
+		served = s->postcopy_served;
 		if (s->progress.postcopy)
 			figures = postcopy_figures_to_peer(&s->progress.faults);
 		*out = account_of_end(s, state);
@@ -256,6 +257,7 @@ int host_peer_status(struct host *h, const char *id, json_t **out, struct failur
 			    json_boolean(state == SESSION_RUNNING || state == SESSION_DONE));
 	json_object_set_new(*out, "postcopy_complete",
 			    json_boolean(complete || state == SESSION_DONE));
+	json_object_set_new(*out, "postcopy_served", json_boolean(served));
 	if (figures)
 		json_object_set_new(*out, "postcopy", figures);
 	json_object_set_new(

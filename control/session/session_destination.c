@@ -164,6 +164,18 @@ static int enter_prepared(struct destination *d)
 	return err;
 }
 
+static int transhipd_ends(struct destination *d)
+{
+	/* PREPARED and COMMITTED outlive this daemon; the journal knows. */
+	if (d->s->state == SESSION_PREPARED || d->s->state == SESSION_COMMITTED ||
+	    (d->s->state == SESSION_RUNNING && destination_postcopy_pending(&d->post)))
+		return SERVED_LEAVE;
+	if (d->s->state == SESSION_RUNNING)
+		return SERVED_DONE;
+	return failure_set(&d->f, -ECANCELED, "cancelled", NULL,
+			   "The destination's transhipd ends.");
+}
+
 static int handle_load(struct destination *d)
 {
 	uint64_t start = clock_ns();
@@ -173,6 +185,10 @@ static int handle_load(struct destination *d)
 		err = fault_at("destination.loaded");
 	if (destination_given_up(d))
 		return -ECANCELED;
+	if (err == -ECANCELED && host_ending(d->s->host)) {
+		failure_clear(&d->f);
+		return transhipd_ends(d);
+	}
 	if (!err && d->s->state == SESSION_COPYING)
 		err = enter_prepared(d);
 	if (err)
@@ -404,18 +420,6 @@ static int vm_ended(struct destination *d)
 {
 	return failure_set(&d->f, -ESRCH, "vm-gone", "See the VM's log.",
 			   "The VM's process ended at the destination.");
-}
-
-static int transhipd_ends(struct destination *d)
-{
-	/* PREPARED and COMMITTED outlive this daemon; the journal knows. */
-	if (d->s->state == SESSION_PREPARED || d->s->state == SESSION_COMMITTED ||
-	    (d->s->state == SESSION_RUNNING && destination_postcopy_pending(&d->post)))
-		return SERVED_LEAVE;
-	if (d->s->state == SESSION_RUNNING)
-		return SERVED_DONE;
-	return failure_set(&d->f, -ECANCELED, "cancelled", NULL,
-			   "The destination's transhipd ends.");
 }
 
 /* A served, or -errno and d->f: it failed. */

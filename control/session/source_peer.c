@@ -122,6 +122,8 @@ int source_peer_state(struct source *c, struct source_peer_state *out)
 	name = json_string_value(json_object_get(answer, "state"));
 	err = name && !session_state_parse(name, &out->state) ? 0 : -ENODATA;
 	out->complete = json_is_true(json_object_get(answer, "postcopy_complete"));
+	/* one that does not say so is of an earlier version */
+	out->deserted = json_is_false(json_object_get(answer, "postcopy_served"));
 	out->never_ran = json_is_true(json_object_get(answer, "never_ran"));
 	note_figures(c, json_object_get(answer, "postcopy"));
 	json_decref(answer);

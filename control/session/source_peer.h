@@ -23,6 +23,7 @@ int source_peer_abort(struct source *c);
 struct source_peer_state {
 	enum session_state state;
 	bool complete;	/* it needs nothing of a post-copy any more */
+	bool deserted;	/* nobody serves its guest's faults: it waits to be connected again */
 	bool never_ran; /* it has ended there, and the guest did not run */
 };
 

@@ -298,6 +298,7 @@ static int look(struct source *c)
 	if (err)
 		return 0; /* not now; its guest may run all the same */
 	c->post.heard_ns = clock_ns();
+	c->post.deserted = there.deserted;
 	if (there.complete)
 		return 1;
 	state = there.state;
@@ -331,14 +332,18 @@ uint64_t source_postcopy_settle_ms(uint64_t ram_bytes)
 	return SETTLE_MS + (ram_bytes >> 30) * SETTLE_MS_PER_GIB;
 }
 
-/* All was acknowledged: it will say that it has everything. */
+/*
+ * All was acknowledged: it will say that it has everything; not one that was lost on its way there
+ * and whose guest may be waiting: who takes over wakes it, and that needs a connection.
+ */
 static int await_complete(struct source *c)
 {
 	uint64_t begin = clock_ns();
 	double limit = (double)source_postcopy_settle_ms(c->post.kept.bytes);
 	int found = look(c);
 
-	while (!found && clock_ms_since(begin) < limit && !host_ending(c->s->host)) {
+	while (!found && !c->post.deserted && clock_ms_since(begin) < limit &&
+	       !host_ending(c->s->host)) {
 		rest(c, 5);
 		found = look(c);
 	}
@@ -376,8 +381,9 @@ static int attend(struct source *c)
 	if (found)
 		return found;
 	if (!err)
-		failure_set(&why, -EPROTO, "peer-failed", NULL,
-			    "the destination does not have everything");
+		failure_set(&why, -EPROTO, "peer-failed", NULL, "%s",
+			    c->post.deserted ? "nobody serves at the destination any more"
+					     : "the destination does not have everything");
 	lost(c, &why);
 	return -EAGAIN;
 }

@@ -18,6 +18,7 @@ struct source_postcopy {
 	bool complete;		  /* the destination has everything */
 	bool leaving;		  /* transhipd ends; the next one goes on */
 	bool heard;		  /* the destination answered when it was asked last */
+	bool deserted;		  /* and said that nobody serves its guest's faults */
 	bool revived;		  /* it was UNRESOLVED, and its destination has answered */
 	struct source_ram kept;	  /* what the destination may need, whatever ends the VMM */
 	unsigned int again_ms;	  /* what is waited before the next attempt to connect */

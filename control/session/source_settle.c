@@ -519,7 +519,8 @@ void session_source_recover(struct session *s, const json_t *content)
 			if (c.unsettled)
 				await(&c, SETTLE_EVERY_MS);
 		}
-		if (c.unsettled)
+		/* one that leaves a guest that it serves has nothing open */
+		if (c.unsettled && !c.post.leaving)
 			source_finish_unresolved(&c);
 	}
 	source_linger(&c);

@@ -46,18 +46,24 @@ for when in before during; do
 done
 on b mount -o remount,size=4G /dev/shm
 
-note "its transhipd is told to end"
-move_start a b web --bandwidth 300Mbit
-eventually 10 in_state a copying || fail "not copying"
-kill -TERM "$(daemon_pid b)"
-move_end
-want_status 3
-want_code peer-failed
-want '.error.message == "The destination'"'"'s transhipd ends."'
-assert_runs a web
-eventually 10 no_pids b -x transhipd || fail "transhipd on b does not end"
-assert_clean b
-daemon_start b
+for when in copying loading; do
+	note "its transhipd is told to end, $when"
+	[ $when = copying ] && limit=300Mbit || limit=2Gbit
+	move_start a b web --bandwidth $limit
+	[ $when = loading ] || eventually 10 in_state a copying || fail "not copying"
+	[ $when = copying ] || eventually 20 grep -q "fault at destination.load" "$LOGS/transhipd-b.log" ||
+		fail "it does not load"
+	kill -TERM "$(daemon_pid b)"
+	move_end
+	want_status 3
+	want_code peer-failed
+	want '.error.message == "The destination'"'"'s transhipd ends."'
+	assert_runs a web
+	eventually 10 no_pids b -x transhipd || fail "transhipd on b does not end"
+	assert_clean b
+	[ $when = copying ] || fault=
+	TRANSHIP_FAULT=${fault-destination.load:sleep=500} daemon_start b
+done
 
 note "given up there"
 move_start a b web --bandwidth 300Mbit

@@ -44,6 +44,15 @@ for what in b b-is-told a a-and-its-vm; do
 			and .percent > 0 and .percent < 100)' || fail "the destination shows $SHOWN"
 	fi
 	eventually 5 shows a '.goals.bandwidth == 5000000' || fail "forgotten: $SHOWN"
+	if [ "$what" = a ]; then
+		# and the one that took it over is told to end: with a second word, at once
+		until no_pids a -x transhipd; do
+			kill -TERM "$(daemon_pid a)" 2>/dev/null
+			sleep 0.1
+		done
+		! grep -q "${id:0:8} unresolved" "$LOGS/transhipd-a.log" || fail "nothing is unresolved"
+		daemon_start a
+	fi
 	# the rest sooner, and not so soon that nothing is to be told of it
 	cli a tune "$id" --bandwidth 150Mbit || note "it is over already"
 	STATUS=0
@@ -70,3 +79,25 @@ for what in b b-is-told a a-and-its-vm; do
 	assert_clean b "vm$side"
 	vm_end b "vm$side"
 done
+
+note "transhipd of b is told to end when all has come, and nobody has said so: the guest is not left alone"
+daemon_kill b
+TRANSHIP_FAULT=destination.journal.running.before:sleep=2500 daemon_start b
+vm_start a all ram=64 ws=16
+beats_start all
+move_start a b all --mode postcopy
+eventually 40 session_says a '.state == "running" and .progress.pending_bytes == 0' ||
+	fail "not all is sent: $SESSION"
+id=$(session_id a)
+kill -TERM "$(daemon_pid b)"
+eventually 10 no_pids b -x transhipd || fail "transhipd on b does not end"
+TRANSHIP_FAULT='' daemon_start b
+# who waited for its word, which was lost, would wait 10 s
+move_end
+want_completed
+shows a '[.events[].text | select(test("nobody serves at the destination"))] | length == 1' ||
+	fail "it was not asked: $(jq -c .events <<<"$SHOWN")"
+vm_verify b all
+beats_stop all
+assert_clean a
+assert_clean b all
