@@ -96,20 +96,26 @@ static void claim(struct session *s, const json_t *content)
 			 (uint64_t)json_integer_value(json_object_get(of, "start_time")));
 }
 
-/* What its last record tells of an ended session. */
-static void read_end(struct session *s, const json_t *content)
+static void read_failure(struct session *s, const json_t *content)
 {
-	json_t *result = json_object_get(content, "result");
 	const json_t *error = json_object_get(content, "error");
 	const char *code = json_string_value(json_object_get(error, "code"));
 	const char *message = json_string_value(json_object_get(error, "message"));
 
-	s->terminal = true;
-	if (json_is_object(result))
-		s->result = json_incref(result);
 	if (code && message)
 		failure_set(&s->failure, -EREMOTEIO, code,
 			    json_string_value(json_object_get(error, "hint")), "%s", message);
+}
+
+/* What its last record tells of an ended session. */
+static void read_end(struct session *s, const json_t *content)
+{
+	json_t *result = json_object_get(content, "result");
+
+	s->terminal = true;
+	if (json_is_object(result))
+		s->result = json_incref(result);
+	read_failure(s, content);
 }
 
 static void take_up(struct host *h, struct found *j)
@@ -131,6 +137,8 @@ static void take_up(struct host *h, struct found *j)
 	s->ran = json_is_true(json_object_get(j->content, "ran"));
 	if (has_ended(j->state))
 		read_end(s, j->content);
+	else if (j->state == SESSION_UNRESOLVED) /* what a person may do is known at once */
+		read_failure(s, j->content);
 	claim(s, j->content);
 	s->journaled = !journal_open(&s->journal, j->path, NULL, &f);
 	if (!s->journaled)

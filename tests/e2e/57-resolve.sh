@@ -20,6 +20,11 @@ id=$(jq -r .id <<<"$RESULT")
 [ "$(vm_status a web)" != running ] || fail "it runs at the source by itself"
 [ "$(vm_status b web)" != running ] || fail "it runs at the destination by itself"
 
+note "the source's transhipd is started again: what may be done is still said"
+daemon_again a
+session_says a '.error | .code == "unresolved" and (.hint | length > 0)' ||
+	fail "not said: $SESSION"
+
 note "a person decides"
 cli a resolve "$id" --run-here || fail "resolve --run-here"
 assert_runs a web
