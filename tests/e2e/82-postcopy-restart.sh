@@ -92,12 +92,11 @@ id=$(session_id a)
 kill -TERM "$(daemon_pid b)"
 eventually 10 no_pids b -x transhipd || fail "transhipd on b does not end"
 TRANSHIP_FAULT='' daemon_start b
-# who waited for its word, which was lost, would wait 10 s
 move_end
 want_completed
-shows a '[.events[].text | select(test("nobody serves at the destination"))] | length == 1' ||
-	fail "it was not asked: $(jq -c .events <<<"$SHOWN")"
 vm_verify b all
 beats_stop all
+# Who waits for its word, if that was lost, waits 10 s. It may have been given before the end.
+want_beats '.longest_gap_ms < 8000 and (.switches | length == 1) and .missing == 0 and .repeated == 0'
 assert_clean a
 assert_clean b all
