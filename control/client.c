@@ -30,7 +30,9 @@
 #include "lib/base/text.h"
 
 #define ANSWER_MAX     (64u << 20)
-#define CONNECT_MS_MAX 5000u
+#define CONNECT_MS_MAX 5000
+/* libcurl rounds what has passed up, sometimes: a transfer may end so much before its time. */
+#define EARLY_MS 1
 
 struct client {
 	CURL *curl;
@@ -299,6 +301,7 @@ static int fail_answer(struct client *c, long status, const json_t *answer, cons
 static CURLcode perform(struct client *c, const char *method, const char *path, const char *body,
 			unsigned int timeout_ms)
 {
+	long limit = timeout_ms ? (long)timeout_ms + EARLY_MS : 0;
 	AUTO_FREE char *url = NULL;
 	CURL *e = c->curl;
 
@@ -313,10 +316,9 @@ static CURLcode perform(struct client *c, const char *method, const char *path, 
 		curl_easy_setopt(e, CURLOPT_HTTPGET, 1L);
 	}
 	curl_easy_setopt(e, CURLOPT_CUSTOMREQUEST, method);
-	curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long)timeout_ms);
-	curl_easy_setopt(
-		e, CURLOPT_CONNECTTIMEOUT_MS,
-		(long)(timeout_ms && timeout_ms < CONNECT_MS_MAX ? timeout_ms : CONNECT_MS_MAX));
+	curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, limit);
+	curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS,
+			 limit && limit < CONNECT_MS_MAX ? limit : CONNECT_MS_MAX);
 	curl_easy_setopt(e, CURLOPT_URL, url);
 	curl_easy_setopt(e, CURLOPT_XFERINFOFUNCTION, on_progress);
 	curl_easy_setopt(e, CURLOPT_XFERINFODATA, c);

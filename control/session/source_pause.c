@@ -38,7 +38,6 @@
 /* How much later this process is taken for one that hangs itself; see guard_main.c. */
 #define HANG_MS	  4000u
 #define ASKED_MS  40000u /* a VMM that is asked to stop drains its disks, for 30 s at most */
-#define EARLY_MS  10	 /* libcurl counts in its own milliseconds, and may end one before ours */
 #define SCANS_MAX 4	 /* times as long as the last one a barrier's scan may take */
 
 /* clock_ns() at which one that begins then has lasted long enough. */
@@ -97,8 +96,8 @@ void source_pause_ends(struct source *c)
 unsigned int source_pause_patience(const struct source *c, unsigned int limit_ms)
 {
 	uint64_t now = clock_ns(), end = c->pause_end_ns;
-	/* who has waited so long is past the end, by our clock too */
-	uint64_t left = end <= now ? 1 : (end - now) / NSEC_PER_MSEC + EARLY_MS;
+	/* rounded up: who has waited so long is past the end */
+	uint64_t left = end <= now ? 1 : (end - now) / NSEC_PER_MSEC + 1;
 
 	return !end || left > limit_ms ? limit_ms : (unsigned int)left;
 }
